@@ -1,0 +1,205 @@
+"""Train the bundled pair from a seed: ``python -m atts_runtime.models.train STAGE --out DIR``.
+
+Stages, in order (`target-base` does not need `harvest` and can run beside `draft`):
+
+``draft``        the small model, on solutions with synthetic slips
+``target-base``  the large model, on the same kind of text
+``harvest``      collects the draft's own wrong steps, on questions outside the held-out split
+``target``       continues `target-base` on text that holds those wrong steps and their corrections
+
+Each stage is float32 on one thread, so that the same seed gives the same weights on the same kind of CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from atts_runtime.models.corpus import Harvest, Piece, expected, mixed, synthetic
+from atts_runtime.models.tokenizer import BOS, EOS, PAD, UNK, build_tokenizer
+from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, Sum, questions
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Shape of a model and how long it trains. `tokens` counts every token seen, padding excluded."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    tokens: int
+    lr: float
+    batch: int
+    seed: int
+
+
+RECIPES = {
+    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=256, tokens=9_000_000, lr=3e-3, batch=32, seed=11),
+    "target-base": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=6_000_000, lr=2e-3, batch=24, seed=12),
+    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=12_000_000, lr=1.5e-3, batch=24, seed=13),
+}
+MAX_POSITIONS = 512
+
+
+def build_model(recipe: Recipe) -> LlamaForCausalLM:
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.ffn,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.width // recipe.heads,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.token_to_id(BOS),
+        eos_token_id=tokenizer.token_to_id(EOS),
+        pad_token_id=tokenizer.token_to_id(PAD),
+    )
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(config)
+
+
+def batches(corpus: Iterator[list[Piece]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """(ids, labels, real tokens): right-padded rows of like length; labels are -100 where no loss is taken."""
+    tokenizer = build_tokenizer()
+    bos, eos, pad = (tokenizer.token_to_id(t) for t in (BOS, EOS, PAD))
+    while True:
+        rows = []
+        for _ in range(size * 16):
+            ids, labels = [bos], [-100]
+            for piece in next(corpus):
+                part = tokenizer.encode(piece.text, add_special_tokens=False).ids
+                ids += part
+                labels += part if piece.learned else [-100] * len(part)
+            rows.append(([*ids, eos], [*labels, eos]))
+        rows.sort(key=lambda row: len(row[0]))
+        chunks = [rows[i : i + size] for i in range(0, len(rows), size)]
+        order = torch.randperm(len(chunks)).tolist()
+        for chunk in (chunks[i] for i in order):
+            longest = max(len(ids) for ids, _ in chunk)
+            ids_t = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in chunk])
+            labels_t = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in chunk])
+            yield ids_t, labels_t, sum(len(ids) for ids, _ in chunk)
+
+
+def fit(model: Any, corpus: Iterator[list[Piece]], recipe: Recipe, log: Path) -> None:
+    """AdamW, linear warm-up over 2% of the tokens, then cosine to a hundredth of the peak rate."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+    model.train()
+    seen, step, start = 0, 0, time.perf_counter()
+    with log.open("w") as out:
+        for ids, labels, tokens in batches(corpus, recipe.batch):
+            progress = seen / recipe.tokens
+            rate = min(progress / 0.02, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * max(rate, 1e-3)
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+            loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=-100)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            seen, step = seen + tokens, step + 1
+            if step % 50 == 0:
+                line = {"step": step, "tokens": seen, "loss": round(loss.item(), 4), "s": round(time.perf_counter() - start, 1)}
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+            if seen >= recipe.tokens:
+                break
+    model.eval()
+
+
+def save(model: Any, folder: Path) -> None:
+    """Weights in float16 (a tenth of a nat-thousandth in score), config, generation config and tokenizer.json."""
+    fast = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK)
+    fast.model_max_length = MAX_POSITIONS
+    fast.save_pretrained(folder)
+    model.half().save_pretrained(folder)
+    model.float()
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def harvest(draft: Any, seed: int, n_questions: int, temperature: float = 0.9, batch: int = 256) -> list[Harvest]:
+    """Let the draft solve questions a paragraph at a time; keep what it gets wrong, go on from the correction."""
+    torch.manual_seed(seed)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK, padding_side="left")
+    blank = tokenizer.convert_tokens_to_ids(PARAGRAPH)
+    stream, out = questions(seed, held_out=False), []
+    while len(out) < n_questions:
+        items = [Harvest(next(stream), {}) for _ in range(batch)]
+        texts = [item.question.prompt for item in items]
+        for step in range(max(len(item.question.paragraphs) for item in items)):
+            live = [i for i, item in enumerate(items) if step < len(item.question.paragraphs)]
+            inputs = tokenizer([texts[i] for i in live], return_tensors="pt", padding=True, return_token_type_ids=False)
+            grown = draft.generate(**inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=32, eos_token_id=[blank, tokenizer.eos_token_id])
+            written = tokenizer.batch_decode(grown[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            for i, text in zip(live, written, strict=True):
+                right = expected(items[i].question, step)
+                if text.removeprefix(WAIT) == right:
+                    texts[i] += text
+                else:
+                    items[i].wrong[step] = text
+                    texts[i] += text + WAIT + right
+        out += [item for item in items if item.wrong]
+    return out
+
+
+def write_harvest(items: list[Harvest], path: Path) -> None:
+    with path.open("w") as out:
+        for item in items:
+            out.write(json.dumps({"first": item.question.first, "rest": item.question.rest, "wrong": item.wrong}) + "\n")
+
+
+def read_harvest(path: Path) -> list[Harvest]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [Harvest(Sum(r["first"], tuple(r["rest"])), {int(k): v for k, v in r["wrong"].items()}) for r in rows]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("stage", choices=["draft", "target-base", "harvest", "target"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, help="train on so many tokens (default: the recipe's)")
+    parser.add_argument("--questions", type=int, default=40_000, help="harvest: questions with at least one wrong step")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.stage == "harvest":
+        write_harvest(harvest(load(args.out / "draft"), 21, args.questions), args.out / "harvest.jsonl")
+        return 0
+    recipe = RECIPES[args.stage]
+    if args.tokens:
+        recipe = Recipe(**{**asdict(recipe), "tokens": args.tokens})
+    if args.stage == "target":
+        model, corpus = load(args.out / "target-base"), mixed(recipe.seed, read_harvest(args.out / "harvest.jsonl"))
+        torch.manual_seed(recipe.seed)
+    else:
+        model, corpus = build_model(recipe), synthetic(recipe.seed)
+    fit(model, corpus, recipe, args.out / f"{args.stage}.log")
+    save(model, args.out / args.stage)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

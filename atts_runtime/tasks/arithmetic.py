@@ -1,0 +1,106 @@
+"""The bundled task: running sums, one verifiable step a paragraph.
+
+A question lists 4 to 9 two-digit terms, each labelled::
+
+    37 (a)+45 (b)-28 (c)+91
+
+A solution takes one labelled step a paragraph, works the columns from the right (an apostrophe marks a
+carry or a borrow), restates the running value, and closes with the boxed answer::
+
+    (a) 37+45: 2' 8 = 82
+
+    (b) 82-28: 4' 5 = 54
+
+    (c) 54+91: 5 4' 1 = 145
+
+    \\boxed{145}
+
+A wrong paragraph is mended by the one after it, which starts with ``Wait, `` and does the step again.
+Running values never fall below zero. A sixteenth of all questions, chosen by hash, is *held out*: the
+generator hands those to evaluation only, so no training text ever showed one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PARAGRAPH = "\n\n"
+WAIT = "Wait, "
+LABELS = "abcdefghijklmnop"
+MIN_TERMS, MAX_TERMS = 4, 9
+_HELD_OUT_ONE_IN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One question: a first term and signed further terms, all with two digits."""
+
+    first: int
+    rest: tuple[int, ...]
+
+    @property
+    def prompt(self) -> str:
+        parts = [str(self.first)]
+        parts += [f"({LABELS[i]}){term:+d}" for i, term in enumerate(self.rest)]
+        return " ".join(parts) + PARAGRAPH
+
+    @property
+    def answer(self) -> str:
+        return str(self.first + sum(self.rest))
+
+    @property
+    def paragraphs(self) -> tuple[str, ...]:
+        """The solution, a step a paragraph and the boxed answer last; the last has no blank line after it."""
+        out = []
+        value = self.first
+        for i, term in enumerate(self.rest):
+            out.append(step_text(LABELS[i], value, term) + PARAGRAPH)
+            value += term
+        return (*out, f"\\boxed{{{value}}}")
+
+    @property
+    def held_out(self) -> bool:
+        return hashlib.blake2b(self.prompt.encode(), digest_size=8).digest()[0] % _HELD_OUT_ONE_IN == 0
+
+
+def step_text(label: str, value: int, term: int) -> str:
+    """One worked step, for instance ``(b) 82-28: 4' 5 = 54``."""
+    return f"({label}) {value}{term:+d}: {column_work(value, term)} = {value + term}"
+
+
+def column_work(value: int, term: int) -> str:
+    """The columns from the right: result digit, with an apostrophe where it carries or borrows."""
+    sign = 1 if term >= 0 else -1
+    a, b = str(value)[::-1], str(abs(term))[::-1]
+    carry, columns = 0, []
+    for i in range(max(len(a), len(b))):
+        column = int(a[i : i + 1] or 0) + sign * (int(b[i : i + 1] or 0) + carry)
+        carry = int(not 0 <= column <= 9)
+        columns.append(f"{column % 10}{chr(39) * carry}")
+    if carry:
+        columns.append("1")
+    return " ".join(columns)
+
+
+def questions(seed: int, *, held_out: bool = True, min_terms: int = MIN_TERMS, max_terms: int = MAX_TERMS) -> Iterator[Sum]:
+    """An endless, reproducible stream of distinct-by-chance questions from one side of the held-out split."""
+    rng = random.Random(f"arithmetic/{seed}")
+    while True:
+        question = _draw(rng, rng.randint(min_terms, max_terms))
+        if question.held_out == held_out:
+            yield question
+
+
+def _draw(rng: random.Random, n_terms: int) -> Sum:
+    first = value = rng.randint(10, 99)
+    rest = []
+    for _ in range(n_terms - 1):
+        term = rng.randint(10, 99)
+        if rng.random() < 0.5 and term <= value:
+            term = -term
+        rest.append(term)
+        value += term
+    return Sum(first, tuple(rest))
