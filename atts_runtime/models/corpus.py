@@ -61,16 +61,15 @@ def slip(rng: random.Random, question: Sum, step: int) -> str:
     text = step_text(label, value, term)
     head, result = text.rsplit(" = ", 1)
     if kind == "column":
-        work = head.index(": ") + 2
-        at = rng.choice([i for i in range(work, len(head)) if head[i].isdigit()])
+        at = rng.choice([m.start(1) for m in re.finditer(r"=(\d)", head)])
         head = head[:at] + _other_digit(rng, head[at]) + head[at + 1 :]
-        result = str(int("".join(reversed(re.findall(r"\d", head[work:])))))
+        result = str(int("".join(reversed(re.findall(r"=(\d)", head)))))
     elif kind == "result":
         result = str(_misread(rng, int(result)))
     text = f"{head} = {result}"
     if kind == "edit":
         at = rng.randrange(4, len(text))
-        text = text[:at] + text[at + 1 :] if text[at] in " '+-0123456789" and text[at - 1 : at + 2] != " = " else text + rng.choice("0123456789")
+        text = text[:at] + text[at + 1 :] if text[at] in "'+-0123456789" else text + rng.choice("0123456789")
     return text + PARAGRAPH
 
 

@@ -10,7 +10,7 @@ PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 _WORDS = (
     [PAD, BOS, EOS, UNK]
     + list("0123456789")
-    + ["+", "-", ": ", "'", " ", " = ", PARAGRAPH, WAIT, "\\boxed{", "}"]
+    + ["+", "-", "=", ": ", "'", " ", " = ", PARAGRAPH, WAIT, "\\boxed{", "}"]
     + [f"({label})" for label in LABELS[: MAX_TERMS - 1]]
 )
 

@@ -51,7 +51,7 @@ RECIPES = {
     "target-base": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=6_000_000, lr=2e-3, batch=24, seed=12),
     "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=12_000_000, lr=1.5e-3, batch=24, seed=13),
 }
-MAX_POSITIONS = 512
+MAX_POSITIONS = 1024
 
 
 def build_model(recipe: Recipe) -> LlamaForCausalLM:
@@ -152,7 +152,7 @@ def harvest(draft: Any, seed: int, n_questions: int, temperature: float = 0.9, b
         for step in range(max(len(item.question.paragraphs) for item in items)):
             live = [i for i, item in enumerate(items) if step < len(item.question.paragraphs)]
             inputs = tokenizer([texts[i] for i in live], return_tensors="pt", padding=True, return_token_type_ids=False)
-            grown = draft.generate(**inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=32, eos_token_id=[blank, tokenizer.eos_token_id])
+            grown = draft.generate(**inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=48, eos_token_id=[blank, tokenizer.eos_token_id])
             written = tokenizer.batch_decode(grown[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             for i, text in zip(live, written, strict=True):
                 right = expected(items[i].question, step)

@@ -5,13 +5,14 @@ A question lists 4 to 9 two-digit terms, each labelled::
     37 (a)+45 (b)-28 (c)+91
 
 A solution takes one labelled step a paragraph, works the columns from the right (an apostrophe marks a
-carry or a borrow), restates the running value, and closes with the boxed answer::
+carry or a borrow, which the next column adds or takes as a 1), restates the running value, and closes with
+the boxed answer::
 
-    (a) 37+45: 2' 8 = 82
+    (a) 37+45: 7+5=2' 3+4+1=8 = 82
 
-    (b) 82-28: 4' 5 = 54
+    (b) 82-28: 2-8=4' 8-2-1=5 = 54
 
-    (c) 54+91: 5 4' 1 = 145
+    (c) 54+91: 4+1=5 5+9=4' 0+0+1=1 = 145
 
     \\boxed{145}
 
@@ -67,22 +68,25 @@ class Sum:
 
 
 def step_text(label: str, value: int, term: int) -> str:
-    """One worked step, for instance ``(b) 82-28: 4' 5 = 54``."""
-    return f"({label}) {value}{term:+d}: {column_work(value, term)} = {value + term}"
+    """One worked step, for instance ``(b) 82-28: 2-8=4' 8-2-1=5 = 54``."""
+    return f"({label}) {value}{term:+d}: {' '.join(columns(value, term))} = {value + term}"
 
 
-def column_work(value: int, term: int) -> str:
-    """The columns from the right: result digit, with an apostrophe where it carries or borrows."""
+def columns(value: int, term: int) -> list[str]:
+    """The columns from the right: digits, the 1 carried or borrowed into it, result, and an apostrophe if it passes one on."""
+    op = "+" if term >= 0 else "-"
     sign = 1 if term >= 0 else -1
     a, b = str(value)[::-1], str(abs(term))[::-1]
-    carry, columns = 0, []
-    for i in range(max(len(a), len(b))):
-        column = int(a[i : i + 1] or 0) + sign * (int(b[i : i + 1] or 0) + carry)
-        carry = int(not 0 <= column <= 9)
-        columns.append(f"{column % 10}{chr(39) * carry}")
-    if carry:
-        columns.append("1")
-    return " ".join(columns)
+    carry, out = 0, []
+    for i in range(max(len(a), len(b)) + 1):
+        x, y = int(a[i : i + 1] or 0), int(b[i : i + 1] or 0)
+        if i >= max(len(a), len(b)) and not carry:
+            break
+        total = x + sign * (y + carry)
+        passed = int(not 0 <= total <= 9)
+        out.append(f"{x}{op}{y}{(op + '1') * carry}={total % 10}{chr(39) * passed}")
+        carry = passed
+    return out
 
 
 def questions(seed: int, *, held_out: bool = True, min_terms: int = MIN_TERMS, max_terms: int = MAX_TERMS) -> Iterator[Sum]:

@@ -1,0 +1,212 @@
+"""The sans-I/O controller: events in, commands out.
+
+Rules, for every chain::
+
+    stage        event      next
+    WAITING      (released) DRAFTING           TAKING_OVER where the policy never drafts
+    DRAFTING     Drafted    SCORING            turn end where the policy never scores
+    SCORING      Scored     HELD               until the policy's verdict, which may come at once
+    HELD         (verdict)  TAKING_OVER        turn end if the segment stands
+    TAKING_OVER  TakenOver  turn end
+    any call     Failed     OVER
+    turn end                OVER               if answered, ended or out of turns
+                            WAITING            until the policy lets the next turn start, which may be at once
+
+A chain also waits (`Hold` with cause ``admission``) while its question is not among the `questions_in_flight`.
+Every call is answered by exactly one event; an event for any other call raises `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from atts_runtime.control.commands import Admit, Command, Decided, Draft, Finish, Hold, Reason, Score, TakeOver
+from atts_runtime.control.events import ChainId, Drafted, Event, Failed, Scored, TakenOver
+from atts_runtime.control.policies import Due, Policy, Verdict
+
+
+class ProtocolError(RuntimeError):
+    """The driver broke the protocol: an event for a call that is not open, or of the wrong kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Size of the work: `turns` a chain, tokens a segment and a takeover, questions in flight (None: all)."""
+
+    turns: int
+    draft_tokens: int
+    takeover_tokens: int
+    questions_in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("turns", "draft_tokens", "takeover_tokens", "questions_in_flight"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+class Stage(Enum):
+    """Where a chain is; see the table above."""
+
+    WAITING = auto()
+    DRAFTING = auto()
+    SCORING = auto()
+    HELD = auto()
+    TAKING_OVER = auto()
+    OVER = auto()
+
+
+@dataclass(slots=True)
+class _Chain:
+    stage: Stage = Stage.WAITING
+    turn: int = 0
+    answered: bool = False
+    ended: bool = False
+
+
+_GoOn = Callable[[ChainId, list[Command]], None]
+
+
+class Controller:
+    """Drives all chains of a run through one policy. `start` once, then `handle` each event."""
+
+    def __init__(self, policy: Policy, limits: Limits, *, questions: int, chains: int) -> None:
+        if questions < 1 or chains < 1:
+            raise ValueError(f"a run needs questions and chains, got {questions} and {chains}")
+        self.policy, self.limits = policy, limits
+        self._chains = {ChainId(q, i): _Chain() for q in range(questions) for i in range(chains)}
+        self._alive = dict.fromkeys(range(questions), chains)
+        self._queue = deque(range(questions))
+        self._admitted: set[int] = set()
+        self._parked: dict[int, list[tuple[ChainId, _GoOn]]] = {q: [] for q in range(questions)}
+        self._open: dict[int, ChainId] = {}
+        self._calls = 0
+        self._banked = policy.pre_sample != "all"
+        policy.expect(questions, chains)
+
+    @property
+    def done(self) -> bool:
+        """Whether every chain is over."""
+        return not any(self._alive.values())
+
+    def start(self) -> list[Command]:
+        """First commands: turn 0 of the admitted questions, or of all where the policy pre-samples across questions."""
+        out: list[Command] = []
+        if self.policy.pre_sample == "all":
+            for chain in self._chains:
+                self._start_turn(chain, out)
+        else:
+            for chain in self._chains:
+                self._park(chain, self._start_turn, out)
+            self._admit(out)
+        return out
+
+    def handle(self, event: Event) -> list[Command]:
+        """Commands that follow from one event, in order."""
+        chain = self._open.get(event.call)
+        if chain is None:
+            raise ProtocolError(f"no open call {event.call}: {event}")
+        state = self._chains[chain]
+        out: list[Command] = []
+        match state.stage, event:
+            case (_, Failed(reason=reason)):
+                self._finish(chain, "failed", out, reason)
+            case (Stage.DRAFTING, Drafted(answered=answered, ended=ended)):
+                state.answered, state.ended = answered, ended
+                if self.policy.scores:
+                    state.stage = Stage.SCORING
+                    out.append(Score(self._call(chain), chain, state.turn))
+                else:
+                    self._end_turn(chain, out)
+            case (Stage.SCORING, Scored(ell=ell)):
+                state.stage = Stage.HELD
+                self._apply(self.policy.scored(chain, state.turn, ell), out)
+                if state.stage is Stage.HELD:
+                    out.append(Hold(chain, state.turn, self.policy.hold_for_verdict))
+            case (Stage.TAKING_OVER, TakenOver(answered=answered, ended=ended)):
+                state.answered, state.ended = answered, ended
+                self._end_turn(chain, out)
+            case _:
+                raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {state.stage.name}: {event}")
+        del self._open[event.call]
+        if self._banked:
+            self._admit(out)
+        return out
+
+    def _call(self, chain: ChainId) -> int:
+        call = self._calls
+        self._calls += 1
+        self._open[call] = chain
+        return call
+
+    def _start_turn(self, chain: ChainId, out: list[Command]) -> None:
+        state = self._chains[chain]
+        if self.policy.drafts:
+            state.stage = Stage.DRAFTING
+            out.append(Draft(self._call(chain), chain, state.turn, self.limits.draft_tokens))
+        else:
+            self._take_over(chain, out)
+
+    def _take_over(self, chain: ChainId, out: list[Command]) -> None:
+        state = self._chains[chain]
+        state.stage = Stage.TAKING_OVER
+        replace = self.policy.knobs.replace and self.policy.drafts
+        out.append(TakeOver(self._call(chain), chain, state.turn, self.limits.takeover_tokens, replace))
+
+    def _apply(self, due: Due, out: list[Command]) -> None:
+        self._banked = self._banked or bool(due.verdicts)
+        for verdict in due.verdicts:
+            self._decide(verdict, out)
+        for chain in due.starts:
+            self._chains[chain].turn += 1
+            self._start_turn(chain, out)
+
+    def _decide(self, verdict: Verdict, out: list[Command]) -> None:
+        chain, state = verdict.chain, self._chains[verdict.chain]
+        alpha = self.policy.knobs.alpha if verdict.p_value is not None else None
+        out.append(Decided(chain, state.turn, verdict.ell, verdict.p_value, alpha, verdict.taken_over))
+        go_on = self._take_over if verdict.taken_over else self._end_turn
+        if chain.question in self._admitted:
+            go_on(chain, out)
+        else:
+            self._park(chain, go_on, out)
+
+    def _end_turn(self, chain: ChainId, out: list[Command]) -> None:
+        state = self._chains[chain]
+        if state.answered or state.ended or state.turn + 1 == self.limits.turns:
+            reason: Reason = "answered" if state.answered else "ended" if state.ended else "turns"
+            self._finish(chain, reason, out)
+            return
+        state.stage = Stage.WAITING
+        self._apply(self.policy.turn_ended(chain, state.turn), out)
+        if state.stage is Stage.WAITING:
+            out.append(Hold(chain, state.turn, self.policy.hold_for_turn))
+
+    def _finish(self, chain: ChainId, reason: Reason, out: list[Command], detail: str | None = None) -> None:
+        state = self._chains[chain]
+        state.stage = Stage.OVER
+        self._alive[chain.question] -= 1
+        out.append(Finish(chain, state.turn + 1, reason, detail))
+        self._apply(self.policy.left(chain), out)
+
+    def _park(self, chain: ChainId, go_on: _GoOn, out: list[Command]) -> None:
+        self._parked[chain.question].append((chain, go_on))
+        out.append(Hold(chain, self._chains[chain].turn, "admission"))
+
+    def _admit(self, out: list[Command]) -> None:
+        """Admit waiting questions while there is room; a loop, because an admitted question may end at once."""
+        limit = self.limits.questions_in_flight
+        while self._queue:
+            self._admitted = {q for q in self._admitted if self._alive[q]}
+            if limit is not None and len(self._admitted) >= limit:
+                return
+            question = self._queue.popleft()
+            if not self._alive[question]:
+                continue
+            self._admitted.add(question)
+            out.append(Admit(question))
+            for chain, go_on in self._parked.pop(question):
+                go_on(chain, out)

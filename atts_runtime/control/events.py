@@ -1,0 +1,62 @@
+"""What happened: events that a driver feeds to the controller. Frozen, and checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class ChainId(NamedTuple):
+    """One reasoning chain: its question's index and its index among that question's m chains."""
+
+    question: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.question}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The outcome of the command numbered `call`."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted(Event):
+    """The draft wrote a segment. `answered`: an answer stands; `ended`: it closed the chain (end of text, no room)."""
+
+    answered: bool
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Event):
+    """The target scored the segment: `ell`, mean negative log-likelihood in nats per token."""
+
+    ell: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.ell):
+            raise ValueError(f"score must be finite, got {self.ell!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver(Event):
+    """The target wrote its part; `answered` and `ended` as in `Drafted`."""
+
+    answered: bool
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """The command could not be carried out, retries included."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason:
+            raise ValueError("a failure needs a reason")
