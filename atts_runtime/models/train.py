@@ -48,8 +48,8 @@ class Recipe:
 
 RECIPES = {
     "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=256, tokens=9_000_000, lr=3e-3, batch=32, seed=11),
-    "target-base": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=6_000_000, lr=2e-3, batch=24, seed=12),
-    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=12_000_000, lr=1.5e-3, batch=24, seed=13),
+    "target-base": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12),
+    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1e-3, batch=16, seed=13),
 }
 MAX_POSITIONS = 1024
 

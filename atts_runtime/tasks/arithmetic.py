@@ -4,15 +4,15 @@ A question lists 4 to 9 two-digit terms, each labelled::
 
     37 (a)+45 (b)-28 (c)+91
 
-A solution takes one labelled step a paragraph, works the columns from the right (an apostrophe marks a
+A solution takes one step a paragraph: the running value and the term, the columns from the right (an apostrophe marks a
 carry or a borrow, which the next column adds or takes as a 1), restates the running value, and closes with
 the boxed answer::
 
-    (a) 37+45: 7+5=2' 3+4+1=8 = 82
+    37 (a)+45: 7+5=2' 3+4+1=8 = 82
 
-    (b) 82-28: 2-8=4' 8-2-1=5 = 54
+    82 (b)-28: 2-8=4' 8-2-1=5 = 54
 
-    (c) 54+91: 4+1=5 5+9=4' 0+0+1=1 = 145
+    54 (c)+91: 4+1=5 5+9=4' 0+0+1=1 = 145
 
     \\boxed{145}
 
@@ -68,8 +68,8 @@ class Sum:
 
 
 def step_text(label: str, value: int, term: int) -> str:
-    """One worked step, for instance ``(b) 82-28: 2-8=4' 8-2-1=5 = 54``."""
-    return f"({label}) {value}{term:+d}: {' '.join(columns(value, term))} = {value + term}"
+    """One worked step, for instance ``82 (b)-28: 2-8=4' 8-2-1=5 = 54``."""
+    return f"{value} ({label}){term:+d}: {' '.join(columns(value, term))} = {value + term}"
 
 
 def columns(value: int, term: int) -> list[str]:

@@ -1,0 +1,53 @@
+# Every target sets up .venv first, and only when pyproject.toml or constraints.txt changed since.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := atts_runtime atts_sim
+BENCHMARKS = $(sort $(wildcard tests/benchmarks/bench_*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run test test-slow lint gpu-check bench clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c constraints.txt
+	@touch $@
+
+install: $(STAMP) ## set up .venv with the package, its tests and its linters
+
+run: $(STAMP) ## the default study: compare the policies on the bundled pair
+	$(BIN)/atts-runtime compare
+
+test: $(STAMP) ## the default lane: neither slow nor gpu
+	$(BIN)/python -m pytest
+
+# Until a test carries the mark there is nothing to collect (pytest's status 5), which is said and is no failure.
+test-slow: $(STAMP) ## the slow lane
+	@echo '$(BIN)/python -m pytest -m "slow and not gpu"'
+	@$(BIN)/python -m pytest -m 'slow and not gpu' || { \
+		status=$$?; [ $$status -eq 5 ] || exit $$status; echo 'test-slow: no test is marked slow'; }
+
+lint: $(STAMP) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(addprefix -p ,$(PACKAGES))
+
+gpu-check: $(STAMP) ## the tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(STAMP) ## each tests/benchmarks/bench_*.py in turn
+	@$(if $(BENCHMARKS),:,echo 'bench: tests/benchmarks holds no bench_*.py')
+	@set -e; for script in $(BENCHMARKS); do echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
+
+clean: ## remove caches and build outputs; keeps .venv and runs/
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)

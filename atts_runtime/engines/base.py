@@ -1,0 +1,157 @@
+"""What a driver asks of an engine, and what it gets back. No torch here.
+
+A chain's text is a prompt and a list of pieces, each written by some model. Draft and target may differ in
+tokenizer, so a piece carries its text and the ids of the vocabulary that wrote it; an engine with another
+vocabulary encodes the text once, piece by piece, which keeps every chain's ids append-only and its KV cache
+valid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from atts_runtime.control.events import ChainId
+
+
+class EngineError(RuntimeError):
+    """A call failed in an engine. `retryable` says whether the same call may succeed when it is made again."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+@dataclass(slots=True)
+class Piece:
+    """A run of text by one model: its ids in that model's vocabulary.
+
+    `eos`: the model then drew its end-of-text token, which is not among the ids, so that another model can go on.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    vocab: str
+    eos: bool = False
+    _encoded: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    def ids_in(self, vocab: str, encode: Encode) -> tuple[int, ...]:
+        """Ids in the vocabulary named `vocab`, encoded by `encode` where another model wrote the piece."""
+        if vocab == self.vocab:
+            return self.ids
+        if vocab not in self._encoded:
+            self._encoded[vocab] = tuple(encode(self.text))
+        return self._encoded[vocab]
+
+
+class Encode(Protocol):
+    """Text to ids, without special tokens."""
+
+    def __call__(self, text: str, /) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCall:
+    """Continue prompt + pieces by at most `max_tokens`, up to and including `stop` or the end of text.
+
+    Sampling draws from a stream that `seed` alone fixes, so that a chain's text never depends on its neighbours.
+    """
+
+    chain: ChainId
+    prompt: str
+    pieces: tuple[Piece, ...]
+    max_tokens: int
+    temperature: float
+    stop: str | None
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCall:
+    """Score the last piece given prompt and pieces before it; its end of text counts as a token if it has one."""
+
+    chain: ChainId
+    prompt: str
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a call cost. Times in seconds of `time.perf_counter`; tokens counted in the engine's own vocabulary.
+
+    tokens_new: generated, or scored; tokens_cached: context whose KV was still held; tokens_prefilled: context
+    computed for this call, of which `tokens_recomputed` had been computed before and were lost.
+    """
+
+    t_queued_s: float
+    t_start_s: float = 0.0
+    t_end_s: float = 0.0
+    tokens_new: int = 0
+    tokens_cached: int = 0
+    tokens_prefilled: int = 0
+    tokens_recomputed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A generated piece and its cost. `full`: the context has no room for more."""
+
+    piece: Piece
+    full: bool
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Mean negative log-likelihood of the scored tokens, nats per token, and its cost."""
+
+    ell: float
+    usage: Usage
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Running totals of one engine. `steps` counts forward passes, `decode_rows` the rows of decode steps.
+
+    kv_tokens / kv_peak_tokens: KV held now and at most; evictions: chains whose KV was dropped for room.
+    """
+
+    busy_s: float = 0.0
+    steps: int = 0
+    decode_steps: int = 0
+    decode_rows: int = 0
+    prefilled_tokens: int = 0
+    evictions: int = 0
+    kv_tokens: int = 0
+    kv_peak_tokens: int = 0
+
+
+class Engine(Protocol):
+    """One model, served. Calls may overlap freely; each is answered when it is done, in any order."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Load weights and be ready; raises InputError if the model cannot serve."""
+
+    async def generate(self, call: GenerateCall) -> Generated:
+        """Raises EngineError; cancelling the task drops the call."""
+
+    async def score(self, call: ScoreCall) -> Scored:
+        """Raises EngineError; cancelling the task drops the call."""
+
+    def release(self, chain: ChainId) -> None:
+        """The chain is over: its KV may go."""
+
+    def stats(self) -> EngineStats:
+        """Totals since the engine started."""
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Length of a prompt in this engine's ids."""
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        """Longest context that the model takes, None if unknown."""
+
+    async def close(self) -> None:
+        """Give everything back; calls in flight are dropped."""

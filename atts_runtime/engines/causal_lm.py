@@ -1,0 +1,129 @@
+"""A Hugging Face causal language model, loaded and checked: weights, tokenizer and one ragged forward pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, KvBuffer, RowCache, aligned, aligned_time
+from atts_runtime.errors import InputError
+
+# One append pass holds the logits of all its tokens: bound them, and how long decoding rows wait for the pass.
+_STEP_LOGITS_BYTES = 256 * 2**20
+_STEP_TOKENS = {"cpu": 1024, "cuda": 4096}
+
+
+# transformers builds models under a process-wide meta device: two loads at once corrupt each other.
+_LOADING = threading.Lock()
+
+
+class CausalLM:
+    """Weights and tokenizer of a model by folder or hub id; float32 on CPU, bfloat16 on CUDA.
+
+    Raises InputError where the folder or id holds no causal language model, its tokenizer has no end-of-text
+    token, or its attention is not plain causal attention over the whole context.
+    """
+
+    def __init__(self, model: str, device: str | None = None, gguf_file: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self._load(model, gguf_file)
+        config = self.model.config.get_text_config()
+        self.eos_ids = self._end_ids(model)
+        self.max_context_tokens: int | None = getattr(config, "max_position_embeddings", None)
+        self.layers: int = config.num_hidden_layers
+        self.kv_heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.step_tokens = max(64, min(_STEP_TOKENS[self.device.type], _STEP_LOGITS_BYTES // (4 * config.vocab_size)))
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise InputError(f"model {model!r} has {sorted(kinds)} layers; the embedded engine takes full attention only, try --engine vllm")
+        vocab = json.dumps(sorted(self.tokenizer.get_vocab().items()), ensure_ascii=True)
+        self.vocab = hashlib.sha256(vocab.encode()).hexdigest()[:16]
+
+    def _load(self, model: str, gguf_file: str | None) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        looks_local = model.startswith((".", "/", "~")) or Path(model).exists()
+        path = str(Path(model).expanduser()) if looks_local else model
+        if looks_local and not Path(path).is_dir():
+            raise InputError(f"model {model!r} is not a folder; give a folder with config.json and weights, or a hub id")
+        options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+        try:
+            with _LOADING:
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **options)
+                self.model: Any = AutoModelForCausalLM.from_pretrained(
+                    path, dtype=self.dtype, attn_implementation="sdpa", **options
+                )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error
+        self.model.to(self.device).eval()
+
+    def _end_ids(self, model: str) -> frozenset[int]:
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(f"the tokenizer of {model!r} has no eos token; set eos_token in its tokenizer_config.json")
+        listed = self.model.generation_config.eos_token_id
+        more = listed if isinstance(listed, list) else [] if listed is None else [listed]
+        return frozenset([self.tokenizer.eos_token_id, *more])
+
+    def buffer(self) -> KvBuffer:
+        """An empty KV buffer of this model's shape."""
+        return KvBuffer(self.layers, self.kv_heads, self.head_dim, self.dtype, self.device)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a run of text, no special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Ids of a question: through the chat template where the tokenizer has one, else as it stands."""
+        if getattr(self.tokenizer, "chat_template", None):
+            chat = [{"role": "user", "content": prompt}]
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return self.encode(text)
+        ids: list[int] = self.tokenizer.encode(prompt)
+        if len(ids) > 1 and ids[-1] in self.eos_ids:
+            ids = ids[:-1]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of a run of ids, special tokens left out."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def forward(self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int], *, every: bool) -> torch.Tensor:
+        """Feed row i of `buffer` the ids `new_ids[i]` from position `starts[i]` on.
+
+        Returns float logits [rows, longest, vocab], or [rows, 1, vocab] where every row feeds one token; with
+        `every` false only the longest row's last column is computed, so rows must then be equally long. Rows
+        that are shorter are padded on the right; what the padding writes is overwritten before it is read.
+        """
+        rows, longest = len(new_ids), max(len(ids) for ids in new_ids)
+        longest = aligned(longest, NEW_ALIGN) if every else longest
+        padded_rows = aligned(rows, ROW_ALIGN)
+        time = aligned_time(max(s + longest for s in starts))
+        buffer.reserve(padded_rows, time)
+        ids = torch.zeros(padded_rows, longest, dtype=torch.long)
+        for i, row in enumerate(new_ids):
+            ids[i, : len(row)] = torch.tensor(row)
+        begin = torch.tensor(starts + [0] * (padded_rows - rows))
+        positions = (begin[:, None] + torch.arange(longest)).to(self.device)
+        mask = torch.arange(time, device=self.device) <= positions[:, None, :, None]
+        out = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=RowCache(buffer, positions, time),
+            use_cache=True,
+            logits_to_keep=0 if every else 1,
+        )
+        logits: torch.Tensor = out.logits[:rows]
+        return logits

@@ -1,0 +1,95 @@
+"""Per-row KV caches for the embedded engine.
+
+A Hugging Face model sees a `RowCache`: a view on a buffer in which each row is another chain at its own
+position. Between calls a chain's KV is *parked* in a tensor of its own, so that it joins and leaves a batch
+with one copy.
+
+Rows come in multiples of `ROW_ALIGN`, the new ids of an append in multiples of `NEW_ALIGN`, the cache length in
+those of `aligned_time`. On CPU that makes every row's arithmetic independent of its neighbours to the last
+bit: fewer rows would take another matrix kernel, and an unaligned length another summation order
+(`tests/runtime/engines` holds the claim).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache
+
+ROW_ALIGN = 4
+NEW_ALIGN = 4
+TIME_ALIGN = 16
+# CPU attention works in blocks of 512 positions, and splits the sum over a block's positions when they number
+# between these two (found by trying all lengths against all others, torch 2.13, AVX2).
+_BLOCK, _SPLITS_ABOVE, _WHOLE_FROM = 512, 192, 384
+
+
+def aligned_time(n: int) -> int:
+    """The smallest cache length that holds `n` positions and sums them in the canonical order."""
+    time = aligned(n, TIME_ALIGN)
+    rest = time % _BLOCK
+    return time - rest + _WHOLE_FROM if _SPLITS_ABOVE < rest < _WHOLE_FROM else time
+
+
+def aligned(n: int, to: int) -> int:
+    """The smallest multiple of `to` that holds `n`."""
+    return -(-n // to) * to
+
+
+class KvBuffer:
+    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks."""
+
+    def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._shape = (layers, 2, heads, head_dim)
+        self._dtype, self._device = dtype, device
+        self.kv = self._zeros(0, 0)
+
+    def _zeros(self, rows: int, time: int) -> torch.Tensor:
+        # Zeros, not garbage: masked positions still meet a weight of 0, and 0 * NaN is NaN.
+        layers, two, heads, dim = self._shape
+        return torch.zeros(layers, two, rows, heads, time, dim, dtype=self._dtype, device=self._device)
+
+    def reserve(self, rows: int, time: int) -> None:
+        """Make room for `rows` rows of `time` positions, keeping what is there."""
+        have_rows, have_time = self.kv.shape[2], self.kv.shape[4]
+        if rows <= have_rows and time <= have_time:
+            return
+        if time > have_time:
+            time = max(aligned_time(time), have_time * 3 // 2)
+        grown = self._zeros(max(aligned(rows, ROW_ALIGN), have_rows), max(aligned(time, TIME_ALIGN), have_time))
+        grown[:, :, :have_rows, :, :have_time] = self.kv
+        self.kv = grown
+
+    def put(self, row: int, parked: torch.Tensor | None) -> None:
+        """Copy a parked chain [layers, 2, kv_heads, length, head_dim] into a row."""
+        if parked is not None:
+            self.kv[:, :, row, :, : parked.shape[3]] = parked
+
+    def park(self, row: int, length: int) -> torch.Tensor:
+        """A copy of a row's first `length` positions."""
+        return self.kv[:, :, row, :, :length].clone()
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` positions onto another row."""
+        self.kv[:, :, target, :, :length] = self.kv[:, :, source, :, :length]
+
+
+class RowCache(Cache):  # type: ignore[misc]
+    """The cache of one forward pass: rows write their new KV at their own positions, [rows, new] of them."""
+
+    def __init__(self, buffer: KvBuffer, positions: torch.Tensor, time: int) -> None:
+        super().__init__(layers=[])
+        self._kv, self._time = buffer.kv, time
+        self._positions = positions
+        self._rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
+
+    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        rows = self._positions.shape[0]
+        keys, values = self._kv[layer_idx, 0, :rows], self._kv[layer_idx, 1, :rows]
+        keys[self._rows, :, self._positions] = key_states.transpose(1, 2)
+        values[self._rows, :, self._positions] = value_states.transpose(1, 2)
+        return keys[:, :, : self._time], values[:, :, : self._time]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._time

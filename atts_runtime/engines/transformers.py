@@ -1,0 +1,167 @@
+"""The embedded engine: any Hugging Face causal language model, in this process, on CPU or CUDA.
+
+torch runs in one worker thread per engine; asyncio callers only hand calls over and await their futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from atts_runtime.control.events import ChainId
+from atts_runtime.engines.base import EngineError, EngineStats, Generated, GenerateCall, ScoreCall, Scored, Usage
+from atts_runtime.engines.causal_lm import CausalLM
+from atts_runtime.engines.worker import Job, Worker
+from atts_runtime.errors import InputError
+
+
+class TransformersEngine:
+    """One model with continuous batching and per-chain KV (see `worker`).
+
+    Args:
+        model: folder or hub id of a causal language model.
+        max_rows: chains that decode together.
+        kv_budget_tokens: KV tokens kept for idle chains and prompts; None: as many as there are.
+        device: torch device, default CUDA where there is one.
+        threads: intra-op CPU threads; None leaves torch's own.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str,
+        max_rows: int = 64,
+        kv_budget_tokens: int | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        gguf_file: str | None = None,
+    ) -> None:
+        self.name, self.model = name, model
+        self._options = (device, gguf_file)
+        self._max_rows, self._kv_budget, self._threads = max_rows, kv_budget_tokens, threads
+        self._inbox: deque[Callable[[Worker], None]] = deque()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._worker: Worker | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Load the model in the worker thread; raises InputError if it cannot serve."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(loop, ready), name=f"atts-{self.name}", daemon=True)
+        self._thread.start()
+        await ready
+
+    async def generate(self, call: GenerateCall) -> Generated:
+        result = await self._call(call)
+        assert isinstance(result, Generated)
+        return result
+
+    async def score(self, call: ScoreCall) -> Scored:
+        result = await self._call(call)
+        assert isinstance(result, Scored)
+        return result
+
+    def release(self, chain: ChainId) -> None:
+        self._post(lambda worker: worker.store.drop(chain))
+
+    def stats(self) -> EngineStats:
+        return self._live.stats
+
+    def prompt_tokens(self, prompt: str) -> int:
+        return len(self._live.lm.encode_prompt(prompt))
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        return self._live.lm.max_context_tokens
+
+    def use_threads(self, threads: int) -> None:
+        """Change the number of intra-op CPU threads before the next step."""
+        self._post(lambda _: torch.set_num_threads(threads))
+
+    async def close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    @property
+    def _live(self) -> Worker:
+        if self._worker is None:
+            raise EngineError(f"engine {self.name!r} is not started")
+        return self._worker
+
+    def _post(self, message: Callable[[Worker], None]) -> None:
+        with self._wake:
+            self._inbox.append(message)
+            self._wake.notify()
+
+    async def _call(self, call: GenerateCall | ScoreCall) -> Generated | Scored:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Generated | Scored] = loop.create_future()
+
+        def settle(result: Generated | Scored | EngineError) -> None:
+            if future.done():
+                return
+            if isinstance(result, EngineError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        def reply(result: Generated | Scored | EngineError) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, result)
+
+        job = Job(call, reply, Usage(time.perf_counter()))
+        self._post(lambda worker: worker.add(job))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._post(lambda worker: worker.drop(job))
+            raise
+
+    # -- the worker thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
+        def tell(action: Callable[..., Any], *args: Any) -> None:
+            loop.call_soon_threadsafe(lambda: None if ready.done() else action(*args))
+
+        try:
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            device, gguf_file = self._options
+            lm = CausalLM(self.model, device, gguf_file)
+            worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget)
+        except InputError as error:
+            tell(ready.set_exception, error)
+            return
+        except Exception as error:
+            tell(ready.set_exception, EngineError(f"engine {self.name!r} failed to start: {error}"))
+            return
+        tell(ready.set_result, None)
+        while self._take_messages(worker):
+            try:
+                worker.step()
+            except Exception as error:
+                worker.fail_all(EngineError(f"engine {self.name!r} failed: {type(error).__name__}: {error}", retryable=True))
+        worker.fail_all(EngineError(f"engine {self.name!r} was closed"))
+
+    def _take_messages(self, worker: Worker) -> bool:
+        """Handle what was posted; sleeps while there is nothing to do. False once closing."""
+        with self._wake:
+            while not (self._inbox or worker.has_work or self._closing):
+                self._wake.wait()
+            messages = list(self._inbox)
+            self._inbox.clear()
+        for message in messages:
+            message(worker)
+        return not self._closing

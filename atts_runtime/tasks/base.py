@@ -1,0 +1,86 @@
+"""A task: questions with known answers, and the rule that finds and compares answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from atts_runtime.errors import InputError
+from atts_runtime.tasks.answers import Answers
+
+__all__ = ["Question", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question as the models see it, with the answer that they do not see.
+
+    ``id`` is unique within its task and stable between runs; ``prompt`` is the whole text put before a chain.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Questions, the answer rule, and the text that closes a segment.
+
+    ``segment_stop`` is None where segments end by their token count alone. ``fingerprint`` is a SHA-256 in
+    hexadecimal over ids, prompts and answers in order: a run directory keeps it, so that a resume with other
+    data is refused.
+
+    Raises :class:`InputError` when there are no questions or two of them share an id.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    segment_stop: str | None
+    answers: Answers = field(repr=False, compare=False)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise InputError(f"task {self.name} has no questions; give it at least one")
+        id_, count = Counter(question.id for question in self.questions).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"task {self.name} has {count} questions with the id {id_!r}; make the ids unique")
+        object.__setattr__(self, "fingerprint", _fingerprint(self.questions))
+
+    def extract(self, text: str) -> str | None:
+        """The last answer found in a chain's text, or None while there is none."""
+        return self.answers.extract(text)
+
+    def is_correct(self, found: str | None, answer: str) -> bool:
+        """Whether the answer found in a chain matches the question's; no answer is never correct."""
+        return found is not None and self.answers.matches(found, answer)
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether two found answers mean the same; symmetric."""
+        return self.answers.same(a, b)
+
+    def majority(self, found: Sequence[str | None]) -> str | None:
+        """The most frequent answer up to :meth:`same`, in the form first seen; ties go to the class seen first.
+
+        Chains without an answer do not vote. None only when no chain has an answer.
+        """
+        # Identical strings are counted first: a check costs at most one call for each pair of distinct answers.
+        counts = Counter(answer for answer in found if answer is not None)
+        votes: dict[str, int] = {}
+        for answer, count in counts.items():
+            # `same` need not be transitive (it rounds), so every answer joins the first class that accepts it.
+            first = next((seen for seen in votes if self.same(seen, answer)), answer)
+            votes[first] = votes.get(first, 0) + count
+        return max(votes, key=votes.__getitem__, default=None)
+
+
+def _fingerprint(questions: Iterable[Question]) -> str:
+    digest = hashlib.sha256()
+    for question in questions:
+        # JSON marks where each field ends, so text cannot move from one field to the next unnoticed.
+        digest.update(json.dumps([question.id, question.prompt, question.answer]).encode() + b"\n")
+    return digest.hexdigest()
