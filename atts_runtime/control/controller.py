@@ -157,7 +157,9 @@ class Controller:
         out.append(TakeOver(self._call(chain), chain, state.turn, self.limits.takeover_tokens, replace))
 
     def _apply(self, due: Due, out: list[Command]) -> None:
-        self._banked = self._banked or bool(due.verdicts)
+        if due.verdicts and not self._banked:
+            self._banked = True
+            self._admit(out)
         for verdict in due.verdicts:
             self._decide(verdict, out)
         for chain in due.starts:
@@ -193,8 +195,10 @@ class Controller:
         self._apply(self.policy.left(chain), out)
 
     def _park(self, chain: ChainId, go_on: _GoOn, out: list[Command]) -> None:
+        state = self._chains[chain]
+        state.stage = Stage.WAITING  # its verdict is in: it no longer waits for the bank
         self._parked[chain.question].append((chain, go_on))
-        out.append(Hold(chain, self._chains[chain].turn, "admission"))
+        out.append(Hold(chain, state.turn, "admission"))
 
     def _admit(self, out: list[Command]) -> None:
         """Admit waiting questions while there is room; a loop, because an admitted question may end at once."""

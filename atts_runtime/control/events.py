@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
-class ChainId(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class ChainId:
     """One reasoning chain: its question's index and its index among that question's m chains."""
 
     question: int

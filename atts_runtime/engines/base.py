@@ -144,7 +144,10 @@ class Engine(Protocol):
         """The chain is over: its KV may go."""
 
     def stats(self) -> EngineStats:
-        """Totals since the engine started."""
+        """Totals since the last `reset`."""
+
+    async def reset(self, threads: int | None = None) -> None:
+        """Forget all chains and totals, as if just started; set CPU threads where `threads` says so."""
 
     def prompt_tokens(self, prompt: str) -> int:
         """Length of a prompt in this engine's ids."""

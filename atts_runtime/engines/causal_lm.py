@@ -42,7 +42,10 @@ class CausalLM:
         self.step_tokens = max(64, min(_STEP_TOKENS[self.device.type], _STEP_LOGITS_BYTES // (4 * config.vocab_size)))
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"}:
-            raise InputError(f"model {model!r} has {sorted(kinds)} layers; the embedded engine takes full attention only, try --engine vllm")
+            raise InputError(
+                f"model {model!r} has {', '.join(sorted(kinds - {'full_attention'}))} layers; "
+                "the embedded engine takes full attention only, choose another model"
+            )
         vocab = json.dumps(sorted(self.tokenizer.get_vocab().items()), ensure_ascii=True)
         self.vocab = hashlib.sha256(vocab.encode()).hexdigest()[:16]
 
@@ -54,18 +57,20 @@ class CausalLM:
         looks_local = model.startswith((".", "/", "~")) or Path(model).exists()
         path = str(Path(model).expanduser()) if looks_local else model
         if looks_local and not Path(path).is_dir():
-            raise InputError(f"model {model!r} is not a folder; give a folder with config.json and weights, or a hub id")
+            raise InputError(
+                f"model {model!r} is not a folder; give a folder with config.json and weights, or a hub id"
+            )
         options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
         try:
             with _LOADING:
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(path, **options)
-                self.model: Any = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     path, dtype=self.dtype, attn_implementation="sdpa", **options
                 )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error
-        self.model.to(self.device).eval()
+        self.model: Any = loaded.to(self.device).eval()
 
     def _end_ids(self, model: str) -> frozenset[int]:
         if self.tokenizer.eos_token_id is None:

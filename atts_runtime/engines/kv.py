@@ -75,7 +75,7 @@ class KvBuffer:
         self.kv[:, :, target, :, :length] = self.kv[:, :, source, :, :length]
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class RowCache(Cache):
     """The cache of one forward pass: rows write their new KV at their own positions, [rows, new] of them."""
 
     def __init__(self, buffer: KvBuffer, positions: torch.Tensor, time: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.engines.base import EngineError, EngineStats, Generated, GenerateCall, ScoreCall, Scored, Usage
+from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Generated, ScoreCall, Scored, Usage
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.worker import Job, Worker
 from atts_runtime.errors import InputError
@@ -83,9 +83,17 @@ class TransformersEngine:
     def max_context_tokens(self) -> int | None:
         return self._live.lm.max_context_tokens
 
-    def use_threads(self, threads: int) -> None:
-        """Change the number of intra-op CPU threads before the next step."""
-        self._post(lambda _: torch.set_num_threads(threads))
+    async def reset(self, threads: int | None = None) -> None:
+        done = threading.Event()
+
+        def forget(worker: Worker) -> None:
+            worker.reset()
+            if threads is not None:
+                torch.set_num_threads(threads)
+            done.set()
+
+        self._post(forget)
+        await asyncio.get_running_loop().run_in_executor(None, done.wait)
 
     async def close(self) -> None:
         with self._wake:
@@ -152,7 +160,9 @@ class TransformersEngine:
             try:
                 worker.step()
             except Exception as error:
-                worker.fail_all(EngineError(f"engine {self.name!r} failed: {type(error).__name__}: {error}", retryable=True))
+                worker.fail_all(
+                    EngineError(f"engine {self.name!r} failed: {type(error).__name__}: {error}", retryable=True)
+                )
         worker.fail_all(EngineError(f"engine {self.name!r} was closed"))
 
     def _take_messages(self, worker: Worker) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.engines.base import EngineError, EngineStats, Generated, GenerateCall, Piece, ScoreCall, Scored, Usage
+from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Generated, Piece, ScoreCall, Scored, Usage
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import ChainStore, Held, common_prefix
 from atts_runtime.engines.sampling import sample, stream
@@ -28,7 +28,7 @@ Reply = Callable[[Generated | Scored | EngineError], None]
 
 @dataclass(slots=True)
 class Job:
-    """A call on its way through the engine. `full` is every id the call needs to feed, `context` where its own begin."""
+    """A call on its way through the engine: `full` is every id to feed, `context` where a segment to score begins."""
 
     call: GenerateCall | ScoreCall
     reply: Reply
@@ -48,9 +48,8 @@ class Worker:
     """One model's scheduler. `submit` and `drop` from any thread that holds the lock of the caller; `step` from one."""
 
     def __init__(self, lm: CausalLM, *, max_rows: int, kv_budget_tokens: int | None) -> None:
-        self.lm, self.max_rows = lm, max_rows
-        self.store = ChainStore(kv_budget_tokens)
-        self.stats = EngineStats()
+        self.lm, self.max_rows, self.kv_budget_tokens = lm, max_rows, kv_budget_tokens
+        self.reset()
         self._scores: deque[Job] = deque()
         self._generates: deque[Job] = deque()
         self._appending: list[Job] = []
@@ -91,6 +90,11 @@ class Worker:
     def drop(self, job: Job) -> None:
         """Nobody waits for this call any more."""
         job.dropped = True
+
+    def reset(self) -> None:
+        """Forget all chains and totals; open calls go on."""
+        self.store = ChainStore(self.kv_budget_tokens)
+        self.stats = EngineStats()
 
     def step(self) -> None:
         """At most one append and one decode pass."""
@@ -187,7 +191,8 @@ class Worker:
     def _append(self) -> None:
         """Feed unseen ids, at most `step_tokens` of them padding included; longer work goes on in the next pass."""
         self._appending = [job for job in self._appending if not job.dropped or self._let_go(job)]
-        batch, width = [], 0
+        batch: list[Job] = []
+        width = 0
         for job in self._appending:
             wider = max(width, min(self._unfed(job), self.lm.step_tokens))
             if batch and wider * (len(batch) + 1) > self.lm.step_tokens:
@@ -262,7 +267,8 @@ class Worker:
 
     def _join(self, job: Job) -> None:
         """Enter the decode batch. With kept logits the first token is drawn here and may already be the last."""
-        assert job.held is not None and isinstance(job.call, GenerateCall)
+        assert job.held is not None
+        assert isinstance(job.call, GenerateCall)
         held = job.held
         if self._unfed(job) == 0:
             assert held.logits is not None

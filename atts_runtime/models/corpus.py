@@ -50,7 +50,11 @@ def slip(rng: random.Random, question: Sum, step: int) -> str:
     if kind == "value":
         value = _misread(rng, value)
     elif kind == "term":
-        term = rng.choice([t for t in question.rest if t != term] or [-term]) if rng.random() < 0.5 else _misread(rng, abs(term)) * (1 if term > 0 else -1)
+        term = (
+            rng.choice([t for t in question.rest if t != term] or [-term])
+            if rng.random() < 0.5
+            else _misread(rng, abs(term)) * (1 if term > 0 else -1)
+        )
     elif kind == "sign":
         term = -term
     elif kind == "label":

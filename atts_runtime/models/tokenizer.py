@@ -24,7 +24,9 @@ def build_tokenizer() -> Any:
     pattern = "|".join(_escape(word) for word in longest_first)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, _WORDS.index(BOS))])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, _WORDS.index(BOS))]
+    )
     tokenizer.add_special_tokens([PAD, BOS, EOS, UNK])
     return tokenizer
 

@@ -47,11 +47,13 @@ class Recipe:
 
 
 RECIPES = {
-    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=256, tokens=9_000_000, lr=3e-3, batch=32, seed=11),
-    "target-base": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12),
+    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=256, tokens=14_000_000, lr=3e-3, batch=16, seed=11),
+    "target-base": Recipe(
+        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12
+    ),
     "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1e-3, batch=16, seed=13),
 }
-MAX_POSITIONS = 1024
+MAX_POSITIONS = 2048
 
 
 def build_model(recipe: Recipe) -> LlamaForCausalLM:
@@ -119,7 +121,12 @@ def fit(model: Any, corpus: Iterator[list[Piece]], recipe: Recipe, log: Path) ->
             optimizer.step()
             seen, step = seen + tokens, step + 1
             if step % 50 == 0:
-                line = {"step": step, "tokens": seen, "loss": round(loss.item(), 4), "s": round(time.perf_counter() - start, 1)}
+                line = {
+                    "step": step,
+                    "tokens": seen,
+                    "loss": round(loss.item(), 4),
+                    "s": round(time.perf_counter() - start, 1),
+                }
                 out.write(json.dumps(line) + "\n")
                 out.flush()
             if seen >= recipe.tokens:
@@ -129,7 +136,9 @@ def fit(model: Any, corpus: Iterator[list[Piece]], recipe: Recipe, log: Path) ->
 
 def save(model: Any, folder: Path) -> None:
     """Weights in float16 (a tenth of a nat-thousandth in score), config, generation config and tokenizer.json."""
-    fast = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK
+    )
     fast.model_max_length = MAX_POSITIONS
     fast.save_pretrained(folder)
     model.half().save_pretrained(folder)
@@ -143,16 +152,31 @@ def load(folder: Path) -> Any:
 def harvest(draft: Any, seed: int, n_questions: int, temperature: float = 0.9, batch: int = 256) -> list[Harvest]:
     """Let the draft solve questions a paragraph at a time; keep what it gets wrong, go on from the correction."""
     torch.manual_seed(seed)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK, padding_side="left")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer(),
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        unk_token=UNK,
+        padding_side="left",
+    )
     blank = tokenizer.convert_tokens_to_ids(PARAGRAPH)
-    stream, out = questions(seed, held_out=False), []
+    stream = questions(seed, held_out=False)
+    out: list[Harvest] = []
     while len(out) < n_questions:
         items = [Harvest(next(stream), {}) for _ in range(batch)]
         texts = [item.question.prompt for item in items]
         for step in range(max(len(item.question.paragraphs) for item in items)):
             live = [i for i, item in enumerate(items) if step < len(item.question.paragraphs)]
             inputs = tokenizer([texts[i] for i in live], return_tensors="pt", padding=True, return_token_type_ids=False)
-            grown = draft.generate(**inputs, do_sample=True, temperature=temperature, top_k=0, max_new_tokens=48, eos_token_id=[blank, tokenizer.eos_token_id])
+            grown = draft.generate(
+                **inputs,
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                max_new_tokens=48,
+                eos_token_id=[blank, tokenizer.eos_token_id],
+            )
             written = tokenizer.batch_decode(grown[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             for i, text in zip(live, written, strict=True):
                 right = expected(items[i].question, step)
@@ -168,7 +192,9 @@ def harvest(draft: Any, seed: int, n_questions: int, temperature: float = 0.9, b
 def write_harvest(items: list[Harvest], path: Path) -> None:
     with path.open("w") as out:
         for item in items:
-            out.write(json.dumps({"first": item.question.first, "rest": item.question.rest, "wrong": item.wrong}) + "\n")
+            out.write(
+                json.dumps({"first": item.question.first, "rest": item.question.rest, "wrong": item.wrong}) + "\n"
+            )
 
 
 def read_harvest(path: Path) -> list[Harvest]:

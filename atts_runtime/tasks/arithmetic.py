@@ -73,7 +73,7 @@ def step_text(label: str, value: int, term: int) -> str:
 
 
 def columns(value: int, term: int) -> list[str]:
-    """The columns from the right: digits, the 1 carried or borrowed into it, result, and an apostrophe if it passes one on."""
+    """The columns from the right: digits, a 1 carried or borrowed in, the result, an apostrophe for one passed on."""
     op = "+" if term >= 0 else "-"
     sign = 1 if term >= 0 else -1
     a, b = str(value)[::-1], str(abs(term))[::-1]
@@ -89,7 +89,9 @@ def columns(value: int, term: int) -> list[str]:
     return out
 
 
-def questions(seed: int, *, held_out: bool = True, min_terms: int = MIN_TERMS, max_terms: int = MAX_TERMS) -> Iterator[Sum]:
+def questions(
+    seed: int, *, held_out: bool = True, min_terms: int = MIN_TERMS, max_terms: int = MAX_TERMS
+) -> Iterator[Sum]:
     """An endless, reproducible stream of distinct-by-chance questions from one side of the held-out split."""
     rng = random.Random(f"arithmetic/{seed}")
     while True:

@@ -1,0 +1,242 @@
+"""The command line: ``atts-runtime run`` and ``atts-runtime compare``.
+
+Exit codes: 0 done, 1 failed while running, 2 bad usage or input. Results go to stdout, progress and errors to
+stderr; an error is one line, `--debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import statistics
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from atts_runtime import __version__
+from atts_runtime.config import ENGINES, TAKEOVERS, RunConfig, read_options
+from atts_runtime.control import POLICIES
+from atts_runtime.errors import InputError
+
+DEFAULT_STUDY = "target-only,barrier,async-marginal"
+
+_HELP = {
+    "task": "arithmetic (bundled), a .jsonl file with question and answer a line, or a hub dataset NAME[:SPLIT]",
+    "questions": "how many questions (default: 24 of the bundled task, else all)",
+    "chains": "parallel chains a question (m)",
+    "turns": "most turns a chain (T)",
+    "draft_tokens": "most tokens a drafted segment",
+    "takeover_tokens": "most tokens a takeover",
+    "questions_in_flight": "questions worked on at once (default: all)",
+    "policy": f"one of {', '.join(POLICIES)}",
+    "alpha": "nominal takeover rate, 0 < alpha < 1",
+    "budget": "takeovers a turn and question at the barrier (default: alpha of the chains alive)",
+    "takeover": f"{' or '.join(TAKEOVERS)}: write after the segment, or in its place",
+    "draft": "folder or hub id of the draft model",
+    "target": "folder or hub id of the target model",
+    "engine": f"one of {', '.join(ENGINES)}",
+    "temperature": "sampling temperature, 0 for greedy",
+    "seed": "seed of the questions and of every chain's sampling",
+    "max_rows": "chains that an engine decodes together",
+    "kv_budget_tokens": "KV tokens an engine keeps for idle chains (default: no bound)",
+    "device": "torch device (default: CUDA where there is one, else CPU)",
+    "call_timeout_s": "seconds before a call is given up",
+    "retries": "times a failed call is tried again",
+    "out": "run directory (default: runs/TIME-POLICY)",
+}
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; flags are the fields of RunConfig."""
+    parser = argparse.ArgumentParser(
+        prog="atts-runtime",
+        description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody.",
+        epilog="example: atts-runtime run --policy async-marginal --alpha 0.4 --chains 8",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run",
+        help="run one policy over a task",
+        description="Run one policy over a task. Without options: the bundled pair on the bundled task.",
+        epilog="example: atts-runtime run --task questions.jsonl --draft ./small --target ./large --json",
+    )
+    compare = commands.add_parser(
+        "compare",
+        help="run several policies on the same questions and engines",
+        description="Run several policies on the same questions, seeds and engines, interleaved, and tabulate them.",
+        epilog="example: atts-runtime compare --policies target-only,barrier,async-marginal --repeats 3",
+    )
+    for command in (run, compare):
+        _add_settings(command, skip=() if command is run else ("policy",))
+        command.add_argument("--config", type=Path, metavar="FILE", help="TOML file with these settings; flags win")
+        command.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    run.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    compare.add_argument("--policies", default=DEFAULT_STUDY, help="comma-separated (default: %(default)s)")
+    compare.add_argument("--repeats", type=int, default=1, help="times each policy runs; wall seconds are medians")
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, skip: Sequence[str]) -> None:
+    for field in fields(RunConfig):
+        if field.name in skip:
+            continue
+        default = "" if field.default is None else f" (default: {field.default})"
+        command.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=_TYPES[str(field.type).split(" | ")[0]],
+            default=argparse.SUPPRESS,
+            metavar=field.name.upper(),
+            help=_HELP[field.name] + default,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as error:
+        return int(error.code or 0)
+    command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]] = _run if args.command == "run" else _compare
+    try:
+        return asyncio.run(_interruptible(command(args)))
+    except InputError as error:
+        code, message = 2, f"{args.command}: {error}"
+    except asyncio.CancelledError:
+        code, message = (
+            1,
+            f"{args.command}: interrupted; finished chains are kept, go on with --resume and the same --out",
+        )
+    except Exception as error:
+        code, message = 1, f"{args.command}: {type(error).__name__}: {error}"
+    if args.debug:
+        traceback.print_exc()
+    print(f"atts-runtime {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+async def _interruptible(command: Coroutine[Any, Any, int]) -> int:
+    """Ctrl-C and SIGTERM cancel the command, which closes its run directory on the way out."""
+    task = asyncio.ensure_future(command)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, task.cancel)
+        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no signals here
+            break
+    return await task
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    known = {field.name for field in fields(RunConfig)}
+    options = read_options(args.config) if args.config else {}
+    if getattr(args, "resume", False) and not args.config:
+        if "out" not in args:
+            raise InputError("--resume needs --out, the run directory to go on with")
+        saved = Path(args.out) / "config.toml"
+        options = read_options(saved) if saved.exists() else {}
+    options |= {name: value for name, value in vars(args).items() if name in known}
+    return RunConfig().with_options(options)
+
+
+def _default_out(label: str) -> str:
+    return str(Path("runs") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{label}")
+
+
+async def _run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from atts_runtime.render import ProgressBar, comparison_table
+    from atts_runtime.rundir import RunDir
+    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.tasks.load import load_task
+
+    config = _config(args)
+    out = Path(config.out or _default_out(config.policy))
+    task = load_task(config.task, config.questions, config.seed)
+    fingerprint = config.fingerprint(task.fingerprint)
+    run_dir = RunDir.resume(out, fingerprint) if args.resume else None
+    if run_dir is None:
+        RunDir.check_free(out)
+    console = Console(stderr=True)
+    console.print(
+        f"[dim]{len(task.questions)} questions x {config.chains} chains, run directory {out}[/dim]", highlight=False
+    )
+    async with engines_for(config, set(roles(config.policy))) as engines:
+        check_context(config, task, engines)
+        run_dir = run_dir or RunDir.create(out, config, fingerprint)
+        with ProgressBar(config.policy, console) as bar:
+            summary = await run_once(config, task, engines, run_dir, bar.update)
+    if args.json:
+        print(json.dumps(summary, allow_nan=False))
+    else:
+        Console().print(comparison_table([summary], f"{config.task}, {config.chains} chains, run directory {out}"))
+    return _report_failures([summary])
+
+
+async def _compare(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
+    from atts_runtime.rundir import RunDir
+    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.tasks.load import load_task
+
+    base = _config(args)
+    configs = [base.with_options({"policy": name.strip()}) for name in args.policies.split(",")]
+    if args.repeats < 1:
+        raise InputError(f"repeats must be at least 1, got {args.repeats}")
+    out = Path(base.out or _default_out("compare"))
+    task = load_task(base.task, base.questions, base.seed)
+    RunDir.check_free(out)
+    console = Console(stderr=True)
+    size = f"{len(task.questions)} questions x {base.chains} chains"
+    console.print(f"[dim]{size}, loading models[/dim]", highlight=False)
+    summaries: dict[str, list[dict[str, Any]]] = {config.policy: [] for config in configs}
+    async with engines_for(base, {role for config in configs for role in roles(config.policy)}) as engines:
+        check_context(base, task, engines)
+        for repeat in range(args.repeats):
+            for config in configs:
+                run_dir = RunDir.create(out / f"{config.policy}-{repeat}", config, config.fingerprint(task.fingerprint))
+                with ProgressBar(config.policy, console) as bar:
+                    summaries[config.policy].append(await run_once(config, task, engines, run_dir, bar.update))
+    rows = comparison_rows([_median_run(runs) for runs in summaries.values()])
+    title = f"{base.task}: {size}, alpha {base.alpha:g}, takeover {base.takeover}; median of {args.repeats}"
+    (out / "compare.json").write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n")
+    recorder = Console(record=True, width=140, file=sys.stderr, quiet=True)
+    recorder.print(comparison_table(rows, title))
+    recorder.save_svg(str(out / "compare.svg"), title="atts-runtime compare")
+    if args.json:
+        print(json.dumps({"title": title, "run_dir": str(out), "policies": rows}, allow_nan=False))
+    else:
+        Console().print(comparison_table(rows, title))
+        console.print(f"[dim]run directories, compare.json and compare.svg in {out}[/dim]", highlight=False)
+    return _report_failures([summary for runs in summaries.values() for summary in runs])
+
+
+def _median_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run whose wall seconds are the (lower) median, and the wall seconds of all."""
+    walls = [run["wall_s"] for run in runs]
+    middle = runs[walls.index(statistics.median_low(walls))]
+    return {**middle, "repeats": len(runs), "wall_s_all": walls}
+
+
+def _report_failures(summaries: Sequence[dict[str, Any]]) -> int:
+    failed = sum(summary["failed_chains"] for summary in summaries)
+    if not failed:
+        return 0
+    total = sum(summary["chains"] for summary in summaries)
+    print(f"atts-runtime: {failed} of {total} chains failed; chains.jsonl has their reasons", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What a run remembers of each chain: one line per finished chain, enough to report on it and to replay it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from atts_runtime.control import ChainId
+from atts_runtime.errors import InputError
+
+Kind = Literal["draft", "score", "takeover"]
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One engine call. Times in seconds since the run began; tokens in the engine's vocabulary.
+
+    A score's row also carries the verdict on its segment: `ell` in nats per token, `p_value` (None where the
+    policy ranks), `alpha`, `taken_over`. Draft and takeover rows carry what the driver read from the text. A
+    call that never reached its engine has no `t_start_s`.
+    """
+
+    turn: int
+    kind: Kind
+    engine: str
+    attempts: int = 1
+    chars: int = 0
+    tokens_new: int = 0
+    tokens_cached: int = 0
+    tokens_prefilled: int = 0
+    tokens_recomputed: int = 0
+    answered: bool | None = None
+    ended: bool | None = None
+    ell: float | None = None
+    p_value: float | None = None
+    alpha: float | None = None
+    taken_over: bool | None = None
+    t_queued_s: float = 0.0
+    t_start_s: float | None = None
+    t_end_s: float | None = None
+
+
+@dataclass(slots=True)
+class HoldRecord:
+    """A wait for others: `cause` is bank, barrier or admission."""
+
+    cause: str
+    t_start_s: float
+    t_end_s: float
+
+
+@dataclass(slots=True)
+class ChainRecord:
+    """A finished chain. `reason`: answered, ended (no answer), turns (ran out), failed (`detail` says why)."""
+
+    question: int
+    index: int
+    question_id: str
+    reason: str = ""
+    detail: str | None = None
+    answer: str | None = None
+    correct: bool = False
+    turns: int = 0
+    text: str = ""
+    calls: list[CallRecord] = field(default_factory=list)
+    holds: list[HoldRecord] = field(default_factory=list)
+    t_admitted_s: float | None = None
+    t_end_s: float = 0.0
+
+    @property
+    def chain(self) -> ChainId:
+        return ChainId(self.question, self.index)
+
+    def call(self, turn: int, kind: Kind) -> CallRecord | None:
+        """The call of a kind in a turn, if the chain made it."""
+        return next((c for c in self.calls if c.turn == turn and c.kind == kind), None)
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str) -> ChainRecord:
+        """Parse a line; raises InputError if it is not a chain record."""
+        try:
+            data: dict[str, Any] = json.loads(line)
+            calls = [CallRecord(**c) for c in data.pop("calls")]
+            holds = [HoldRecord(**h) for h in data.pop("holds")]
+            return cls(**data, calls=calls, holds=holds)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"not a chain record: {error}") from error

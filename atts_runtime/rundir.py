@@ -1,0 +1,169 @@
+"""The run directory: made, filled as chains finish, closed, and opened again to resume.
+
+``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one flushed line per finished
+chain; the tables and ``summary.json`` are derived at the end. What a killed run leaves is whole but for a torn
+last line, which is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.config import RunConfig
+from atts_runtime.errors import InputError
+from atts_runtime.records import ChainRecord
+
+_SYNC_EVERY_S = 1.0
+_VERSIONS_OF = ("atts", "torch", "transformers", "numpy", "pandas", "sortedcontainers", "math-verify")
+
+
+class RunDir:
+    """A folder that holds one run. Use `create` or `resume`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.finished: list[ChainRecord] = []
+        self._synced_at = 0.0
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, fingerprint: str) -> RunDir:
+        """A new run; raises InputError where the folder cannot be written or already holds a run."""
+        run = cls(path)
+        cls.check_free(path)
+        try:
+            (path / "config.toml").write_text(config.to_toml())
+            run._write_json("manifest.json", _manifest(config, fingerprint))
+            run._lines = (path / "chains.jsonl").open("a", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return run
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Make the folder; raises InputError where that fails or it already holds a run."""
+        try:
+            if (path / "manifest.json").exists():
+                raise InputError(f"{path} already holds a run; add --resume to go on with it or choose another --out")
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    @classmethod
+    def resume(cls, path: Path, fingerprint: str) -> RunDir:
+        """A run that stopped; raises InputError where there is none or its settings differ."""
+        run = cls(path)
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"{path} holds no run to resume; drop --resume to start one") from error
+        except ValueError as error:
+            raise InputError(f"{path / 'manifest.json'} is not valid JSON: {error}") from error
+        if manifest.get("fingerprint") != fingerprint:
+            raise InputError(
+                f"{path} was started with another configuration; resume it with the settings in {path / 'config.toml'}"
+            )
+        run._recover()
+        manifest["sessions"].append(_now())
+        run._write_json("manifest.json", manifest)
+        return run
+
+    def _recover(self) -> None:
+        """Read the finished chains and cut off a torn last line."""
+        lines = self.path / "chains.jsonl"
+        data = lines.read_bytes() if lines.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+            try:
+                self.finished.append(ChainRecord.from_line(line))
+            except InputError as error:
+                raise InputError(f"{lines} line {number}: {error}; remove the line to run that chain again") from error
+        try:
+            if len(whole) < len(data):
+                os.truncate(lines, len(whole))
+            self._lines = lines.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {lines}: {error.strerror}") from error
+
+    def add(self, record: ChainRecord) -> None:
+        """One finished chain: flushed at once, synced to disk at most once a second."""
+        self._lines.write(record.to_line() + "\n")
+        self._lines.flush()
+        self.finished.append(record)
+        now = time.monotonic()
+        if now - self._synced_at >= _SYNC_EVERY_S:
+            os.fsync(self._lines.fileno())
+            self._synced_at = now
+
+    def close(self) -> None:
+        """Sync and close `chains.jsonl`; the run can be resumed."""
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        self._lines.close()
+
+    def finalize(self, summary: dict[str, Any], tables: dict[str, Any]) -> None:
+        """Put chains in order and write the tables (name -> DataFrame) and the summary."""
+        self.finished.sort(key=lambda record: record.chain)
+        text = "".join(record.to_line() + "\n" for record in self.finished)
+        self._replace("chains.jsonl", text)
+        for name, table in tables.items():
+            table.to_parquet(self.path / f"{name}.parquet", index=False)
+        self._write_json("summary.json", summary)
+
+    def _write_json(self, name: str, data: Any) -> None:
+        self._replace(name, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f"{name}.new"
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(self.path / name)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write the run directory {path}: {error.strerror}; choose another --out")
+
+
+def _manifest(config: RunConfig, fingerprint: str) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint,
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}},
+        "hardware": _hardware(),
+        "sessions": [_now()],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware() -> dict[str, Any]:
+    """What the run ran on; None for what the system does not tell."""
+    cpu = None
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_bytes": memory, "machine": platform.machine()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,136 @@
+"""A session: engines loaded once, then one or more runs on them, each into its own run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.config import BUNDLED, RunConfig
+from atts_runtime.control import POLICIES
+from atts_runtime.driver import Driver, Progress
+from atts_runtime.engines.base import Engine
+from atts_runtime.errors import InputError
+from atts_runtime.rundir import RunDir
+from atts_runtime.summary import summarize, tables
+from atts_runtime.tasks.base import Task
+
+OnProgress = Callable[[Progress], None]
+_TICK_S = 0.5
+_MODELS = Path(__file__).parent / "models"
+
+
+def roles(policy: str) -> tuple[str, ...]:
+    """Which engines a policy uses."""
+    kind = POLICIES[policy]
+    return tuple(role for role, used in (("draft", kind.drafts), ("target", kind.scores or not kind.drafts)) if used)
+
+
+@contextlib.asynccontextmanager
+async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict[str, Engine]]:
+    """Start the engines of the needed roles; draft and target share one where they are the same model.
+
+    Raises InputError where a model cannot serve.
+    """
+    from atts_runtime.engines.transformers import TransformersEngine
+
+    models = {role: _model_path(getattr(config, role), role) for role in sorted(needed)}
+    by_model: dict[str, Engine] = {}
+    for role, model in models.items():
+        if model not in by_model:
+            by_model[model] = TransformersEngine(
+                model,
+                name=role,
+                max_rows=config.max_rows,
+                kv_budget_tokens=config.kv_budget_tokens,
+                device=config.device,
+            )
+    started: list[Engine] = []
+    try:
+        for engine in by_model.values():
+            started.append(engine)
+            await engine.start()
+        yield {role: by_model[model] for role, model in models.items()}
+    finally:
+        for engine in started:
+            await engine.close()
+
+
+def _model_path(model: str, role: str) -> str:
+    return str(_MODELS / role) if model == BUNDLED else model
+
+
+def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> None:
+    """Raises InputError where the longest chain that the settings allow would not fit a model's context."""
+    for role, engine in engines.items():
+        limit = engine.max_context_tokens
+        if limit is None:
+            continue
+        prompt = max(engine.prompt_tokens(question.prompt) for question in task.questions)
+        longest = prompt + config.turns * (config.draft_tokens + config.takeover_tokens)
+        if longest > limit:
+            raise InputError(
+                f"a chain may reach {longest} tokens (prompt {prompt} + {config.turns} turns of "
+                f"{config.draft_tokens} + {config.takeover_tokens}) but the {role} model's context is {limit}; "
+                "lower --turns, --draft-tokens or --takeover-tokens"
+            )
+
+
+async def run_once(
+    config: RunConfig, task: Task, engines: dict[str, Engine], run_dir: RunDir, on_progress: OnProgress
+) -> dict[str, Any]:
+    """One run to its end: summary written and returned. When cancelled, finished chains stay in the run directory."""
+    used = {role: engines[role] for role in roles(config.policy)}
+    distinct = {id(engine): engine for engine in used.values()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for engine in distinct.values():
+        await engine.reset(threads=max(1, cores // len(distinct)))
+    driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
+    telemetry: list[dict[str, Any]] = []
+    watch = asyncio.create_task(_watch(driver, used, telemetry, on_progress))
+    try:
+        wall_s = await driver.run()
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        run_dir.close()
+    on_progress(driver.progress)
+    summary = summarize(
+        run_dir.finished,
+        task,
+        policy=config.policy,
+        wall_s=wall_s,
+        engines={role: engine.stats() for role, engine in used.items()},
+        shared_engine=len(distinct) < len(used),
+        run_dir=str(run_dir.path),
+    )
+    run_dir.finalize(
+        summary, {**tables(run_dir.finished, task, config.chains), "telemetry": _telemetry_table(telemetry)}
+    )
+    return summary
+
+
+async def _watch(
+    driver: Driver, engines: dict[str, Engine], telemetry: list[dict[str, Any]], on_progress: OnProgress
+) -> None:
+    """Report progress and sample the engines' counters until cancelled."""
+    start = time.perf_counter()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        on_progress(driver.progress)
+        for role, engine in engines.items():
+            stats = engine.stats()
+            row = {"t_s": time.perf_counter() - start, "engine": role, "source": "measured"}
+            telemetry.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
+            telemetry.append({**row, "metric": "busy", "value": stats.busy_s, "unit": "s"})
+            telemetry.append({**row, "metric": "decode_rows", "value": float(stats.decode_rows), "unit": "rows"})
+
+
+def _telemetry_table(rows: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=["t_s", "engine", "source", "metric", "value", "unit"])
