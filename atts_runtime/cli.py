@@ -46,6 +46,7 @@ _HELP = {
     "max_rows": "chains that an engine decodes together",
     "kv_budget_tokens": "KV tokens an engine keeps for idle chains (default: no bound)",
     "device": "torch device (default: CUDA where there is one, else CPU)",
+    "threads": "CPU threads of each engine (default: half the cores, so that draft and target run side by side)",
     "call_timeout_s": "seconds before a call is given up",
     "retries": "times a failed call is tried again",
     "out": "run directory (default: runs/TIME-POLICY)",

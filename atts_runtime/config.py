@@ -17,7 +17,7 @@ BUNDLED = "bundled"
 ENGINES = ("transformers", "vllm", "http")
 TAKEOVERS = ("continue", "resample")
 # Settings that say where and how fast, not what: a resumed run may change them.
-_NOT_FINGERPRINTED = frozenset({"out", "max_rows", "device", "call_timeout_s", "retries"})
+_NOT_FINGERPRINTED = frozenset({"out", "max_rows", "device", "threads", "call_timeout_s", "retries"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class RunConfig:
     max_rows: int = 64
     kv_budget_tokens: int | None = None
     device: str | None = None
+    threads: int | None = None
     call_timeout_s: float = 600.0
     retries: int = 2
     out: str | None = None
@@ -65,6 +66,7 @@ class RunConfig:
             "questions_in_flight",
             "max_rows",
             "kv_budget_tokens",
+            "threads",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -64,33 +64,38 @@ def comparison_rows(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The table of `atts-runtime compare`; a run alone is a table of one row."""
+    """The table of both commands: a policy a column, a figure a row."""
     table = Table(title=title, title_justify="left")
-    table.add_column("policy", style="bold")
-    for name in ("wall s", "speedup", "accuracy [95%]", "majority", "takeover", "stall s"):
-        table.add_column(name, justify="right")
-    for name in ("draft tok", "scored tok", "target tok"):
-        table.add_column(name, justify="right", style="dim" if name == "scored tok" else None)
-    table.add_column("bound/wall", justify="right")
+    table.add_column("")
     for row in rows:
-        accuracy, tokens = row["accuracy"], row["tokens"]
-        low, high = accuracy["mean_chain_ci95"] or (None, None)
-        bound = row["lower_bound_s"]
-        table.add_row(
-            row["policy"],
-            f"{row['wall_s']:.1f}",
-            f"{row['speedup']:.2f}x" if "speedup" in row else "-",
-            f"{_percent(accuracy['mean_chain'])} [{_percent(low)}, {_percent(high)}]",
-            _percent(accuracy["majority"]),
-            "-" if row["takeover_rate"] is None else f"{row['takeover_rate']:.2f}",
-            f"{row['stall_s']:.0f}",
-            f"{tokens['draft']:,}",
-            f"{tokens['scored']:,}",
-            f"{tokens['takeover']:,}",
-            "-" if bound is None else f"{bound / row['wall_s']:.2f}",
-        )
+        table.add_column(row["policy"], justify="right")
+    for label, show in _FIGURES:
+        table.add_row(label, *(show(row) for row in rows))
     return table
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}%"
+def _accuracy(row: dict[str, Any]) -> str:
+    mean, interval = row["accuracy"]["mean_chain"], row["accuracy"]["mean_chain_ci95"]
+    if mean is None or interval is None:
+        return "-"
+    return f"{100 * mean:.1f}% [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _number(value: float | None, form: str = ",.0f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+_FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("wall, s", lambda row: _number(row["wall_s"], ".1f")),
+    ("speedup", lambda row: _number(row.get("speedup"), ".2f")),
+    ("accuracy, mean chain [95%]", _accuracy),
+    ("accuracy, majority", lambda row: _number(row["accuracy"]["majority"], ".1%")),
+    ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
+    ("chains stalled, s", lambda row: _number(row["stall_s"], ",.1f")),
+    ("  of it for the bank, s", lambda row: _number(row["stall_by_cause_s"]["bank"], ",.1f")),
+    ("question latency p50, s", lambda row: _number(row["latency_s"]["p50"], ".2f")),
+    ("tokens, draft", lambda row: _number(row["tokens"]["draft"])),
+    ("tokens, target wrote", lambda row: _number(row["tokens"]["takeover"])),
+    ("tokens, target scored", lambda row: _number(row["tokens"]["scored"])),
+    ("busier engine / wall", lambda row: _number(row["lower_bound_s"] and row["lower_bound_s"] / row["wall_s"], ".2f")),
+)

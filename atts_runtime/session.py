@@ -40,6 +40,9 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
 
     models = {role: _model_path(getattr(config, role), role) for role in sorted(needed)}
     by_model: dict[str, Engine] = {}
+    # The same threads under every policy, and never more than cores: oversubscribed, OpenMP spins and crawls.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = config.threads or max(1, cores // 2)
     for role, model in models.items():
         if model not in by_model:
             by_model[model] = TransformersEngine(
@@ -48,6 +51,7 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
                 max_rows=config.max_rows,
                 kv_budget_tokens=config.kv_budget_tokens,
                 device=config.device,
+                threads=threads,
             )
     started: list[Engine] = []
     try:
@@ -86,9 +90,8 @@ async def run_once(
     """One run to its end: summary written and returned. When cancelled, finished chains stay in the run directory."""
     used = {role: engines[role] for role in roles(config.policy)}
     distinct = {id(engine): engine for engine in used.values()}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for engine in distinct.values():
-        await engine.reset(threads=max(1, cores // len(distinct)))
+        await engine.reset()
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
     telemetry: list[dict[str, Any]] = []
     watch = asyncio.create_task(_watch(driver, used, telemetry, on_progress))

@@ -146,8 +146,8 @@ class Engine(Protocol):
     def stats(self) -> EngineStats:
         """Totals since the last `reset`."""
 
-    async def reset(self, threads: int | None = None) -> None:
-        """Forget all chains and totals, as if just started; set CPU threads where `threads` says so."""
+    async def reset(self) -> None:
+        """Forget all chains and totals, as if just started."""
 
     def prompt_tokens(self, prompt: str) -> int:
         """Length of a prompt in this engine's ids."""

@@ -83,13 +83,11 @@ class TransformersEngine:
     def max_context_tokens(self) -> int | None:
         return self._live.lm.max_context_tokens
 
-    async def reset(self, threads: int | None = None) -> None:
+    async def reset(self) -> None:
         done = threading.Event()
 
         def forget(worker: Worker) -> None:
             worker.reset()
-            if threads is not None:
-                torch.set_num_threads(threads)
             done.set()
 
         self._post(forget)
