@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime import __version__
-from atts_runtime.config import ENGINES, TAKEOVERS, RunConfig, read_options
+from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
@@ -38,6 +38,7 @@ _HELP = {
     "alpha": "nominal takeover rate, 0 < alpha < 1",
     "budget": "takeovers a turn and question at the barrier (default: alpha of the chains alive)",
     "takeover": f"{' or '.join(TAKEOVERS)}: write after the segment, or in its place",
+    "p_value": f"{' or '.join(P_VALUES)}: break ties at random (exact rate), or count all (at most the rate)",
     "draft": "folder or hub id of the draft model",
     "target": "folder or hub id of the target model",
     "engine": f"one of {', '.join(ENGINES)}",

@@ -16,6 +16,7 @@ from atts_runtime.errors import InputError
 BUNDLED = "bundled"
 ENGINES = ("transformers", "vllm", "http")
 TAKEOVERS = ("continue", "resample")
+P_VALUES = ("smoothed", "plain")
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset({"out", "max_rows", "device", "threads", "call_timeout_s", "retries"})
 
@@ -39,6 +40,7 @@ class RunConfig:
     alpha: float = 0.4
     budget: int | None = None
     takeover: str = "continue"
+    p_value: str = "smoothed"
     draft: str = BUNDLED
     target: str = BUNDLED
     engine: str = "transformers"
@@ -75,6 +77,8 @@ class RunConfig:
             raise InputError(f"budget must lie between 0 and the {self.chains} chains, got {self.budget}")
         if self.takeover not in TAKEOVERS:
             raise InputError(f"unknown takeover {self.takeover!r}; choose one of {', '.join(TAKEOVERS)}")
+        if self.p_value not in P_VALUES:
+            raise InputError(f"unknown p_value {self.p_value!r}; choose one of {', '.join(P_VALUES)}")
         if self.engine not in ENGINES:
             raise InputError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.engine != "transformers":
@@ -89,7 +93,8 @@ class RunConfig:
     @property
     def knobs(self) -> Knobs:
         """What the policy is told."""
-        return Knobs(alpha=self.alpha, budget=self.budget, replace=self.takeover == "resample")
+        tie_seed = self.seed if self.p_value == "smoothed" else None
+        return Knobs(alpha=self.alpha, budget=self.budget, replace=self.takeover == "resample", tie_seed=tie_seed)
 
     @property
     def limits(self) -> Limits:

@@ -104,7 +104,7 @@ def tiny_draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_ending(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `tiny_target`, but its text ends after a few tokens."""
     folder = tmp_path_factory.mktemp("models") / "ending"
-    return save_tiny(folder, words_tokenizer(), width=64, heads=2, seed=1, eos_logit=2.0)
+    return save_tiny(folder, words_tokenizer(), width=64, heads=2, seed=1, eos_logit=4.0)
 
 
 @pytest.fixture

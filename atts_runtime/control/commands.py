@@ -67,7 +67,7 @@ class Decided:
 class Hold:
     """The chain now waits for others: for the pre-sampled bank, at a barrier, or for its question's admission.
 
-    The wait ends with the chain's next call or its `Finish`.
+    The wait ends with the chain's next call, its next `Hold` (another cause) or its `Finish`.
     """
 
     chain: ChainId

@@ -42,10 +42,9 @@ class Limits:
     questions_in_flight: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("turns", "draft_tokens", "takeover_tokens", "questions_in_flight"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        in_flight = 1 if self.questions_in_flight is None else self.questions_in_flight
+        if min(self.turns, self.draft_tokens, self.takeover_tokens, in_flight) < 1:
+            raise ValueError(f"limits must be at least 1, got {self}")
 
 
 class Stage(Enum):

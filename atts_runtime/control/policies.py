@@ -9,11 +9,11 @@ clock, no engine and no text, so that the runtime and the simulator run the same
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import random
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
-from atts_runtime.conformal import Bank, Counts, plain
+from atts_runtime.conformal import Bank, Counts, plain, smoothed
 from atts_runtime.control.commands import Cause
 from atts_runtime.control.events import ChainId
 
@@ -23,11 +23,13 @@ PreSample = Literal["none", "question", "all"]
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """What a policy may be told. `alpha` is the nominal takeover rate; `budget` (chains a turn) overrides it at a
-    barrier; `replace` makes a takeover replace the segment instead of continuing after it."""
+    barrier; `replace` makes a takeover replace the segment instead of continuing after it; `tie_seed` smooths
+    p-values with tie-breakers drawn from it (None: plain p-values, which ties make conservative)."""
 
     alpha: float = 0.4
     budget: int | None = None
     replace: bool = False
+    tie_seed: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -187,7 +189,7 @@ class _Async(Policy):
     def scored(self, chain: ChainId, turn: int, ell: float) -> Due:
         sample = self._banks[self._key(chain.question)]
         if turn > 0:
-            return Due(verdicts=(self._verdict(chain, ell, sample.bank.counts(ell)),))
+            return Due(verdicts=(self._verdict(chain, turn, ell, sample.bank.counts(ell)),))
         sample.missing.discard(chain)
         sample.ells[chain] = ell
         sample.bank.add(ell)
@@ -206,12 +208,13 @@ class _Async(Policy):
         ells, sample.ells = sample.ells, {}
         return Due(
             verdicts=tuple(
-                self._verdict(chain, ell, sample.bank.counts_of_member(ell)) for chain, ell in sorted(ells.items())
+                self._verdict(chain, 0, ell, sample.bank.counts_of_member(ell)) for chain, ell in sorted(ells.items())
             )
         )
 
-    def _verdict(self, chain: ChainId, ell: float, counts: Counts) -> Verdict:
-        p_value = plain(counts)
+    def _verdict(self, chain: ChainId, turn: int, ell: float, counts: Counts) -> Verdict:
+        seed = self.knobs.tie_seed
+        p_value = plain(counts) if seed is None else smoothed(counts, tie_breaker(seed, chain, turn))
         return Verdict(chain, ell, p_value, p_value <= self.knobs.alpha)
 
 
@@ -240,6 +243,6 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
-def names() -> Iterable[str]:
-    """Names under which a policy can be deployed."""
-    return POLICIES.keys()
+def tie_breaker(seed: int, chain: ChainId, turn: int) -> float:
+    """The tie-breaker of one verdict, uniform on (0, 1]; independent of the order in which verdicts fall."""
+    return 1.0 - random.Random(f"{seed}/{chain}/{turn}").random()

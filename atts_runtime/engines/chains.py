@@ -49,6 +49,7 @@ class ChainStore:
     def __init__(self, budget_tokens: int | None) -> None:
         self.budget_tokens = budget_tokens
         self.evictions = 0
+        self.held_tokens = 0  # as of the last `settle`
         self.peak_tokens = 0
         self._chains: OrderedDict[ChainId, Held] = OrderedDict()
         self._prompts: OrderedDict[tuple[int, ...], Held] = OrderedDict()
@@ -85,7 +86,7 @@ class ChainStore:
 
     def settle(self) -> None:
         """Keep to the budget: evict idle prompts that are long unused, then idle chains."""
-        held = self.tokens
+        held = self.held_tokens = self.tokens
         self.peak_tokens = max(self.peak_tokens, held)
         if self.budget_tokens is None or held <= self.budget_tokens:
             return
@@ -98,3 +99,4 @@ class ChainStore:
                 held -= len(entry.ids)
                 entry.ids, entry.kv, entry.logits = [], None, None
                 self.evictions += 1
+                self.held_tokens = held

@@ -23,6 +23,9 @@ from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import ChainStore, Held, common_prefix
 from atts_runtime.engines.sampling import sample, stream
 
+# Counting KV walks all chains, so without a budget to keep it is done only so often.
+_COUNT_KV_EVERY = 16
+
 Reply = Callable[[Generated | Scored | EngineError], None]
 
 
@@ -105,10 +108,15 @@ class Worker:
                 self._append()
             if self._rows:
                 self._decode()
-        self.store.settle()
         stats, store = self.stats, self.store
+        if self.kv_budget_tokens is not None or stats.steps % _COUNT_KV_EVERY == 0:
+            store.settle()
+            stats.evictions, stats.kv_tokens, stats.kv_peak_tokens = (
+                store.evictions,
+                store.held_tokens,
+                store.peak_tokens,
+            )
         stats.busy_s += time.perf_counter() - start
-        stats.evictions, stats.kv_tokens, stats.kv_peak_tokens = store.evictions, store.tokens, store.peak_tokens
 
     def fail_all(self, error: EngineError) -> None:
         """Answer every open call with `error`."""

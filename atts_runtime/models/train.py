@@ -47,7 +47,7 @@ class Recipe:
 
 
 RECIPES = {
-    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=256, tokens=14_000_000, lr=3e-3, batch=16, seed=11),
+    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=384, tokens=12_000_000, lr=3e-3, batch=16, seed=11),
     "target-base": Recipe(
         layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12
     ),
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("stage", choices=["draft", "target-base", "harvest", "target"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, help="train on so many tokens (default: the recipe's)")
-    parser.add_argument("--questions", type=int, default=40_000, help="harvest: questions with at least one wrong step")
+    parser.add_argument("--questions", type=int, default=12_000, help="harvest: questions with at least one wrong step")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,11 @@ def every_order(scores: tuple[int, ...]) -> list[Counts]:
     return [Bank(bank).counts(tested) for *bank, tested in permutations(scores)]
 
 
-def share(hits: int, of: int) -> Fraction:
-    return Fraction(hits, of)
+def exactly_smoothed(counts: Counts, u: Fraction) -> Fraction:
+    """The p-value without rounding: a fraction goes in and, since only arithmetic is done with it, comes out."""
+    p_value: object = smoothed(counts, u)  # type: ignore[arg-type]
+    assert isinstance(p_value, Fraction)
+    return p_value
 
 
 @every_size
@@ -39,9 +42,9 @@ def test_without_ties_the_plain_p_value_is_at_most_a_with_probability_floor_of_a
     p_values = [plain(counts) for counts in every_order(tuple(range(n + 1)))]
     for k in range(1, n + 2):
         attained = k / (n + 1)
-        assert share(sum(p <= attained for p in p_values), len(p_values)) == Fraction(k, n + 1)
+        assert Fraction(sum(p <= attained for p in p_values), len(p_values)) == Fraction(k, n + 1)
         below = math.nextafter(attained, 0)
-        assert share(sum(p <= below for p in p_values), len(p_values)) == Fraction(k - 1, n + 1)
+        assert Fraction(sum(p <= below for p in p_values), len(p_values)) == Fraction(k - 1, n + 1)
 
 
 @every_size
@@ -49,7 +52,7 @@ def test_the_plain_p_value_is_valid_under_every_pattern_of_ties(n: int) -> None:
     for scores in tie_patterns(n):
         p_values = [plain(counts) for counts in every_order(scores)]
         for k in range(1, n + 2):
-            probability = share(sum(p <= k / (n + 1) for p in p_values), len(p_values))
+            probability = Fraction(sum(p <= k / (n + 1) for p in p_values), len(p_values))
             assert probability <= Fraction(k, n + 1)
             if k / (n + 1) in p_values:
                 assert probability == Fraction(k, n + 1)
@@ -63,15 +66,17 @@ def test_the_smoothed_p_value_is_exactly_uniform_under_every_pattern_of_ties(n: 
         orders = Counter(every_order(scores))
         intervals = []
         for counts, times in orders.items():
-            high = smoothed(counts, whole)
-            low = 2 * smoothed(counts, half) - high
+            high = exactly_smoothed(counts, whole)
+            low = 2 * exactly_smoothed(counts, half) - high
             for u in (Fraction(1, 7), Fraction(1, 3), Fraction(5, 6)):
-                assert smoothed(counts, u) == low + u * (high - low)
+                assert exactly_smoothed(counts, u) == low + u * (high - low)
             intervals.append((low, high, times))
         ends = {end for low, high, _ in intervals for end in (low, high)}
         assert {Fraction(0), Fraction(1)} <= ends
         for a in ends:  # linear in between
-            hits = sum(times * min(max((a - low) / (high - low), 0), 1) for low, high, times in intervals)
+            hits = sum(
+                times * min(max((a - low) / (high - low), Fraction(0)), Fraction(1)) for low, high, times in intervals
+            )
             assert hits / math.factorial(n + 1) == a
 
 

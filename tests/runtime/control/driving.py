@@ -74,7 +74,7 @@ class World:
             return Failed(call, f"{kind.__name__} of {chain} in turn {turn} failed")
         if kind is Score:
             return Scored(call, self.ell(chain, turn))
-        answered, ended = 200 <= fate < 225 or fate >= 240, fate >= 225
+        answered, ended = 200 <= fate < 225, 215 <= fate < 240
         return Drafted(call, answered, ended) if kind is Draft else TakenOver(call, answered, ended)
 
 

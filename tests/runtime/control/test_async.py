@@ -15,7 +15,6 @@ from atts_runtime.control import (
     POLICIES,
     Admit,
     ChainId,
-    Command,
     Decided,
     Draft,
     Failed,
@@ -26,7 +25,7 @@ from atts_runtime.control import (
     Score,
     Scored,
 )
-from tests.runtime.control.driving import MAX_CHAINS, MAX_QUESTIONS, Answer, Driver, World, examples, worlds
+from tests.runtime.control.driving import MAX_CHAINS, MAX_QUESTIONS, Driver, World, examples, worlds
 
 ASYNC = ["async-marginal", "async-conditional"]
 
@@ -120,6 +119,7 @@ def test_a_chain_waits_for_the_bank_at_most_once_and_before_its_first_verdict(po
                 held.add(chain)
             case Hold(_, _, cause):
                 assert cause == "admission"
+                assert policy != "async-marginal" or world.limits.questions_in_flight is not None
             case Decided(chain):
                 decided.add(chain)
 
@@ -197,20 +197,38 @@ def test_the_last_pre_sample_awaited_releases_the_bank_by_failing(
     assert {command.chain for command in commands if isinstance(command, Decided)} == others
 
 
-def test_a_bank_of_one_takes_over_nothing_and_its_chain_never_waits() -> None:
-    """An empty bank leaves p = 1."""
-    world = World(1, 1, Limits(1, 1, 1), Knobs(alpha=0.99), bytes(3), bytes(1), bytes(1), False, 1.0, False)
-    for policy in ASYNC:
-        driver = Driver(policy, world).run()
-        assert driver.decided == [Decided(ChainId(0, 0), 0, 0.0, 1.0, 0.99, taken_over=False)]
-        assert [entry for entry in driver.timeline() if isinstance(entry, Hold) and entry.cause == "bank"] == []
+@pytest.mark.parametrize("policy", ASYNC)
+def test_a_bank_of_one_takes_over_nothing_and_its_chain_never_waits(policy: str) -> None:
+    """Against no others p is 1."""
+    driver = Driver(policy, world_where(failed=[], questions=1, chains=1, alpha=0.99)).run()
+    assert [(d.p_value, d.taken_over) for d in driver.decided if d.turn == 0] == [(1.0, False)]
+    assert not any(isinstance(command, Hold) and command.cause == "bank" for command in driver.commands)
 
 
-def test_a_marginal_run_whose_pre_samples_all_fail_ends_without_admitting_anything() -> None:
-    limits = Limits(2, 1, 1, questions_in_flight=1)
-    world = World(2, 2, limits, Knobs(), bytes([255]) * 24, bytes(8), bytes(1), False, 1.0, True)
-    driver = Driver("async-marginal", world).run()
+def test_a_question_whose_pre_samples_all_failed_is_not_admitted() -> None:
+    driver = Driver("async-marginal", world_where(failed=[0, 2], questions=4, chains=2)).run()
+    assert [command.question for command in driver.commands if isinstance(command, Admit)] == [1, 3]
     assert driver.controller.done
-    assert {finish.reason for finish in driver.finishes} == {"failed"}
-    commands: list[Answer | Command] = list(driver.timeline())
-    assert not any(isinstance(entry, Admit | Hold | Decided) for entry in commands)
+
+
+def test_a_run_whose_pre_samples_all_failed_ends_without_a_verdict() -> None:
+    driver = Driver("async-marginal", world_where(failed=[0, 1], questions=2, chains=2)).run()
+    assert {type(command) for command in driver.commands} == {Draft, Finish}
+    assert driver.controller.done
+
+
+def world_where(*, failed: list[int], questions: int, chains: int, alpha: float = 0.4) -> World:
+    """Two turns, one question in flight, and no first segment of a chain of the `failed` questions."""
+    fates = b"".join((bytes([255]) if q in failed else bytes(1)) * 6 * chains for q in range(questions))
+    return World(
+        questions,
+        chains,
+        Limits(2, 1, 1, questions_in_flight=1),
+        Knobs(alpha),
+        fates,
+        strangeness=bytes(2 * questions * chains),
+        order=bytes(1),
+        ties=False,
+        scale=1.0,
+        failures=True,
+    )

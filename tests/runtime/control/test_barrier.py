@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_runtime.control import Call, ChainId, Decided, Draft, Failed, Finish, Knobs, Score, TakeOver
+from atts_runtime.control import (
+    Call,
+    ChainId,
+    Decided,
+    Draft,
+    Drafted,
+    Failed,
+    Finish,
+    Knobs,
+    Score,
+    TakenOver,
+    TakeOver,
+)
 from tests.runtime.control.driving import MAX_CHAINS, Answer, Driver, World, examples, worlds
 
 
@@ -34,7 +46,7 @@ def lockstep(world: World) -> tuple[set[tuple[ChainId, int, bool]], Counter[tupl
                 taken_over = worse < budget
                 verdicts.add((chain, turn, taken_over))
                 last = world.outcome(TakeOver if taken_over else Draft, chain, turn)
-                if not (isinstance(last, Failed) or last.answered or last.ended):
+                if isinstance(last, Drafted | TakenOver) and not (last.answered or last.ended):
                     staying.append(chain)
             live = staying
     return verdicts, takeovers
@@ -65,6 +77,16 @@ def test_exactly_the_worst_b_of_the_live_chains_are_taken_over_and_ties_go_by_in
     assert {(d.p_value, d.alpha) for d in driver.decided} <= {(None, None)}
 
 
+@pytest.mark.parametrize("budget", [0, 1, MAX_CHAINS + 1])
+@examples
+@given(world=worlds(failures=False))
+def test_a_budget_overrides_alpha_even_where_it_is_nothing(budget: int, world: World) -> None:
+    driver = Driver("barrier", replace(world, knobs=Knobs(world.knobs.alpha, budget))).run()
+    live = Counter((d.chain.question, d.turn) for d in driver.decided)
+    taken_over = Counter((d.chain.question, d.turn) for d in driver.decided if d.taken_over)
+    assert all(taken_over[turn] == min(budget, chains) for turn, chains in live.items())
+
+
 @pytest.mark.parametrize("stage", [Draft, Score, TakeOver])
 @examples
 @given(world=worlds(failures=False, limited=False), question=st.integers(0, 3), index=st.integers(0, MAX_CHAINS - 1))
@@ -88,6 +110,8 @@ def test_the_last_chain_awaited_releases_its_question_by_failing(
     commands = driver.controller.handle(Failed(number, "lost"))
     assert commands[0] == Finish(last, 1, "failed", "lost")
     if stage is TakeOver:
-        assert {(type(c), c.chain, c.turn) for c in commands[1:]} == {(Draft, c, 1) for c in others if c not in over}
+        drafts = [c for c in commands[1:] if isinstance(c, Draft)]
+        assert drafts == commands[1:]
+        assert [(draft.chain, draft.turn) for draft in drafts] == [(c, 1) for c in others if c not in over]
     else:
         assert {c.chain for c in commands if isinstance(c, Decided)} == set(others)

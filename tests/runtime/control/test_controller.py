@@ -81,7 +81,7 @@ def test_no_call_is_issued_twice_and_a_turn_goes_draft_score_takeover(policy: st
     turns: dict[ChainId, dict[int, list[type[Call]]]] = defaultdict(lambda: defaultdict(list))
     for call in driver.calls:
         turns[call.chain][call.turn].append(type(call))
-    pipeline = [Draft] * driver.policy.drafts + [Score] * driver.policy.scores
+    pipeline: list[type[Call]] = [Draft] * driver.policy.drafts + [Score] * driver.policy.scores
     if policy != "draft-only":
         pipeline.append(TakeOver)
     for chain, kinds_by_turn in turns.items():
@@ -282,8 +282,8 @@ def test_a_chain_without_an_open_call_has_said_what_it_waits_for(policy: str, wo
                     turns[command.chain] = command.turn
                     holds.pop(command.chain, None)
         for chain in set(world.all_chains()) - busy - over:
-            cause = "barrier" if chain.question in admitted else "admission"
-            assert holds[chain] == Hold(chain, turns[chain], for_verdict if chain in undecided else cause)
+            cause = for_verdict if chain in undecided else "barrier" if chain.question in admitted else "admission"
+            assert (holds[chain].turn, holds[chain].cause) == (turns[chain], cause)
             assert holds[chain].cause != "barrier" or policy == "barrier"
 
 

@@ -1,0 +1,89 @@
+"""What the barrier costs: wall ratio barrier / async-marginal at several loads, on the same loaded engines.
+
+    python tests/benchmarks/bench_barrier.py --questions 16 --chains 16 --repeats 3
+
+One process, runs interleaved, medians of ratios within a repeat. `bound/wall` is the busier engine's share of the
+wall time under async-marginal: near 1, nothing but that engine's own speed is left to gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from atts_runtime.config import RunConfig
+from atts_runtime.driver import Progress
+from atts_runtime.rundir import RunDir
+from atts_runtime.session import engines_for, run_once
+from atts_runtime.tasks.load import load_task
+
+POLICIES = ("barrier", "async-marginal")
+
+
+async def measure(base: RunConfig, loads: list[int | None], repeats: int) -> list[dict[str, Any]]:
+    """A row a load: ratios and bounds of every repeat, and the last runs' summaries."""
+    task = load_task(base.task, base.questions, base.seed)
+    rows = []
+    async with engines_for(base, {"draft", "target"}) as engines:
+        for load in loads:
+            row: dict[str, Any] = {"in_flight": load, "ratios": [], "bounds": [], "summaries": {}}
+            for _ in range(repeats):
+                walls = {}
+                for policy in POLICIES:
+                    config = base.with_options({"policy": policy, "questions_in_flight": load})
+                    with tempfile.TemporaryDirectory() as folder:
+                        run_dir = RunDir.create(Path(folder) / "run", config, "")
+                        summary = await run_once(config, task, engines, run_dir, _quiet)
+                    walls[policy] = summary["wall_s"]
+                    row["summaries"][policy] = summary
+                row["ratios"].append(walls["barrier"] / walls["async-marginal"])
+                row["bounds"].append(summary["lower_bound_s"] / summary["wall_s"])
+            rows.append(row)
+    return rows
+
+
+def _quiet(progress: Progress) -> None:
+    """No progress."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="wall ratio barrier / async-marginal by questions in flight")
+    parser.add_argument("--questions", type=int, default=16)
+    parser.add_argument("--chains", type=int, default=16)
+    parser.add_argument("--loads", default="1,2,4,all", help="questions in flight, comma-separated")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
+    rows = asyncio.run(measure(RunConfig(questions=args.questions, chains=args.chains), loads, args.repeats))
+    if args.json:
+        print(json.dumps(rows))
+        return
+    table = Table(title=f"{args.questions} questions x {args.chains} chains, median of {args.repeats}")
+    for name in ("in flight", "barrier, s", "async, s", "ratio", "all ratios", "bound/wall", "stall barrier, s", "turns"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        barrier, asynchronous = (row["summaries"][policy] for policy in POLICIES)
+        table.add_row(
+            str(row["in_flight"] or "all"),
+            f"{barrier['wall_s']:.1f}",
+            f"{asynchronous['wall_s']:.1f}",
+            f"{statistics.median(row['ratios']):.2f}",
+            " ".join(f"{ratio:.2f}" for ratio in row["ratios"]),
+            f"{statistics.median(row['bounds']):.2f}",
+            f"{barrier['stall_s']:.0f}",
+            f"{asynchronous['turns_mean']:.1f}",
+        )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
