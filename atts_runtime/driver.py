@@ -11,9 +11,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from atts_runtime.chain import KINDS, ChainState, replayed
 from atts_runtime.config import RunConfig
 from atts_runtime.control import (
     POLICIES,
@@ -34,8 +35,8 @@ from atts_runtime.control import (
     TakenOver,
     TakeOver,
 )
-from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, Piece, ScoreCall, Usage
-from atts_runtime.records import CallRecord, ChainRecord, HoldRecord, Kind
+from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, ScoreCall, Usage
+from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.tasks.answers import ExactAnswers
 from atts_runtime.tasks.base import Task
 
@@ -53,23 +54,6 @@ class Progress:
     decisions: int = 0
     takeovers: int = 0
     stall_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _Chain:
-    """A chain's text and record. Answers count from `mark` on: a takeover may have withdrawn those before it."""
-
-    record: ChainRecord
-    prompt: str
-    pieces: list[Piece] = field(default_factory=list)
-    mark: int = 0
-    draft_answered: bool = False
-    hold: tuple[str, float] | None = None
-    replay: ChainRecord | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
 
 
 class Driver:
@@ -106,10 +90,10 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
 
-    def _open(self, chain: ChainId) -> _Chain:
+    def _open(self, chain: ChainId) -> ChainState:
         question = self.task.questions[chain.question]
         record = ChainRecord(chain.question, chain.index, question.id)
-        return _Chain(record, question.prompt, replay=self._replays.get(chain))
+        return ChainState(record, question.prompt, replay=self._replays.get(chain))
 
     @property
     def now_s(self) -> float:
@@ -144,7 +128,7 @@ class Driver:
                     chain = self._chains[command.chain]
                     self._end_hold(chain)
                     if chain.replay is not None:
-                        queue.extend(self.controller.handle(_recorded(command, chain.replay)))
+                        queue.extend(self.controller.handle(replayed(command, chain.replay)))
                     else:
                         self._start(self._carry_out(command, chain))
                 case Decided():
@@ -162,14 +146,10 @@ class Driver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _end_hold(self, chain: _Chain) -> None:
-        if chain.hold is not None:
-            cause, start = chain.hold
-            hold = HoldRecord(cause, start, self.now_s)
-            chain.record.holds.append(hold)
-            chain.hold = None
-            if cause != "admission":
-                self.progress.stall_s += hold.t_end_s - hold.t_start_s
+    def _end_hold(self, chain: ChainState) -> None:
+        hold = chain.end_hold(self.now_s)
+        if hold is not None and hold.cause != "admission":
+            self.progress.stall_s += hold.t_end_s - hold.t_start_s
 
     def _decided(self, decided: Decided) -> None:
         chain = self._chains[decided.chain]
@@ -221,9 +201,9 @@ class Driver:
 
     # -- calls
 
-    async def _carry_out(self, command: Call, chain: _Chain) -> None:
+    async def _carry_out(self, command: Call, chain: ChainState) -> None:
         """One command to its event, whatever happens on the way."""
-        kind, role = _KINDS[type(command)]
+        kind, role = KINDS[type(command)]
         call = CallRecord(command.turn, kind, role, t_queued_s=self.now_s)
         chain.record.calls.append(call)
         try:
@@ -238,7 +218,7 @@ class Driver:
             return
         self._inbox.put_nowait(event)
 
-    async def _attempt(self, command: Call, chain: _Chain, call: CallRecord) -> Event:
+    async def _attempt(self, command: Call, chain: ChainState, call: CallRecord) -> Event:
         engine = self.engines[call.engine]
         while True:
             try:
@@ -256,21 +236,21 @@ class Driver:
             await asyncio.sleep(_BACKOFF_S * 2 ** (call.attempts - 1))
             call.attempts += 1
 
-    async def _score(self, command: Call, chain: _Chain, call: CallRecord, engine: Engine) -> Event:
+    async def _score(self, command: Call, chain: ChainState, call: CallRecord, engine: Engine) -> Event:
         scored = await engine.score(ScoreCall(command.chain, chain.prompt, tuple(chain.pieces)))
         self._note(call, scored.usage)
         call.chars = len(chain.pieces[-1].text)
-        call.ell = scored.ell
         try:
-            return Scored(command.call, scored.ell)
+            event = Scored(command.call, scored.ell)
         except ValueError as error:
             raise EngineError(str(error)) from error
+        call.ell = scored.ell
+        return event
 
-    async def _generate(self, command: Call, chain: _Chain, call: CallRecord, engine: Engine) -> Event:
+    async def _generate(self, command: Call, chain: ChainState, call: CallRecord, engine: Engine) -> Event:
         assert isinstance(command, Draft | TakeOver)
-        kept = chain.pieces
-        if isinstance(command, TakeOver) and command.replace:
-            kept = chain.pieces[:-1]
+        replaces = isinstance(command, TakeOver) and command.replace
+        kept = chain.pieces[:-1] if replaces else chain.pieces
         seed = (self.config.seed, command.chain.question, command.chain.index, command.turn, _ROLE_SEEDS[call.kind])
         request = GenerateCall(
             command.chain, chain.prompt, tuple(kept), command.max_tokens, self.config.temperature,
@@ -285,7 +265,7 @@ class Driver:
         kind = Drafted if isinstance(command, Draft) else TakenOver
         return kind(command.call, answered=call.answered, ended=call.ended)
 
-    async def _answered(self, command: Call, chain: _Chain, result: Generated) -> bool:
+    async def _answered(self, command: Call, chain: ChainState, result: Generated) -> bool:
         """Whether an answer stands. A takeover that goes on after a drafted answer withdraws it."""
         text = chain.text
         if isinstance(command, Draft):
@@ -307,27 +287,3 @@ class Driver:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached
         call.tokens_prefilled, call.tokens_recomputed = usage.tokens_prefilled, usage.tokens_recomputed
         call.t_start_s, call.t_end_s = usage.t_start_s - self._zero, usage.t_end_s - self._zero
-
-
-_KINDS: dict[type[Call], tuple[Kind, str]] = {
-    Draft: ("draft", "draft"),
-    Score: ("score", "target"),
-    TakeOver: ("takeover", "target"),
-}
-
-
-def _recorded(command: Call, record: ChainRecord) -> Event:
-    """The event that a finished chain's command had."""
-    kind, _ = _KINDS[type(command)]
-    call = record.call(command.turn, kind)
-    if call is None:
-        raise RuntimeError(
-            f"chain {record.chain} has no recorded {kind} in turn {command.turn}: its record is incomplete"
-        )
-    if record.reason == "failed" and call is record.calls[-1]:
-        return Failed(command.call, record.detail or "failed")
-    if isinstance(command, Score):
-        assert call.ell is not None
-        return Scored(command.call, call.ell)
-    kind_of = Drafted if isinstance(command, Draft) else TakenOver
-    return kind_of(command.call, answered=bool(call.answered), ended=bool(call.ended))

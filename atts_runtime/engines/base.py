@@ -113,6 +113,7 @@ class Scored:
 class EngineStats:
     """Running totals of one engine. `steps` counts forward passes, `decode_rows` the rows of decode steps.
 
+    prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
     kv_tokens / kv_peak_tokens: KV held now and at most; evictions: chains whose KV was dropped for room.
     """
 
@@ -144,7 +145,7 @@ class Engine(Protocol):
         """The chain is over: its KV may go."""
 
     def stats(self) -> EngineStats:
-        """Totals since the last `reset`."""
+        """A copy of the totals since the last `reset`."""
 
     async def reset(self) -> None:
         """Forget all chains and totals, as if just started."""

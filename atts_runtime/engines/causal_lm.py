@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, KvBuffer, RowCache, aligned, aligned_time
 from atts_runtime.errors import InputError
@@ -35,12 +36,13 @@ class CausalLM:
         self._load(model, gguf_file)
         config = self.model.config.get_text_config()
         self.eos_ids = self._end_ids(model)
+        self._may_end: dict[str, frozenset[int]] = {}
         self.max_context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self.layers: int = config.num_hidden_layers
         self.kv_heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.step_tokens = max(64, min(_STEP_TOKENS[self.device.type], _STEP_LOGITS_BYTES // (4 * config.vocab_size)))
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        kinds = set(getattr(config, "layer_types", None) or [self._unlisted_kind(config)])
         if kinds != {"full_attention"}:
             raise InputError(
                 f"model {model!r} has {', '.join(sorted(kinds - {'full_attention'}))} layers; "
@@ -67,10 +69,15 @@ class CausalLM:
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     path, dtype=self.dtype, attn_implementation="sdpa", **options
                 )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error
         self.model: Any = loaded.to(self.device).eval()
+
+    def _unlisted_kind(self, config: Any) -> str:
+        """Kind of a model's layers where its config does not list them: Mistral and Phi-3 name a window only."""
+        window, longest = getattr(config, "sliding_window", None), self.max_context_tokens
+        return "sliding_attention" if window and (longest is None or window < longest) else "full_attention"
 
     def _end_ids(self, model: str) -> frozenset[int]:
         if self.tokenizer.eos_token_id is None:
@@ -78,6 +85,18 @@ class CausalLM:
         listed = self.model.generation_config.eos_token_id
         more = listed if isinstance(listed, list) else [] if listed is None else [listed]
         return frozenset([self.tokenizer.eos_token_id, *more])
+
+    def is_full(self, tokens: int) -> bool:
+        """Whether a context of so many tokens leaves no room for another."""
+        return self.max_context_tokens is not None and tokens >= self.max_context_tokens
+
+    def may_end(self, stop: str) -> frozenset[int]:
+        """Ids whose text holds the last character of `stop`: only after those can it have just appeared."""
+        if stop not in self._may_end:
+            vocab = range(len(self.tokenizer))
+            texts = self.tokenizer.batch_decode([[i] for i in vocab])
+            self._may_end[stop] = frozenset(i for i, text in zip(vocab, texts, strict=True) if stop[-1] in text)
+        return self._may_end[stop]
 
     def buffer(self) -> KvBuffer:
         """An empty KV buffer of this model's shape."""
@@ -122,10 +141,12 @@ class CausalLM:
         begin = torch.tensor(starts + [0] * (padded_rows - rows))
         positions = (begin[:, None] + torch.arange(longest)).to(self.device)
         mask = torch.arange(time, device=self.device) <= positions[:, None, :, None]
+        # Only padding lies beyond the context, where a model with a table of positions has none.
+        last = self.max_context_tokens and self.max_context_tokens - 1
         out = self.model(
             input_ids=ids.to(self.device),
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=positions if last is None else positions.clamp(max=last),
             past_key_values=RowCache(buffer, positions, time),
             use_cache=True,
             logits_to_keep=0 if every else 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from atts_runtime.control.events import ChainId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Held:
     """KV of one chain (or of a bare prompt). `logits` predict the id after `ids`; None if they were not kept.
 
@@ -32,12 +33,16 @@ class Held:
             self.kv = None if self.kv is None or length == 0 else self.kv[:, :, :, :length]
             self.logits = None
 
+    def clear(self) -> None:
+        """Forget all ids and their KV, but not how many there were."""
+        self.ids, self.kv, self.logits, self.shared = [], None, None, False
+
 
 def common_prefix(a: list[int], b: list[int]) -> int:
     """Length of the longest common prefix."""
     if a == b[: len(a)]:
         return len(a)
-    return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y) if a and b else 0
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b))
 
 
 class ChainStore:
@@ -84,8 +89,8 @@ class ChainStore:
         """Forget a chain."""
         self._chains.pop(chain, None)
 
-    def settle(self) -> None:
-        """Keep to the budget: evict idle prompts that are long unused, then idle chains."""
+    def settle(self, awaited: Collection[Held] = ()) -> None:
+        """Keep to the budget: evict idle prompts that are long unused, then idle chains; not what calls wait for."""
         held = self.held_tokens = self.tokens
         self.peak_tokens = max(self.peak_tokens, held)
         if self.budget_tokens is None or held <= self.budget_tokens:
@@ -94,9 +99,9 @@ class ChainStore:
             for entry in list(entries.values()):
                 if held <= self.budget_tokens:
                     return
-                if entry.busy or entry.kv is None or entry.shared:
+                if entry.busy or entry.kv is None or entry.shared or entry in awaited:
                     continue
                 held -= len(entry.ids)
-                entry.ids, entry.kv, entry.logits = [], None, None
+                entry.clear()
                 self.evictions += 1
                 self.held_tokens = held

@@ -20,8 +20,11 @@ def sample(logits: torch.Tensor, temperatures: Sequence[float], uniforms: Sequen
     hot = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)[:, None]
     cumulative = torch.softmax(logits / hot, dim=-1).cumsum(dim=-1)
     u = torch.tensor(uniforms, dtype=torch.float32, device=logits.device)[:, None]
-    # The last sum may fall short of 1 by rounding: scale the draw instead of the whole row.
-    tokens: list[int] = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)[:, 0].tolist()
+    # The last sum may fall short of 1 by rounding: scale the draw instead of the whole row. A draw that rounds to
+    # the whole sum belongs to the last token that added to it, not to an impossible one after it.
+    total = cumulative[:, -1:]
+    draw = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens: list[int] = torch.searchsorted(cumulative, draw, right=True)[:, 0].tolist()
     last = logits.shape[-1] - 1
     if 0.0 in temperatures:
         best = logits.argmax(dim=-1).tolist()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Generated, ScoreCall, Scored, Usage
 from atts_runtime.engines.causal_lm import CausalLM
-from atts_runtime.engines.worker import Job, Worker
+from atts_runtime.engines.worker import Worker
 from atts_runtime.errors import InputError
 
 
@@ -74,7 +75,7 @@ class TransformersEngine:
         self._post(lambda worker: worker.store.drop(chain))
 
     def stats(self) -> EngineStats:
-        return self._live.stats
+        return replace(self._live.stats)
 
     def prompt_tokens(self, prompt: str) -> int:
         return len(self._live.lm.encode_prompt(prompt))
@@ -90,7 +91,7 @@ class TransformersEngine:
             worker.reset()
             done.set()
 
-        self._post(forget)
+        self._hand_over(forget)
         await asyncio.get_running_loop().run_in_executor(None, done.wait)
 
     async def close(self) -> None:
@@ -106,10 +107,18 @@ class TransformersEngine:
             raise EngineError(f"engine {self.name!r} is not started")
         return self._worker
 
-    def _post(self, message: Callable[[Worker], None]) -> None:
+    def _post(self, message: Callable[[Worker], None]) -> bool:
+        """Give the worker thread a message. False where none runs; else the message will be handled."""
         with self._wake:
+            if self._worker is None or self._closing:
+                return False
             self._inbox.append(message)
             self._wake.notify()
+            return True
+
+    def _hand_over(self, message: Callable[[Worker], None]) -> None:
+        if not self._post(message):
+            raise EngineError(f"engine {self.name!r} is {'closed' if self._closing else 'not started'}")
 
     async def _call(self, call: GenerateCall | ScoreCall) -> Generated | Scored:
         loop = asyncio.get_running_loop()
@@ -127,12 +136,24 @@ class TransformersEngine:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, result)
 
-        job = Job(call, reply, Usage(time.perf_counter()))
-        self._post(lambda worker: worker.add(job))
+        usage, job = Usage(time.perf_counter()), None
+
+        def add(worker: Worker) -> None:
+            nonlocal job
+            try:
+                job = worker.add(call, reply, usage)
+            except Exception as error:
+                reply(EngineError(f"engine {self.name!r} cannot take the call: {type(error).__name__}: {error}"))
+
+        def drop(worker: Worker) -> None:
+            if job is not None:
+                worker.drop(job)
+
+        self._hand_over(add)
         try:
             return await future
         except asyncio.CancelledError:
-            self._post(lambda worker: worker.drop(job))
+            self._post(drop)
             raise
 
     # -- the worker thread
@@ -170,6 +191,7 @@ class TransformersEngine:
                 self._wake.wait()
             messages = list(self._inbox)
             self._inbox.clear()
+            closing = self._closing  # read together with the inbox, so that what was posted before is handled
         for message in messages:
             message(worker)
-        return not self._closing
+        return not closing

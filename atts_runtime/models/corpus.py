@@ -19,7 +19,7 @@ WrongStep = Callable[[random.Random, Sum, int], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Part:
     """A run of training text and whether the loss counts it."""
 
     text: str
@@ -32,11 +32,6 @@ class Harvest:
 
     question: Sum
     wrong: dict[int, str]
-
-
-def expected(question: Sum, step: int) -> str:
-    """The right paragraph at `step` (the boxed answer at the last)."""
-    return question.paragraphs[step]
 
 
 def slip(rng: random.Random, question: Sum, step: int) -> str:
@@ -88,31 +83,31 @@ def _other_digit(rng: random.Random, digit: str) -> str:
     return rng.choice([d for d in "0123456789" if d != digit])
 
 
-def solution(rng: random.Random, question: Sum, wrong_rate: float, wrong: dict[int, str] | None = None) -> list[Piece]:
+def solution(rng: random.Random, question: Sum, wrong_rate: float, wrong: dict[int, str] | None = None) -> list[Part]:
     """A solved question: prompt, steps, and a correction after each wrong step.
 
     `wrong` gives wrong paragraphs by step; steps that it does not name go wrong at `wrong_rate` with a `slip`.
     """
-    pieces = [Piece(question.prompt, learned=False)]
+    pieces = [Part(question.prompt, learned=False)]
     for step, right in enumerate(question.paragraphs):
         bad = (wrong or {}).get(step)
         if bad is None and rng.random() < wrong_rate:
             bad = slip(rng, question, step)
         if bad is None or bad == right:
-            pieces.append(Piece(right, learned=True))
+            pieces.append(Part(right, learned=True))
         else:
-            pieces += [Piece(bad, learned=False), Piece(WAIT + right, learned=True)]
+            pieces += [Part(bad, learned=False), Part(WAIT + right, learned=True)]
     return pieces
 
 
-def synthetic(seed: int, wrong_share: float = 0.5, wrong_rate: float = 0.25) -> Iterator[list[Piece]]:
+def synthetic(seed: int, wrong_share: float = 0.5, wrong_rate: float = 0.25) -> Iterator[list[Part]]:
     """An endless corpus: `wrong_share` of the solutions have slips, each step with probability `wrong_rate`."""
     rng = random.Random(f"corpus/{seed}")
     for question in questions(seed, held_out=False):
         yield solution(rng, question, wrong_rate if rng.random() < wrong_share else 0.0)
 
 
-def mixed(seed: int, harvested: Sequence[Harvest]) -> Iterator[list[Piece]]:
+def mixed(seed: int, harvested: Sequence[Harvest]) -> Iterator[list[Part]]:
     """Solutions with the draft's own wrong steps (six in ten) among synthetic ones."""
     rng = random.Random(f"mixed/{seed}")
     plain = synthetic(seed + 1)

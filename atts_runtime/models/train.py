@@ -1,24 +1,29 @@
 """Train the bundled pair from a seed: ``python -m atts_runtime.models.train STAGE --out DIR``.
 
-Stages, in order (`target-base` does not need `harvest` and can run beside `draft`):
+Stages, in order (the first two of the target do not need `harvest` and can run beside `draft`):
 
 ``draft``        the small model, on solutions with synthetic slips
 ``target-base``  the large model, on the same kind of text
+``target-more``  continues it, with a warm restart of the learning rate
 ``harvest``      collects the draft's own wrong steps, on questions outside the held-out split
-``target``       continues `target-base` on text that holds those wrong steps and their corrections
+``target``       continues `target-more` on text that holds those wrong steps and their corrections
 
-Each stage is float32 on one thread, so that the same seed gives the same weights on the same kind of CPU.
+Each stage is float32 on a fixed number of threads (`--threads`; the shipped pair: 1, and 2 for ``target``), so that
+the same seed gives the same weights on the same kind of CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import copy
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +31,21 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from atts_runtime.models.corpus import Harvest, Piece, expected, mixed, synthetic
+from atts_runtime.control import ChainId
+from atts_runtime.engines.base import GenerateCall, Piece
+from atts_runtime.engines.transformers import TransformersEngine
+from atts_runtime.models.corpus import Harvest, Part, mixed, synthetic
 from atts_runtime.models.tokenizer import BOS, EOS, PAD, UNK, build_tokenizer
 from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, Sum, questions
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Shape of a model and how long it trains. `tokens` counts every token seen, padding excluded."""
+    """Shape of a model and how long it trains.
+
+    `tokens` counts every token seen, padding excluded, and sets the learning rate's schedule; training stops at
+    `stop_tokens` where that is given.
+    """
 
     layers: int
     width: int
@@ -44,16 +56,33 @@ class Recipe:
     lr: float
     batch: int
     seed: int
+    stop_tokens: int | None = None
 
 
 RECIPES = {
-    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=384, tokens=12_000_000, lr=3e-3, batch=16, seed=11),
+    "draft": Recipe(
+        layers=2,
+        width=96,
+        heads=3,
+        kv_heads=3,
+        ffn=384,
+        tokens=12_000_000,
+        lr=3e-3,
+        batch=16,
+        seed=11,
+        stop_tokens=8_000_000,
+    ),
     "target-base": Recipe(
         layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12
     ),
-    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1e-3, batch=16, seed=13),
+    "target-more": Recipe(
+        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=2_000_000, lr=1.5e-3, batch=12, seed=14
+    ),
+    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1.5e-3, batch=12, seed=13),
 }
+_CONTINUES = {"target-more": "target-base", "target": "target-more"}
 MAX_POSITIONS = 2048
+_MAX_STEP_TOKENS = 48
 
 
 def build_model(recipe: Recipe) -> LlamaForCausalLM:
@@ -72,11 +101,10 @@ def build_model(recipe: Recipe) -> LlamaForCausalLM:
         eos_token_id=tokenizer.token_to_id(EOS),
         pad_token_id=tokenizer.token_to_id(PAD),
     )
-    torch.manual_seed(recipe.seed)
     return LlamaForCausalLM(config)
 
 
-def batches(corpus: Iterator[list[Piece]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+def batches(corpus: Iterator[list[Part]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
     """(ids, labels, real tokens): right-padded rows of like length; labels are -100 where no loss is taken."""
     tokenizer = build_tokenizer()
     bos, eos, pad = (tokenizer.token_to_id(t) for t in (BOS, EOS, PAD))
@@ -99,7 +127,7 @@ def batches(corpus: Iterator[list[Piece]], size: int) -> Iterator[tuple[torch.Te
             yield ids_t, labels_t, sum(len(ids) for ids, _ in chunk)
 
 
-def fit(model: Any, corpus: Iterator[list[Piece]], recipe: Recipe, log: Path) -> None:
+def fit(model: Any, corpus: Iterator[list[Part]], recipe: Recipe, log: Path) -> None:
     """AdamW, linear warm-up over 2% of the tokens, then cosine to a hundredth of the peak rate."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -129,63 +157,54 @@ def fit(model: Any, corpus: Iterator[list[Piece]], recipe: Recipe, log: Path) ->
                 }
                 out.write(json.dumps(line) + "\n")
                 out.flush()
-            if seen >= recipe.tokens:
+            if seen >= (recipe.stop_tokens or recipe.tokens):
                 break
     model.eval()
 
 
 def save(model: Any, folder: Path) -> None:
-    """Weights in float16 (a tenth of a nat-thousandth in score), config, generation config and tokenizer.json."""
+    """Weights (in float16, half the size), config, generation config and tokenizer.json in one folder."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(), bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK
     )
     fast.model_max_length = MAX_POSITIONS
     fast.save_pretrained(folder)
-    model.half().save_pretrained(folder)
-    model.float()
+    half = copy.deepcopy(model).half()
+    half.config.max_position_embeddings = MAX_POSITIONS
+    half.save_pretrained(folder)
 
 
 def load(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def harvest(draft: Any, seed: int, n_questions: int, temperature: float = 0.9, batch: int = 256) -> list[Harvest]:
+async def harvest(draft: str, seed: int, n_questions: int, temperature: float = 0.9) -> list[Harvest]:
     """Let the draft solve questions a paragraph at a time; keep what it gets wrong, go on from the correction."""
-    torch.manual_seed(seed)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=build_tokenizer(),
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        unk_token=UNK,
-        padding_side="left",
-    )
-    blank = tokenizer.convert_tokens_to_ids(PARAGRAPH)
-    stream = questions(seed, held_out=False)
-    out: list[Harvest] = []
-    while len(out) < n_questions:
-        items = [Harvest(next(stream), {}) for _ in range(batch)]
-        texts = [item.question.prompt for item in items]
-        for step in range(max(len(item.question.paragraphs) for item in items)):
-            live = [i for i, item in enumerate(items) if step < len(item.question.paragraphs)]
-            inputs = tokenizer([texts[i] for i in live], return_tensors="pt", padding=True, return_token_type_ids=False)
-            grown = draft.generate(
-                **inputs,
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                max_new_tokens=48,
-                eos_token_id=[blank, tokenizer.eos_token_id],
+    engine = TransformersEngine(draft, name="draft", max_rows=128, threads=torch.get_num_threads())
+    await engine.start()
+
+    async def solve(number: int, question: Sum) -> Harvest:
+        item, pieces, key = Harvest(question, {}), [], ChainId(number, 0)
+        for step, right in enumerate(question.paragraphs):
+            call = GenerateCall(
+                key, question.prompt, tuple(pieces), _MAX_STEP_TOKENS, temperature, PARAGRAPH, (seed, number, step)
             )
-            written = tokenizer.batch_decode(grown[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            for i, text in zip(live, written, strict=True):
-                right = expected(items[i].question, step)
-                if text.removeprefix(WAIT) == right:
-                    texts[i] += text
-                else:
-                    items[i].wrong[step] = text
-                    texts[i] += text + WAIT + right
-        out += [item for item in items if item.wrong]
+            written = (await engine.generate(call)).piece
+            pieces.append(written)
+            if written.text.removeprefix(WAIT) != right:
+                item.wrong[step] = written.text
+                pieces.append(Piece(WAIT + right, (), "text"))
+        engine.release(key)
+        return item
+
+    stream = enumerate(questions(seed, held_out=False))
+    out: list[Harvest] = []
+    try:
+        while len(out) < n_questions:
+            solved = await asyncio.gather(*(solve(*pair) for pair in islice(stream, 1024)))
+            out += [item for item in solved if item.wrong]
+    finally:
+        await engine.close()
     return out
 
 
@@ -204,24 +223,24 @@ def read_harvest(path: Path) -> list[Harvest]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("stage", choices=["draft", "target-base", "harvest", "target"])
+    parser.add_argument("stage", choices=["draft", "target-base", "target-more", "harvest", "target"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, help="train on so many tokens (default: the recipe's)")
-    parser.add_argument("--questions", type=int, default=12_000, help="harvest: questions with at least one wrong step")
+    parser.add_argument("--questions", type=int, default=8_000, help="harvest: questions with at least one wrong step")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.stage == "harvest":
-        write_harvest(harvest(load(args.out / "draft"), 21, args.questions), args.out / "harvest.jsonl")
+        write_harvest(asyncio.run(harvest(str(args.out / "draft"), 21, args.questions)), args.out / "harvest.jsonl")
         return 0
     recipe = RECIPES[args.stage]
     if args.tokens:
         recipe = Recipe(**{**asdict(recipe), "tokens": args.tokens})
-    if args.stage == "target":
-        model, corpus = load(args.out / "target-base"), mixed(recipe.seed, read_harvest(args.out / "harvest.jsonl"))
-        torch.manual_seed(recipe.seed)
-    else:
-        model, corpus = build_model(recipe), synthetic(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    model = load(args.out / _CONTINUES[args.stage]) if args.stage in _CONTINUES else build_model(recipe)
+    harvested = read_harvest(args.out / "harvest.jsonl") if args.stage == "target" else None
+    corpus = synthetic(recipe.seed) if harvested is None else mixed(recipe.seed, harvested)
     fit(model, corpus, recipe, args.out / f"{args.stage}.log")
     save(model, args.out / args.stage)
     return 0

@@ -117,6 +117,12 @@ def test_prompts_go_before_chains() -> None:
     assert chain.kv is not None
 
 
+def test_what_was_evicted_is_remembered_as_seen() -> None:
+    entry = held(5, shared=True)
+    entry.clear()
+    assert (entry.ids, entry.kv, entry.logits, entry.seen, entry.shared) == ([], None, None, 5, False)
+
+
 def test_busy_entries_stay_whatever_the_budget() -> None:
     store = ChainStore(0)
     chain, prompt = parked(store, 0, 10), computed(store, (1, 2, 3))
@@ -131,6 +137,6 @@ def test_busy_entries_stay_whatever_the_budget() -> None:
 def test_a_prompt_that_calls_wait_for_stays_and_a_chain_goes_instead() -> None:
     store = ChainStore(12)
     chain, prompt = parked(store, 0, 10), computed(store, (1, 2, 3))
-    store.settle(awaited={(1, 2, 3)})
+    store.settle(awaited={prompt})
     assert prompt.kv is not None
     assert chain.kv is None

@@ -39,7 +39,7 @@ def test_a_failing_pass_fails_the_open_calls_and_the_same_calls_succeed_next(
     """In the pass that computes the prompt, in one that appends a segment, and in decode steps."""
 
     async def calls(client: Any, text: Piece) -> list[Any]:
-        return await asyncio.gather(
+        return await client.together(
             client.generate(0, n=8), client.generate(1, text, n=8), client.score(2, text), return_exceptions=True
         )
 
@@ -75,7 +75,7 @@ def test_running_out_of_memory_between_passes_fails_the_calls_too(
 
         with monkeypatch.context() as patch:
             patch.setattr(f"atts_runtime.engines.kv.KvBuffer.{method}", broken)
-            failed = await asyncio.gather(*(client.generate(i, n=4 + i) for i in range(3)), return_exceptions=True)
+            failed = await client.together(*(client.generate(i, n=4 + i) for i in range(3)), return_exceptions=True)
         assert any(isinstance(error, EngineError) for error in failed)
         again = await asyncio.gather(*(client.generate(i, n=4 + i) for i in range(3)))
         assert [r.piece for r in again] == [r.piece for r in expected]
@@ -94,7 +94,7 @@ def test_an_impossible_call_is_an_error_of_its_own(serve: Any, tiny_target: Path
             "empty segment": client.score(1, text, empty),
             "nothing to score": client.score(2),
             "max_tokens": client.generate(3, n=0),
-            "seed": client.generate(4, seed=(-1,)),
+            "non-negative": client.generate(4, seed=(-1,)),
         }
         for reason, call in impossible.items():
             with pytest.raises(EngineError, match=reason) as caught:

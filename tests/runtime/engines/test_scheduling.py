@@ -17,7 +17,7 @@ async def until(condition: Any) -> None:
 def test_more_calls_than_rows_all_finish_and_never_share_more_rows(serve: Any, tiny_target: Path) -> None:
     async def scenario(client: Any) -> None:
         lengths = [12, 3, 7, 1, 9, 5]
-        results = await asyncio.gather(*(client.generate(i, n=n) for i, n in enumerate(lengths)))
+        results = await client.together(*(client.generate(i, n=n) for i, n in enumerate(lengths)))
         assert [len(result.piece.ids) for result in results] == lengths
         rows = [len(p.fed) for p in client.passes if not p.append]
         assert max(rows) == 2
@@ -36,7 +36,7 @@ def test_a_short_call_does_not_wait_for_a_long_one(serve: Any, tiny_target: Path
             await client.generate(chain, n=n)
             order.append(n)
 
-        await asyncio.gather(call(0, 60), call(1, 4), call(2, 25))
+        await client.together(call(0, 60), call(1, 4), call(2, 25))
         assert order == [4, 25, 60]
 
     serve(scenario, tiny_target)
@@ -58,7 +58,7 @@ def test_a_call_joins_while_another_runs(serve: Any, tiny_target: Path) -> None:
 def test_calls_on_one_chain_take_turns(serve: Any, tiny_target: Path) -> None:
     async def scenario(client: Any) -> None:
         alone = [(await client.generate(9, n=n, seed=(n,))).piece for n in (6, 3, 8)]
-        together = await asyncio.gather(*(client.generate(0, n=n, seed=(n,)) for n in (6, 3, 8)))
+        together = await client.together(*(client.generate(0, n=n, seed=(n,)) for n in (6, 3, 8)))
         assert [result.piece for result in together] == alone
 
     serve(scenario, tiny_target)
@@ -79,8 +79,7 @@ def test_cancelling_a_call_frees_its_row_and_the_others_go_on(serve: Any, tiny_t
         for task in (running, given_up):
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await client.settled()
-        assert not client.worker.has_work
+        await until(lambda: not client.worker.has_work)
         assert client.worker.stats.decode_steps < 900
         # The cancelled chain is still good: its KV was parked as far as it had got.
         again = await client.generate(0, n=6, seed=(0,))
@@ -124,7 +123,7 @@ def test_the_event_loop_beats_on_while_torch_computes(serve: Any, tiny_target: P
         while not call.done():
             await asyncio.sleep(0.001)
             beats += 1
-        assert beats > 20
+        assert beats > 10
 
     serve(scenario, tiny_target)
 

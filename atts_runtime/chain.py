@@ -1,0 +1,61 @@
+"""A chain as the driver sees it: its text, where its answer counts from, what it waits for, its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from atts_runtime.control import Call, Draft, Drafted, Event, Failed, Score, Scored, TakenOver, TakeOver
+from atts_runtime.engines.base import Piece
+from atts_runtime.records import ChainRecord, HoldRecord, Kind
+
+KINDS: dict[type[Call], tuple[Kind, str]] = {
+    Draft: ("draft", "draft"),
+    Score: ("score", "target"),
+    TakeOver: ("takeover", "target"),
+}
+"""Each command's kind in the records, and the role of the engine that carries it out."""
+
+
+@dataclass(slots=True)
+class ChainState:
+    """A chain under way. Answers count from `mark` on: a takeover may have withdrawn those before it.
+
+    `replay` is the record of a chain that an earlier session finished; its commands are answered from there.
+    """
+
+    record: ChainRecord
+    prompt: str
+    pieces: list[Piece] = field(default_factory=list)
+    mark: int = 0
+    draft_answered: bool = False
+    hold: tuple[str, float] | None = None
+    replay: ChainRecord | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything written so far."""
+        return "".join(piece.text for piece in self.pieces)
+
+    def end_hold(self, now_s: float) -> HoldRecord | None:
+        """Close the wait that is open, if any, and record it."""
+        if self.hold is None:
+            return None
+        cause, start = self.hold
+        self.hold = None
+        self.record.holds.append(HoldRecord(cause, start, now_s))
+        return self.record.holds[-1]
+
+
+def replayed(command: Call, record: ChainRecord) -> Event:
+    """The event that a finished chain's command had; raises RuntimeError where the record lacks it."""
+    kind, _ = KINDS[type(command)]
+    call = record.call(command.turn, kind)
+    if call is None:
+        raise RuntimeError(f"chain {record.chain} has no recorded {kind} in turn {command.turn}")
+    if record.reason == "failed" and call is record.calls[-1]:
+        return Failed(command.call, record.detail or "failed")
+    if isinstance(command, Score):
+        assert call.ell is not None
+        return Scored(command.call, call.ell)
+    outcome = Drafted if isinstance(command, Draft) else TakenOver
+    return outcome(command.call, answered=bool(call.answered), ended=bool(call.ended))
