@@ -27,7 +27,7 @@ from atts_runtime.errors import InputError
 DEFAULT_STUDY = "target-only,barrier,async-marginal"
 
 _HELP = {
-    "task": "arithmetic (bundled), a .jsonl file with question and answer a line, or a hub dataset NAME[:SPLIT]",
+    "task": "arithmetic (bundled; arithmetic:N for N terms), a .jsonl file (question, answer), or a hub NAME[:SPLIT]",
     "questions": "how many questions (default: 24 of the bundled task, else all)",
     "chains": "parallel chains a question (m)",
     "turns": "most turns a chain (T)",

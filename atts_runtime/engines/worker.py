@@ -137,7 +137,7 @@ class Worker:
         held = self.store.chain(job.chain)
         if held is None or not held.ids:
             prompt = self.store.prompt(job.prompt)
-            if prompt.kv is None:
+            if prompt.kv is None or prompt.busy:  # a long prompt takes several appends
                 if not prompt.busy:
                     prompt.busy = True
                     self._appending.append(Job(job.prompt, list(job.prompt), len(job.prompt), prompt))
@@ -200,10 +200,10 @@ class Worker:
             held.kv = self._append_kv.park(row, len(held.ids))
             held.logits = logits[row, len(feed) - 1].clone()
             held.seen, held.shared = max(held.seen, len(held.ids)), False
-        done = [job for job in batch if not job.unfed]
-        self._appending = [job for job in self._appending if job.unfed]
-        for job in done:
-            self._fed(job)
+        for job in batch:
+            if not job.unfed:
+                self._appending.remove(job)
+                self._fed(job)
 
     # -- decode
 

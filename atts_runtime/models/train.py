@@ -184,7 +184,8 @@ async def harvest(draft: str, seed: int, n_questions: int, temperature: float = 
     await engine.start()
 
     async def solve(number: int, question: Sum) -> Harvest:
-        item, pieces, key = Harvest(question, {}), [], ChainId(number, 0)
+        item, key = Harvest(question, {}), ChainId(number, 0)
+        pieces: list[Piece] = []
         for step, right in enumerate(question.paragraphs):
             call = GenerateCall(
                 key, question.prompt, tuple(pieces), _MAX_STEP_TOKENS, temperature, PARAGRAPH, (seed, number, step)

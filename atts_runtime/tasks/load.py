@@ -45,7 +45,8 @@ def load_task(spec: str, n_questions: int | None, seed: int) -> Task:
 
     ``spec`` is one of
 
-    - ``arithmetic``: the bundled task, held-out side, drawn by ``seed`` (which nothing else uses);
+    - ``arithmetic``: the bundled task, held-out side, drawn by ``seed`` (which nothing else uses); ``arithmetic:N``
+      is the same with N terms in every question, 4 to 9;
     - a path that ends in ``.jsonl`` or names an existing file;
     - ``NAME[@CONFIG][:SPLIT]``: a hub data set, for instance ``openai/gsm8k@main:test``. Without a split it is
       ``test`` if there is one, else ``train``. Needs the optional package ``datasets`` and a network or a cache.
@@ -54,8 +55,9 @@ def load_task(spec: str, n_questions: int | None, seed: int) -> Task:
     """
     if n_questions is not None and n_questions < 1:
         raise InputError(f"the number of questions must be at least 1, not {n_questions}")
-    if spec == BUNDLED:
-        return _arithmetic(DEFAULT_QUESTIONS if n_questions is None else n_questions, seed)
+    name, _, terms = spec.partition(":")
+    if name == BUNDLED:
+        return _arithmetic(DEFAULT_QUESTIONS if n_questions is None else n_questions, seed, terms)
     path = Path(spec)
     if path.suffix.lower() == ".jsonl" or path.is_file():
         questions = _questions(_jsonl_rows(path))
@@ -66,12 +68,19 @@ def load_task(spec: str, n_questions: int | None, seed: int) -> Task:
     return _free_text(spec, _questions(islice(_hub_rows(spec), n_questions)), n_questions, source=spec)
 
 
-def _arithmetic(n_questions: int, seed: int) -> Task:
+def _arithmetic(n_questions: int, seed: int, terms: str) -> Task:
+    low, high = arithmetic.MIN_TERMS, arithmetic.MAX_TERMS
+    if terms:
+        if not terms.isdecimal() or not low <= int(terms) <= high:
+            raise InputError(f"{BUNDLED}:{terms} is no task; give {BUNDLED}:N with N terms, {low} to {high}")
+        low = high = int(terms)
+    name = f"{BUNDLED}:{terms}" if terms else BUNDLED
+    stream = arithmetic.questions(seed, min_terms=low, max_terms=high)
     questions = tuple(
-        Question(f"{BUNDLED}/{seed}/{index}", question.prompt, question.answer)
-        for index, question in enumerate(islice(arithmetic.questions(seed), n_questions))
+        Question(f"{name}/{seed}/{index}", question.prompt, question.answer)
+        for index, question in enumerate(islice(stream, n_questions))
     )
-    return Task(BUNDLED, questions, arithmetic.PARAGRAPH, ExactAnswers())
+    return Task(name, questions, arithmetic.PARAGRAPH, ExactAnswers())
 
 
 def _free_text(name: str, questions: tuple[Question, ...], n_questions: int | None, source: str) -> Task:

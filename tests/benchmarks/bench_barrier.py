@@ -56,6 +56,8 @@ def _quiet(progress: Progress) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="wall ratio barrier / async-marginal by questions in flight")
+    parser.add_argument("--task", default="arithmetic:9", help="the bundled task with as many terms")
+    parser.add_argument("--takeover", default="continue")
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--loads", default="1,2,4,all", help="questions in flight, comma-separated")
@@ -63,12 +65,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
-    rows = asyncio.run(measure(RunConfig(questions=args.questions, chains=args.chains), loads, args.repeats))
+    base = RunConfig(task=args.task, takeover=args.takeover, questions=args.questions, chains=args.chains)
+    rows = asyncio.run(measure(base, loads, args.repeats))
     if args.json:
         print(json.dumps(rows))
         return
-    table = Table(title=f"{args.questions} questions x {args.chains} chains, median of {args.repeats}")
-    for name in ("in flight", "barrier, s", "async, s", "ratio", "all ratios", "bound/wall", "stall barrier, s", "turns"):
+    table = Table(
+        title=f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains, median of {args.repeats}"
+    )
+    for name in ("in flight", "barrier, s", "async, s", "ratio", "all", "bound/wall", "barrier stall, s", "turns"):
         table.add_column(name, justify="right")
     for row in rows:
         barrier, asynchronous = (row["summaries"][policy] for policy in POLICIES)

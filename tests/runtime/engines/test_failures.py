@@ -83,6 +83,35 @@ def test_running_out_of_memory_between_passes_fails_the_calls_too(
     serve(scenario, tiny_target)
 
 
+def test_a_prompt_finished_in_the_pass_that_fails_is_computed_again(
+    serve: Any, tiny_target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls before it in the batch fail while they are let go on; nobody may wait for it in vain."""
+
+    async def scenario(client: Any) -> None:
+        text = Piece("82 = 54", tuple(client.worker.lm.encode("82 = 54")), client.worker.lm.vocab)
+        await client.score(1, text)
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client.worker, "_answer", broken)
+            patch.setattr(
+                client.worker,
+                "fail_all",
+                lambda error: patch.undo() or type(client.worker).fail_all(client.worker, error),
+            )
+            first, second = await client.together(
+                client.score(2, text), client.generate(3, prompt="5\n\n"), return_exceptions=True
+            )
+        assert isinstance(first, EngineError)
+        assert isinstance(second, EngineError)
+        assert (await client.generate(3, prompt="5\n\n")).piece.ids
+
+    serve(scenario, tiny_target)
+
+
 def test_an_impossible_call_is_an_error_of_its_own(serve: Any, tiny_target: Path) -> None:
     """It is not retryable, and the call beside it does not notice."""
 

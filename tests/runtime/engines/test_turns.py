@@ -85,6 +85,20 @@ def test_a_questions_chains_compute_their_prompt_once(serve: Any, tiny_target: P
     serve(scenario, tiny_target)
 
 
+def test_chains_wait_for_a_prompt_that_takes_several_passes(serve: Any, tiny_target: Path) -> None:
+    """None starts from half of it, to compute the other half for itself."""
+
+    async def scenario(client: Any) -> None:
+        client.worker.lm.step_tokens = 4
+        prompt_tokens = client.engine.prompt_tokens(PROMPTS[0])
+        assert prompt_tokens > 12
+        results = await client.together(*(client.generate(i, prompt=PROMPTS[0], n=3) for i in range(5)))
+        assert all(result.usage.tokens_prefilled == 0 for result in results)
+        assert sum(len(row) for p in client.passes for row in p.fed if p.append) == prompt_tokens
+
+    serve(scenario, tiny_target)
+
+
 def test_chains_that_share_a_prompt_share_its_memory(serve: Any, tiny_target: Path) -> None:
     async def scenario(client: Any) -> None:
         piece = Piece("", (), client.worker.lm.vocab, eos=True)

@@ -31,9 +31,7 @@ def test_the_pair_takes_at_most_twenty_megabytes() -> None:
 
 @pytest.mark.parametrize("role", FOLDERS)
 def test_a_model_loads_from_its_folder_with_every_weight_present(role: str) -> None:
-    model, report = AutoModelForCausalLM.from_pretrained(
-        FOLDERS[role], dtype=torch.float32, output_loading_info=True
-    )
+    model, report = AutoModelForCausalLM.from_pretrained(FOLDERS[role], dtype=torch.float32, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert model.config.head_dim in VLLM_CPU_HEAD_DIMS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atts_runtime.tasks.answers import boxed
 from atts_runtime.tasks.arithmetic import LABELS, MAX_TERMS, MIN_TERMS, PARAGRAPH, Sum, columns, questions, step_text
 
-STEP = re.compile(r"\((?P<label>[a-p])\) (?P<value>\d+)(?P<term>[+-]\d\d): (?P<work>.+) = (?P<result>\d+)\n\n")
+STEP = re.compile(r"(?P<value>\d+) \((?P<label>[a-p])\)(?P<term>[+-]\d\d): (?P<work>.+) = (?P<result>\d+)\n\n")
 COLUMN = re.compile(r"(?P<x>\d)(?P<op>[+-])(?P<y>\d)(?P<carried>[+-]1)?=(?P<digit>\d)(?P<passes_on>')?")
 
 
@@ -89,7 +89,7 @@ def test_every_column_adds_up_and_hands_its_carry_to_the_next(step: tuple[int, i
 
 
 def test_a_step_reads_as_documented() -> None:
-    assert step_text("b", 82, -28) == "(b) 82-28: 2-8=4' 8-2-1=5 = 54"
+    assert step_text("b", 82, -28) == "82 (b)-28: 2-8=4' 8-2-1=5 = 54"
 
 
 @given(st.integers())

@@ -268,3 +268,16 @@ def test_a_spec_that_can_be_nothing_is_refused_without_asking_the_hub(
     hub = use_hub(monkeypatch)
     assert error_of(spec).startswith(f"no task {spec!r}; give arithmetic, the path of an existing file, or a hub")
     assert not hub.asked
+
+
+@pytest.mark.parametrize("terms", [4, 9])
+def test_the_bundled_task_with_a_number_has_that_many_terms(terms: int) -> None:
+    task = load_task(f"arithmetic:{terms}", 5, seed=3)
+    assert [question.prompt.count("(") for question in task.questions] == [terms - 1] * 5
+    assert task.fingerprint != load_task("arithmetic", 5, seed=3).fingerprint
+
+
+@pytest.mark.parametrize("terms", ["3", "10", "x", "-4"])
+def test_a_number_of_terms_that_the_models_never_saw_is_refused(terms: str) -> None:
+    with pytest.raises(InputError, match=f"arithmetic:{terms}"):
+        load_task(f"arithmetic:{terms}", 5, seed=3)
