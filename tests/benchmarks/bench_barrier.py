@@ -70,9 +70,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows))
         return
-    table = Table(
-        title=f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains, median of {args.repeats}"
-    )
+    study = f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains"
+    table = Table(title=f"{study}, median of {args.repeats}")
     for name in ("in flight", "barrier, s", "async, s", "ratio", "all", "bound/wall", "barrier stall, s", "turns"):
         table.add_column(name, justify="right")
     for row in rows:
