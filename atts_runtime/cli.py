@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import signal
 import statistics
@@ -17,7 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from atts_runtime import __version__
 from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
@@ -55,9 +56,16 @@ _HELP = {
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line; the usage text is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser; flags are the fields of RunConfig."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="atts-runtime",
         description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody.",
         epilog="example: atts-runtime run --policy async-marginal --alpha 0.4 --chains 8",
@@ -111,16 +119,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_interruptible(command(args)))
     except InputError as error:
+        failure: BaseException = error
         code, message = 2, f"{args.command}: {error}"
-    except asyncio.CancelledError:
-        code, message = (
-            1,
-            f"{args.command}: interrupted; finished chains are kept, go on with --resume and the same --out",
-        )
+    except asyncio.CancelledError as error:
+        failure = error
+        go_on = "go on with --resume and the same --out" if args.command == "run" else "compare starts afresh"
+        code, message = 1, f"{args.command}: interrupted; finished chains are kept, {go_on}"
     except Exception as error:
+        failure = error
         code, message = 1, f"{args.command}: {type(error).__name__}: {error}"
     if args.debug:
-        traceback.print_exc()
+        traceback.print_exception(failure)
     print(f"atts-runtime {' '.join(message.split())}", file=sys.stderr)
     return code
 
@@ -194,11 +203,15 @@ async def _compare(args: argparse.Namespace) -> int:
 
     base = _config(args)
     configs = [base.with_options({"policy": name.strip()}) for name in args.policies.split(",")]
+    if len({config.policy for config in configs}) < len(configs):
+        raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")
     if args.repeats < 1:
         raise InputError(f"repeats must be at least 1, got {args.repeats}")
     out = Path(base.out or _default_out("compare"))
     task = load_task(base.task, base.questions, base.seed)
-    RunDir.check_free(out)
+    paths = {(config.policy, r): out / f"{config.policy}-{r}" for r in range(args.repeats) for config in configs}
+    for path in (out, *paths.values()):
+        RunDir.check_free(path)
     console = Console(stderr=True)
     size = f"{len(task.questions)} questions x {base.chains} chains"
     console.print(f"[dim]{size}, loading models[/dim]", highlight=False)
@@ -207,13 +220,14 @@ async def _compare(args: argparse.Namespace) -> int:
         check_context(base, task, engines)
         for repeat in range(args.repeats):
             for config in configs:
-                run_dir = RunDir.create(out / f"{config.policy}-{repeat}", config, config.fingerprint(task.fingerprint))
+                path = paths[config.policy, repeat]
+                run_dir = RunDir.create(path, config, config.fingerprint(task.fingerprint))
                 with ProgressBar(config.policy, console) as bar:
                     summaries[config.policy].append(await run_once(config, task, engines, run_dir, bar.update))
     rows = comparison_rows([_median_run(runs) for runs in summaries.values()])
     title = f"{base.task}: {size}, alpha {base.alpha:g}, takeover {base.takeover}; median of {args.repeats}"
     (out / "compare.json").write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n")
-    recorder = Console(record=True, width=140, file=sys.stderr, quiet=True)
+    recorder = Console(record=True, width=140, file=io.StringIO())  # a quiet console would record nothing
     recorder.print(comparison_table(rows, title))
     recorder.save_svg(str(out / "compare.svg"), title="atts-runtime compare")
     if args.json:

@@ -110,11 +110,12 @@ class RunConfig:
     def with_options(self, options: dict[str, Any]) -> RunConfig:
         """A copy with the given settings; raises InputError on unknown names and wrong types."""
         known = {f.name: f for f in fields(self)}
+        typed = {}
         for name, value in options.items():
             if name not in known:
                 raise InputError(f"unknown setting {name!r}; known are {', '.join(known)}")
-            _check_type(name, str(known[name].type), value)
-        return replace(self, **options)
+            typed[name] = _typed(name, str(known[name].type), value)
+        return replace(self, **typed)
 
     def to_toml(self) -> str:
         """The settings as TOML; what is None is left out."""
@@ -123,11 +124,15 @@ class RunConfig:
         return tomli_w.dumps({k: v for k, v in asdict(self).items() if v is not None})
 
 
-def _check_type(name: str, annotation: str, value: Any) -> None:
+def _typed(name: str, annotation: str, value: Any) -> Any:
+    """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
     wanted = annotation.split(" | ")
     actual = "None" if value is None else type(value).__name__
-    if actual not in wanted and not (actual == "int" and "float" in wanted):
+    if actual == "int" and "float" in wanted:
+        return float(value)
+    if actual not in wanted:
         raise InputError(f"{name} must be {annotation}, got {value!r}")
+    return value
 
 
 def read_options(path: Path) -> dict[str, Any]:

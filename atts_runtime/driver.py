@@ -266,12 +266,14 @@ class Driver:
         return kind(command.call, answered=call.answered, ended=call.ended)
 
     async def _answered(self, command: Call, chain: ChainState, result: Generated) -> bool:
-        """Whether an answer stands. A takeover that goes on after a drafted answer withdraws it."""
+        """Whether an answer stands. A takeover that goes on after a drafted answer withdraws it; one that replaced
+        it has none to keep."""
         text = chain.text
         if isinstance(command, Draft):
             chain.draft_answered = await self._found(text[chain.mark :])
             return chain.draft_answered
-        withdrawn, chain.draft_answered = chain.draft_answered, False
+        replaced = isinstance(command, TakeOver) and command.replace
+        withdrawn, chain.draft_answered = chain.draft_answered and not replaced, False
         if not withdrawn:
             return await self._found(text[chain.mark :])
         start = len(text) - len(result.piece.text)

@@ -81,8 +81,8 @@ class ChainRecord:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_line(cls, line: str) -> ChainRecord:
-        """Parse a line; raises InputError if it is not a chain record."""
+    def from_line(cls, line: str | bytes) -> ChainRecord:
+        """Parse a line (bytes: UTF-8); raises InputError if it is not a chain record."""
         try:
             data: dict[str, Any] = json.loads(line)
             calls = [CallRecord(**c) for c in data.pop("calls")]

@@ -64,7 +64,7 @@ class RunDir:
         run = cls(path)
         try:
             manifest = json.loads((path / "manifest.json").read_text())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{path} holds no run to resume; drop --resume to start one") from error
         except ValueError as error:
             raise InputError(f"{path / 'manifest.json'} is not valid JSON: {error}") from error
@@ -82,7 +82,8 @@ class RunDir:
         lines = self.path / "chains.jsonl"
         data = lines.read_bytes() if lines.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+        # Split as bytes: str.splitlines would also split at line separators inside a JSON string.
+        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
             try:
                 self.finished.append(ChainRecord.from_line(line))
             except InputError as error:

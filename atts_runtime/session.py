@@ -102,18 +102,18 @@ async def run_once(
         await asyncio.gather(watch, return_exceptions=True)
         run_dir.close()
     on_progress(driver.progress)
+    records = sorted(run_dir.finished, key=lambda record: record.chain)  # tied majorities go by order
+    stats = {key: engine.stats() for key, engine in distinct.items()}
     summary = summarize(
-        run_dir.finished,
+        records,
         task,
         policy=config.policy,
         wall_s=wall_s,
-        engines={role: engine.stats() for role, engine in used.items()},
+        engines={role: stats[id(engine)] for role, engine in used.items()},
         shared_engine=len(distinct) < len(used),
         run_dir=str(run_dir.path),
     )
-    run_dir.finalize(
-        summary, {**tables(run_dir.finished, task, config.chains), "telemetry": _telemetry_table(telemetry)}
-    )
+    run_dir.finalize(summary, {**tables(records, task, config.chains), "telemetry": _telemetry_table(telemetry)})
     return summary
 
 

@@ -31,14 +31,15 @@ def summarize(
 
     `stall_s` sums the seconds that chains waited at a barrier or for the pre-sampled bank (`stall_by_cause_s`
     tells them apart; waiting for admission is no stall). `latency_s` runs from a question's admission to the
-    end of its last chain. FLOPs, bytes and intensity are None: this version does not count them.
+    end of its last chain. Roles served by one engine hold one EngineStats object, which counts once. FLOPs, bytes
+    and intensity are None: this version does not count them.
     """
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
     stalls = {
         cause: sum(h.t_end_s - h.t_start_s for r in records for h in r.holds if h.cause == cause)
         for cause in _STALL_CAUSES
     }
-    busy = [stats.busy_s for stats in engines.values()]
+    busy = [stats.busy_s for stats in {id(stats): stats for stats in engines.values()}.values()]
     return {
         "policy": policy,
         "wall_s": wall_s,

@@ -107,12 +107,12 @@ def synthetic(seed: int, wrong_share: float = 0.5, wrong_rate: float = 0.25) -> 
         yield solution(rng, question, wrong_rate if rng.random() < wrong_share else 0.0)
 
 
-def mixed(seed: int, harvested: Sequence[Harvest]) -> Iterator[list[Part]]:
-    """Solutions with the draft's own wrong steps (six in ten) among synthetic ones."""
+def mixed(seed: int, harvested: Sequence[Harvest], share: float) -> Iterator[list[Part]]:
+    """Solutions with the draft's own wrong steps, `share` of them all, among synthetic ones."""
     rng = random.Random(f"mixed/{seed}")
     plain = synthetic(seed + 1)
     while True:
-        if rng.random() < 0.6:
+        if rng.random() < share:
             item = rng.choice(harvested)
             yield solution(rng, item.question, 0.0, item.wrong)
         else:

@@ -6,7 +6,8 @@ Stages, in order (the first two of the target do not need `harvest` and can run 
 ``target-base``  the large model, on the same kind of text
 ``target-more``  continues it, with a warm restart of the learning rate
 ``harvest``      collects the draft's own wrong steps, on questions outside the held-out split
-``target``       continues `target-more` on text that holds those wrong steps and their corrections
+``target-mend``  continues `target-more` on text that holds those wrong steps and their corrections
+``target``       continues `target-mend` on more of it, in smaller batches
 
 Each stage is float32 on a fixed number of threads (`--threads`; the shipped pair: 1, and 2 for ``target``), so that
 the same seed gives the same weights on the same kind of CPU.
@@ -78,9 +79,13 @@ RECIPES = {
     "target-more": Recipe(
         layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=2_000_000, lr=1.5e-3, batch=12, seed=14
     ),
-    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1.5e-3, batch=12, seed=13),
+    "target-mend": Recipe(
+        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1.5e-3, batch=12, seed=13
+    ),
+    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=6_000_000, lr=1.5e-3, batch=8, seed=15),
 }
-_CONTINUES = {"target-more": "target-base", "target": "target-more"}
+_CONTINUES = {"target-more": "target-base", "target-mend": "target-more", "target": "target-mend"}
+_HARVEST_SHARE = {"target-mend": 0.6, "target": 0.4}
 MAX_POSITIONS = 2048
 _MAX_STEP_TOKENS = 48
 
@@ -224,7 +229,7 @@ def read_harvest(path: Path) -> list[Harvest]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("stage", choices=["draft", "target-base", "target-more", "harvest", "target"])
+    parser.add_argument("stage", choices=["draft", "target-base", "target-more", "harvest", "target-mend", "target"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, help="train on so many tokens (default: the recipe's)")
     parser.add_argument("--questions", type=int, default=8_000, help="harvest: questions with at least one wrong step")
@@ -240,8 +245,12 @@ def main(argv: list[str] | None = None) -> int:
         recipe = Recipe(**{**asdict(recipe), "tokens": args.tokens})
     torch.manual_seed(recipe.seed)
     model = load(args.out / _CONTINUES[args.stage]) if args.stage in _CONTINUES else build_model(recipe)
-    harvested = read_harvest(args.out / "harvest.jsonl") if args.stage == "target" else None
-    corpus = synthetic(recipe.seed) if harvested is None else mixed(recipe.seed, harvested)
+    share = _HARVEST_SHARE.get(args.stage)
+    corpus = (
+        synthetic(recipe.seed)
+        if share is None
+        else mixed(recipe.seed, read_harvest(args.out / "harvest.jsonl"), share)
+    )
     fit(model, corpus, recipe, args.out / f"{args.stage}.log")
     save(model, args.out / args.stage)
     return 0

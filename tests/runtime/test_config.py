@@ -1,0 +1,127 @@
+"""Claims about settings: what is refused and why, and what makes two runs the same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atts_runtime.config import RunConfig, read_options
+from atts_runtime.control import POLICIES
+from atts_runtime.errors import InputError
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_has_a_default_configuration(policy: str) -> None:
+    config = RunConfig(policy=policy)
+    assert config.knobs.alpha == config.alpha
+    assert config.limits.turns == config.turns
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"policy": "nonsense"}, "unknown policy 'nonsense'; choose one of target-only"),
+        ({"alpha": 0.0}, "alpha must lie strictly between 0 and 1, got 0.0"),
+        ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1, got 1.0"),
+        ({"alpha": NAN}, "alpha must lie strictly between 0 and 1, got nan"),
+        ({"budget": 9}, "budget must lie between 0 and the 8 chains, got 9"),
+        ({"budget": -1}, "budget must lie between 0 and the 8 chains, got -1"),
+        ({"chains": 0}, "chains must be at least 1, got 0"),
+        ({"questions": 0}, "questions must be at least 1"),
+        ({"turns": -1}, "turns must be at least 1"),
+        ({"draft_tokens": 0}, "draft_tokens must be at least 1"),
+        ({"takeover_tokens": 0}, "takeover_tokens must be at least 1"),
+        ({"questions_in_flight": 0}, "questions_in_flight must be at least 1"),
+        ({"max_rows": 0}, "max_rows must be at least 1"),
+        ({"kv_budget_tokens": 0}, "kv_budget_tokens must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"takeover": "restart"}, "unknown takeover 'restart'; choose one of continue, resample"),
+        ({"p_value": "exact"}, "unknown p_value 'exact'; choose one of smoothed, plain"),
+        ({"engine": "abacus"}, "unknown engine 'abacus'; choose one of transformers"),
+        ({"engine": "vllm"}, "engine 'vllm' arrives in a later release"),
+        ({"engine": "http"}, "engine 'http' arrives in a later release"),
+        ({"temperature": -0.1}, "temperature must be finite and not negative"),
+        ({"temperature": NAN}, "temperature must be finite and not negative"),
+        ({"temperature": float("inf")}, "temperature must be finite and not negative"),
+        ({"call_timeout_s": 0.0}, "call_timeout_s must be positive"),
+        ({"call_timeout_s": NAN}, "call_timeout_s must be positive"),
+        ({"seed": -1}, "seed and retries must not be negative"),
+        ({"retries": -1}, "seed and retries must not be negative"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        RunConfig(**settings)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"colour": 1}, "unknown setting 'colour'; known are task, questions"),
+        ({"chains": "8"}, "chains must be int, got '8'"),
+        ({"chains": 8.0}, "chains must be int, got 8.0"),
+        ({"chains": True}, "chains must be int, got True"),
+        ({"alpha": "0.4"}, "alpha must be float, got '0.4'"),
+        ({"alpha": True}, "alpha must be float, got True"),
+        ({"policy": ["barrier"]}, "policy must be str, got ['barrier']"),
+        ({"budget": 0.5}, "budget must be int | None, got 0.5"),
+        ({"chains": None}, "chains must be int, got None"),
+    ],
+)
+def test_an_unknown_name_or_a_wrong_type_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        RunConfig().with_options(options)
+    assert str(raised.value).startswith(message)
+
+
+def test_an_integer_serves_as_a_float_and_fingerprints_like_one() -> None:
+    integer = RunConfig().with_options({"temperature": 1, "call_timeout_s": 60})
+    assert type(integer.temperature) is float
+    assert integer.fingerprint("task") == RunConfig(temperature=1.0).fingerprint("task")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(RunConfig) if field.name != "engine"])
+def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: str) -> None:
+    changes: dict[str, Any] = {
+        "policy": "barrier",
+        "takeover": "resample",
+        "p_value": "plain",
+        "alpha": 0.3,
+        "temperature": 0.0,
+        "call_timeout_s": 1.5,
+        **dict.fromkeys(("task", "draft", "target", "device", "out"), "other"),
+    }
+    changed = RunConfig().with_options({name: changes.get(name, 5)})
+    shapes = name not in ("out", "max_rows", "device", "threads", "call_timeout_s", "retries")
+    assert (changed.fingerprint("task") != RunConfig().fingerprint("task")) == shapes
+
+
+def test_the_fingerprint_changes_with_the_task_s() -> None:
+    assert RunConfig().fingerprint("one") != RunConfig().fingerprint("other")
+
+
+def test_smoothed_p_values_draw_their_ties_from_the_seed() -> None:
+    assert RunConfig(seed=5).knobs.tie_seed == 5
+    assert RunConfig(seed=5, p_value="plain").knobs.tie_seed is None
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read config .*gone\.toml: No such file"):
+        read_options(tmp_path / "gone.toml")
+    with pytest.raises(InputError, match="cannot read config"):
+        read_options(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"chains = ", b"{}", b"alpha: 0.4", b"a = 1\na = 2", b"\xff\xfe\x00"])
+def test_a_config_that_is_not_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"config .*study\.toml is not valid TOML"):
+        read_options(path)

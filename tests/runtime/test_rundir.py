@@ -1,0 +1,207 @@
+"""Claims about the run directory: what it holds after a run, and that nothing in it contradicts the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+import pytest
+
+from atts_runtime.config import RunConfig, read_options
+from atts_runtime.control import POLICIES, ChainId
+from atts_runtime.errors import InputError
+from atts_runtime.records import ChainRecord
+from atts_runtime.rundir import RunDir
+from tests.runtime.scripted import Fault, open_run, pair, record_run, settings, task_of
+
+FILES = {
+    "config.toml",
+    "manifest.json",
+    "chains.jsonl",
+    "events.parquet",
+    "samples.parquet",
+    "telemetry.parquet",
+    "summary.json",
+}
+TRACE_COLUMNS = {
+    "sample": "int64",
+    "problem": "int64",
+    "seq": "int64",
+    "turn": "int64",
+    "attempt": "int64",
+    "chars": "int64",
+    "tokens": "int64",
+    "ppl": "Float64",
+    "percentile": "Float64",
+    "accepted": "boolean",
+    "forked_from": "Int64",
+}
+OUR_COLUMNS = {
+    "t_queued_s": "float64",
+    "t_start_s": "Float64",
+    "t_end_s": "Float64",
+    "tokens_new": "int64",
+    "tokens_cached": "int64",
+    "flops": "Float64",
+    "bytes": "Float64",
+    "p_value": "Float64",
+    "alpha": "Float64",
+    "taken_over": "boolean",
+}
+
+
+def strict_json(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def records_in(path: Path) -> list[ChainRecord]:
+    return [ChainRecord.from_line(line) for line in (path / "chains.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_run_leaves_the_files_of_the_contract_and_nothing_else(policy: str, tmp_path: Path) -> None:
+    summary = record_run(tmp_path / "deep" / "run", settings(policy))
+    folder = tmp_path / "deep" / "run"
+    assert {file.name for file in folder.iterdir()} == FILES
+    assert strict_json((folder / "summary.json").read_text()) == summary
+    assert summary["run_dir"] == str(folder)
+    for line in (folder / "chains.jsonl").read_text().splitlines():
+        strict_json(line)
+    strict_json((folder / "manifest.json").read_text())
+
+
+def test_chains_are_in_order_once_the_run_is_over(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("async-marginal"), pair(order=3))
+    chains = [record.chain for record in records_in(tmp_path)]
+    assert chains == [ChainId(q, i) for q in range(3) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"questions": None, "budget": 0, "threads": 2, "device": "cpu", "kv_budget_tokens": 5},
+        {"temperature": 1, "alpha": 1e-9, "call_timeout_s": float("inf"), "seed": 2**63 - 1},
+        {"draft": 'a "b"\\c\n\u00e9', "out": "", "p_value": "plain", "takeover": "resample"},
+    ],
+)
+def test_config_toml_reads_back_as_the_configuration(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = settings("barrier").with_options(changes)
+    open_run(tmp_path, config).close()
+    again = RunConfig().with_options(read_options(tmp_path / "config.toml"))
+    assert again == config
+    assert again.fingerprint("x") == config.fingerprint("x")
+
+
+def test_the_manifest_says_what_ran_where_and_with_which_settings(tmp_path: Path) -> None:
+    config = settings("barrier", seed=7)
+    open_run(tmp_path, config).close()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["fingerprint"] == config.fingerprint(task_of(config).fingerprint)
+    assert manifest["seed"] == 7
+    assert {"python", "atts", "torch", "transformers", "numpy"} <= manifest["versions"].keys()
+    assert manifest["versions"]["numpy"]
+    assert {"cpu", "cores", "memory_bytes", "machine"} <= manifest["hardware"].keys()
+    assert len(manifest["sessions"]) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_events_have_a_row_a_call_in_the_columns_of_the_contract(policy: str, tmp_path: Path) -> None:
+    record_run(tmp_path, settings(policy), pair(draft={"faults": {ChainId(2, 3): Fault("error", "generate", first=1)}}))
+    events = pd.read_parquet(tmp_path / "events.parquet")
+    types = {name: str(kind) for name, kind in events.dtypes.items()}
+    assert types.items() >= (TRACE_COLUMNS | OUR_COLUMNS).items()
+    assert {"kind", "question", "engine"} <= types.keys()
+    records = records_in(tmp_path)
+    assert len(events) == sum(len(record.calls) for record in records)
+    for record in records:
+        rows = events[events["sample"] == record.question * 4 + record.index]
+        assert rows["seq"].tolist() == list(range(len(record.calls)))
+        assert rows["problem"].tolist() == [record.question] * len(rows)
+        assert rows["question"].tolist() == [record.question_id] * len(rows)
+        names = {"draft": "draft", "score": "score", "target": "takeover"}
+        assert [names[kind] for kind in rows["kind"]] == [call.kind for call in record.calls]
+        assert rows["tokens_new"].tolist() == [call.tokens_new for call in record.calls]
+        taken = [None if flag is pd.NA else bool(flag) for flag in rows["taken_over"]]
+        assert taken == [call.taken_over for call in record.calls]
+    assert events["flops"].isna().all()
+    assert (events["accepted"].dropna() == ~events["taken_over"].dropna()).all()
+
+
+def test_a_call_that_reached_no_engine_has_no_start_in_the_events(tmp_path: Path) -> None:
+    record_run(
+        tmp_path,
+        settings("draft-only", questions=1, chains=1),
+        pair(draft={"faults": {ChainId(0, 0): Fault("error", "generate")}}),
+    )
+    (row,) = pd.read_parquet(tmp_path / "events.parquet").to_dict("records")
+    assert row["t_start_s"] is pd.NA or pd.isna(row["t_start_s"])
+    assert row["t_end_s"] >= row["t_queued_s"]
+    assert json.loads((tmp_path / "summary.json").read_text())["takeover_rate"] is None
+
+
+def test_samples_have_a_row_a_chain(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("async-marginal"))
+    samples = pd.read_parquet(tmp_path / "samples.parquet")
+    records = records_in(tmp_path)
+    assert samples["final_answer"].tolist() == [record.answer for record in records]
+    assert samples["correct"].tolist() == [record.correct for record in records]
+    assert samples["sample"].tolist() == list(range(12))
+    assert (samples["duration_s"] > 0).all()
+
+
+def test_rows_are_in_the_order_of_chains_and_so_are_votes_that_tie(tmp_path: Path) -> None:
+    config = settings("draft-only", questions=1, chains=2, turns=1)
+    (question,) = task_of(config).questions
+    answers = [question.answer, "no"]
+    writes = {(ChainId(0, i), 0): (f"\\boxed{{{answer}}}", True) for i, answer in enumerate(answers)}
+    for order in range(6):
+        summary = record_run(tmp_path / str(order), config, pair(order, draft={"writes": writes}))
+        assert summary["accuracy"]["majority"] == 1.0
+        samples = pd.read_parquet(tmp_path / str(order) / "samples.parquet")
+        assert samples["final_answer"].tolist() == answers
+        assert pd.read_parquet(tmp_path / str(order) / "events.parquet")["sample"].tolist() == [0, 1]
+
+
+def test_tokens_of_the_summary_are_those_of_the_events(tmp_path: Path) -> None:
+    summary = record_run(tmp_path, settings("async-marginal"))
+    by_kind = pd.read_parquet(tmp_path / "events.parquet").groupby("kind")["tokens_new"].sum()
+    tokens = summary["tokens"]
+    assert (tokens["draft"], tokens["scored"], tokens["takeover"]) == tuple(by_kind[["draft", "score", "target"]])
+
+
+def test_a_finished_chain_is_on_disk_at_once(tmp_path: Path) -> None:
+    run_dir = open_run(tmp_path, settings("barrier"))
+    record = ChainRecord(0, 1, "q", reason="failed", detail="why")
+    run_dir.add(record)
+    assert records_in(tmp_path) == [record]
+    run_dir.close()
+
+
+def test_a_record_with_a_nan_is_never_written(tmp_path: Path) -> None:
+    run_dir = open_run(tmp_path, settings("barrier"))
+    with pytest.raises(ValueError, match="JSON"):
+        run_dir.add(ChainRecord(0, 1, "q", t_end_s=float("nan")))
+    run_dir.close()
+    assert (tmp_path / "chains.jsonl").read_bytes() == b""
+    assert run_dir.finished == []
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("target-only"))
+    before = (tmp_path / "chains.jsonl").read_bytes()
+    with pytest.raises(InputError, match="already holds a run; add --resume"):
+        open_run(tmp_path, settings("target-only"))
+    assert (tmp_path / "chains.jsonl").read_bytes() == before
+
+
+def test_a_folder_below_a_file_or_that_is_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match=r"cannot write the run directory .*; choose another --out"):
+            RunDir.check_free(path)
