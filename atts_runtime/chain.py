@@ -42,8 +42,8 @@ class ChainState:
             return None
         cause, start = self.hold
         self.hold = None
-        self.record.holds.append(HoldRecord(cause, start, now_s))
-        return self.record.holds[-1]
+        self.record.holds_s.append(HoldRecord(cause, start, now_s))
+        return self.record.holds_s[-1]
 
 
 def replayed(command: Call, record: ChainRecord) -> Event:

@@ -52,7 +52,10 @@ class HoldRecord:
 
 @dataclass(slots=True)
 class ChainRecord:
-    """A finished chain. `reason`: answered, ended (no answer), turns (ran out), failed (`detail` says why)."""
+    """A finished chain. `reason`: answered, ended (no answer), turns (ran out), failed (`detail` says why).
+
+    Everything that depends on the clock has a name in `_s`, `holds_s` too: who waits is a matter of who is last.
+    """
 
     question: int
     index: int
@@ -64,7 +67,7 @@ class ChainRecord:
     turns: int = 0
     text: str = ""
     calls: list[CallRecord] = field(default_factory=list)
-    holds: list[HoldRecord] = field(default_factory=list)
+    holds_s: list[HoldRecord] = field(default_factory=list)
     t_admitted_s: float | None = None
     t_end_s: float = 0.0
 
@@ -86,7 +89,7 @@ class ChainRecord:
         try:
             data: dict[str, Any] = json.loads(line)
             calls = [CallRecord(**c) for c in data.pop("calls")]
-            holds = [HoldRecord(**h) for h in data.pop("holds")]
-            return cls(**data, calls=calls, holds=holds)
+            holds = [HoldRecord(**h) for h in data.pop("holds_s")]
+            return cls(**data, calls=calls, holds_s=holds)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not a chain record: {error}") from error

@@ -36,7 +36,7 @@ def summarize(
     """
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
     stalls = {
-        cause: sum(h.t_end_s - h.t_start_s for r in records for h in r.holds if h.cause == cause)
+        cause: sum(h.t_end_s - h.t_start_s for r in records for h in r.holds_s if h.cause == cause)
         for cause in _STALL_CAUSES
     }
     busy = [stats.busy_s for stats in {id(stats): stats for stats in engines.values()}.values()]

@@ -291,7 +291,7 @@ def record_run(
 
 def untimed(record: ChainRecord) -> dict[str, Any]:
     """A record without its times. Who waited for whom is a matter of time too."""
-    return {key: value for key, value in _without_times(asdict(record)).items() if key != "holds"}
+    return _without_times(asdict(record))
 
 
 def _without_times(data: Any) -> Any:

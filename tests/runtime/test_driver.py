@@ -428,7 +428,7 @@ def test_cancelling_reaches_calls_that_would_never_be_answered() -> None:
 
 def test_barrier_chains_wait_at_the_barrier_and_nowhere_else() -> None:
     outcome = drive(settings("barrier"))
-    waits = [hold for record in outcome.records.values() for hold in record.holds if hold.cause != "admission"]
+    waits = [hold for record in outcome.records.values() for hold in record.holds_s if hold.cause != "admission"]
     assert {hold.cause for hold in waits} == {"barrier"}
     total = sum(hold.t_end_s - hold.t_start_s for hold in waits)
     assert total > 0
@@ -436,7 +436,7 @@ def test_barrier_chains_wait_at_the_barrier_and_nowhere_else() -> None:
 
 
 def test_async_marginal_chains_wait_for_the_bank_once_and_for_nothing_else() -> None:
-    holds = [record.holds for record in drive(settings("async-marginal")).records.values()]
+    holds = [record.holds_s for record in drive(settings("async-marginal")).records.values()]
     assert {hold.cause for chain in holds for hold in chain} == {"bank"}
     assert all(len(chain) <= 1 for chain in holds)
 
@@ -444,7 +444,7 @@ def test_async_marginal_chains_wait_for_the_bank_once_and_for_nothing_else() -> 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_holds_and_calls_of_a_chain_follow_one_another(policy: str) -> None:
     for record in drive(settings(policy, questions_in_flight=2)).records.values():
-        spans = [(c.t_queued_s, c.t_end_s) for c in record.calls] + [(h.t_start_s, h.t_end_s) for h in record.holds]
+        spans = [(c.t_queued_s, c.t_end_s) for c in record.calls] + [(h.t_start_s, h.t_end_s) for h in record.holds_s]
         spans = sorted(spans, key=lambda span: (span[0], span[1] or 0.0))
         assert all(end is not None and end <= start for (_, end), (start, _) in pairwise(spans))
         assert spans[-1][1] is not None
@@ -460,7 +460,7 @@ def test_one_question_in_flight_means_that_questions_do_not_overlap(policy: str)
         (admitted,) = {record.t_admitted_s for record in chains}
         assert admitted is not None
         spans.append((admitted, max(record.t_end_s for record in chains)))
-        holds = [hold for record in chains for hold in record.holds if hold.cause == "admission"]
+        holds = [hold for record in chains for hold in record.holds_s if hold.cause == "admission"]
         assert question == 0 or holds
         assert all(hold.t_end_s >= admitted for hold in holds)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))

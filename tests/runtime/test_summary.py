@@ -169,7 +169,7 @@ def test_tokens_are_counted_by_who_wrote_or_scored_them() -> None:
 
 def test_stall_sums_barrier_and_bank_and_leaves_admission_out() -> None:
     holds = [HoldRecord("barrier", 1.0, 2.5), HoldRecord("bank", 3.0, 3.25), HoldRecord("admission", 0.0, 99.0)]
-    found = summary_of([chain(0, i, "1", holds=holds) for i in range(2)], task("1"))
+    found = summary_of([chain(0, i, "1", holds_s=holds) for i in range(2)], task("1"))
     assert found["stall_s"] == 3.5
     assert found["stall_by_cause_s"] == {"barrier": 3.0, "bank": 0.5}
 
