@@ -1,16 +1,15 @@
 """Train the bundled pair from a seed: ``python -m atts_runtime.models.train STAGE --out DIR``.
 
-Stages, in order (the first two of the target do not need `harvest` and can run beside `draft`):
+Stages, in order:
 
-``draft``        the small model, on solutions with synthetic slips
-``target-base``  the large model, on the same kind of text
-``target-more``  continues it, with a warm restart of the learning rate
-``harvest``      collects the draft's own wrong steps, on questions outside the held-out split
-``target-mend``  continues `target-more` on text that holds those wrong steps and their corrections
-``target``       continues `target-mend` on more of it, in smaller batches
+``draft``    a small model, on solutions with synthetic slips. Two thirds of the way it is set aside as the draft,
+             which errs often enough there to need a guard; at the end it is the seedling of the target.
+``harvest``  collects the draft's own wrong steps, on questions outside the held-out split
+``target``   grows the seedling to six times its depth and trains it on text that holds the draft's wrong steps and
+             their corrections
 
-Each stage is float32 on a fixed number of threads (`--threads`; the shipped pair: 1, and 2 for ``target``), so that
-the same seed gives the same weights on the same kind of CPU.
+All is float32 on a fixed number of threads (`--threads`; the shipped pair: 1, and 2 for ``target``), so that the
+same seed gives the same weights on the same kind of CPU.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,7 @@ from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, Sum, questions
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Shape of a model and how long it trains.
-
-    `tokens` counts every token seen, padding excluded, and sets the learning rate's schedule; training stops at
-    `stop_tokens` where that is given.
-    """
+    """Shape of a model and how long it trains. `tokens` counts every token seen, padding excluded."""
 
     layers: int
     width: int
@@ -57,35 +52,16 @@ class Recipe:
     lr: float
     batch: int
     seed: int
-    stop_tokens: int | None = None
 
 
 RECIPES = {
-    "draft": Recipe(
-        layers=2,
-        width=96,
-        heads=3,
-        kv_heads=3,
-        ffn=384,
-        tokens=12_000_000,
-        lr=3e-3,
-        batch=16,
-        seed=11,
-        stop_tokens=8_000_000,
-    ),
-    "target-base": Recipe(
-        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=3_500_000, lr=1.5e-3, batch=12, seed=12
-    ),
-    "target-more": Recipe(
-        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=2_000_000, lr=1.5e-3, batch=12, seed=14
-    ),
-    "target-mend": Recipe(
-        layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=8_000_000, lr=1.5e-3, batch=12, seed=13
-    ),
-    "target": Recipe(layers=6, width=192, heads=6, kv_heads=2, ffn=512, tokens=6_000_000, lr=1.5e-3, batch=8, seed=15),
+    "draft": Recipe(layers=2, width=96, heads=3, kv_heads=3, ffn=384, tokens=12_000_000, lr=3e-3, batch=16, seed=11),
+    "target": Recipe(layers=12, width=96, heads=3, kv_heads=3, ffn=384, tokens=4_500_000, lr=1.5e-3, batch=12, seed=15),
 }
-_CONTINUES = {"target-more": "target-base", "target-mend": "target-more", "target": "target-mend"}
-_HARVEST_SHARE = {"target-mend": 0.6, "target": 0.4}
+DRAFT_TOKENS = 8_000_000
+_GROWN_AFTER = {0: 4, 1: 6}  # new layers of the target after each of the seedling's two
+_HARVEST_SHARE = 0.4
+_HARVEST_SEED, _HARVEST_QUESTIONS = 21, 8_000
 MAX_POSITIONS = 2048
 _MAX_STEP_TOKENS = 48
 
@@ -107,6 +83,22 @@ def build_model(recipe: Recipe) -> LlamaForCausalLM:
         pad_token_id=tokenizer.token_to_id(PAD),
     )
     return LlamaForCausalLM(config)
+
+
+def grow(seedling: LlamaForCausalLM, recipe: Recipe) -> LlamaForCausalLM:
+    """A deeper model that computes what `seedling` does: the layers put in write nothing until they are trained."""
+    model = build_model(recipe)
+    grown, old = model.model, seedling.model
+    grown.embed_tokens.load_state_dict(old.embed_tokens.state_dict())
+    grown.norm.load_state_dict(old.norm.state_dict())
+    at = 0
+    for index, layer in enumerate(old.layers):
+        grown.layers[at].load_state_dict(layer.state_dict())
+        for new in grown.layers[at + 1 : at + 1 + _GROWN_AFTER[index]]:
+            torch.nn.init.zeros_(new.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(new.mlp.down_proj.weight)
+        at += 1 + _GROWN_AFTER[index]
+    return model
 
 
 def batches(corpus: Iterator[list[Part]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -132,8 +124,17 @@ def batches(corpus: Iterator[list[Part]], size: int) -> Iterator[tuple[torch.Ten
             yield ids_t, labels_t, sum(len(ids) for ids, _ in chunk)
 
 
-def fit(model: Any, corpus: Iterator[list[Part]], recipe: Recipe, log: Path) -> None:
-    """AdamW, linear warm-up over 2% of the tokens, then cosine to a hundredth of the peak rate."""
+def fit(
+    model: Any,
+    corpus: Iterator[list[Part]],
+    recipe: Recipe,
+    log: Path,
+    on_tokens: Callable[[int], None] = lambda seen: None,
+) -> None:
+    """AdamW, linear warm-up over 2% of the tokens, then cosine to a hundredth of the peak rate.
+
+    `on_tokens` is called after every step with the tokens seen so far.
+    """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
@@ -153,6 +154,7 @@ def fit(model: Any, corpus: Iterator[list[Part]], recipe: Recipe, log: Path) -> 
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             seen, step = seen + tokens, step + 1
+            on_tokens(seen)
             if step % 50 == 0:
                 line = {
                     "step": step,
@@ -162,7 +164,7 @@ def fit(model: Any, corpus: Iterator[list[Part]], recipe: Recipe, log: Path) -> 
                 }
                 out.write(json.dumps(line) + "\n")
                 out.flush()
-            if seen >= (recipe.stop_tokens or recipe.tokens):
+            if seen >= recipe.tokens:
                 break
     model.eval()
 
@@ -227,32 +229,44 @@ def read_harvest(path: Path) -> list[Harvest]:
     return [Harvest(Sum(r["first"], tuple(r["rest"])), {int(k): v for k, v in r["wrong"].items()}) for r in rows]
 
 
+def train_draft(out: Path) -> None:
+    """The seedling, and on the way to it the draft."""
+    recipe = RECIPES["draft"]
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe)
+
+    def set_aside(seen: int) -> None:
+        if seen >= DRAFT_TOKENS and not (out / "draft").exists():
+            save(model, out / "draft")
+
+    fit(model, synthetic(recipe.seed), recipe, out / "draft.log", set_aside)
+    save(model, out / "seedling")
+
+
+def train_target(out: Path) -> None:
+    """The seedling, grown and trained on."""
+    recipe = RECIPES["target"]
+    torch.manual_seed(recipe.seed)
+    model = grow(load(out / "seedling"), recipe)
+    fit(model, mixed(recipe.seed, read_harvest(out / "harvest.jsonl"), _HARVEST_SHARE), recipe, out / "target.log")
+    save(model, out / "target")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("stage", choices=["draft", "target-base", "target-more", "harvest", "target-mend", "target"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokens", type=int, help="train on so many tokens (default: the recipe's)")
-    parser.add_argument("--questions", type=int, default=8_000, help="harvest: questions with at least one wrong step")
+    parser.add_argument("stage", choices=["draft", "harvest", "target"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the models; stages find each other's there")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.stage == "harvest":
-        write_harvest(asyncio.run(harvest(str(args.out / "draft"), 21, args.questions)), args.out / "harvest.jsonl")
-        return 0
-    recipe = RECIPES[args.stage]
-    if args.tokens:
-        recipe = Recipe(**{**asdict(recipe), "tokens": args.tokens})
-    torch.manual_seed(recipe.seed)
-    model = load(args.out / _CONTINUES[args.stage]) if args.stage in _CONTINUES else build_model(recipe)
-    share = _HARVEST_SHARE.get(args.stage)
-    corpus = (
-        synthetic(recipe.seed)
-        if share is None
-        else mixed(recipe.seed, read_harvest(args.out / "harvest.jsonl"), share)
-    )
-    fit(model, corpus, recipe, args.out / f"{args.stage}.log")
-    save(model, args.out / args.stage)
+    if args.stage == "draft":
+        train_draft(args.out)
+    elif args.stage == "harvest":
+        found = asyncio.run(harvest(str(args.out / "draft"), _HARVEST_SEED, _HARVEST_QUESTIONS))
+        write_harvest(found, args.out / "harvest.jsonl")
+    else:
+        train_target(args.out)
     return 0
 
 
