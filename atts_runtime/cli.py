@@ -29,7 +29,7 @@ DEFAULT_STUDY = "target-only,barrier,async-marginal"
 
 _HELP = {
     "task": "arithmetic (bundled; arithmetic:N for N terms), a .jsonl file (question, answer), or a hub NAME[:SPLIT]",
-    "questions": "how many questions (default: 24 of the bundled task, else all)",
+    "questions": "how many questions (default: 16 of the bundled task, else all)",
     "chains": "parallel chains a question (m)",
     "turns": "most turns a chain (T)",
     "draft_tokens": "most tokens a drafted segment",
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="atts-runtime",
         description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody.",
-        epilog="example: atts-runtime run --policy async-marginal --alpha 0.4 --chains 8",
+        epilog="example: atts-runtime run --policy async-marginal --alpha 0.1 --chains 8",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

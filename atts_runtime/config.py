@@ -37,9 +37,9 @@ class RunConfig:
     takeover_tokens: int = 48
     questions_in_flight: int | None = None
     policy: str = "async-marginal"
-    alpha: float = 0.4
+    alpha: float = 0.1
     budget: int | None = None
-    takeover: str = "continue"
+    takeover: str = "resample"
     p_value: str = "smoothed"
     draft: str = BUNDLED
     target: str = BUNDLED

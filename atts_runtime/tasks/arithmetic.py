@@ -17,6 +17,10 @@ the boxed answer::
     \\boxed{145}
 
 A wrong paragraph is mended by the one after it, which starts with ``Wait, `` and does the step again.
+A question shows its first one to three steps already worked, as in a chain under way. The very first step is easier
+than all others and nothing can be wrong before it, so that a bank of first segments, which is what the asynchronous
+policies calibrate with, would say nothing about later ones.
+
 Running values never fall below zero. A sixteenth of all questions, chosen by hash, is *held out*: the
 generator hands those to evaluation only, so no training text ever showed one of them.
 """
@@ -26,27 +30,34 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PARAGRAPH = "\n\n"
 WAIT = "Wait, "
 LABELS = "abcdefghijklmnop"
 MIN_TERMS, MAX_TERMS = 4, 9
+MAX_WORKED = 3
 _HELD_OUT_ONE_IN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """One question: a first term and signed further terms, all with two digits."""
+    """One question: a first term and signed further terms, all with two digits; the first `worked` steps are given."""
 
     first: int
     rest: tuple[int, ...]
+    worked: int = 0
+
+    @property
+    def terms(self) -> str:
+        """The terms with their labels."""
+        labelled = (f"({LABELS[i]}){term:+d}" for i, term in enumerate(self.rest))
+        return " ".join([str(self.first), *labelled]) + PARAGRAPH
 
     @property
     def prompt(self) -> str:
-        parts = [str(self.first)]
-        parts += [f"({LABELS[i]}){term:+d}" for i, term in enumerate(self.rest)]
-        return " ".join(parts) + PARAGRAPH
+        """The terms and the steps that are given."""
+        return self.terms + "".join(self._solution()[: self.worked])
 
     @property
     def answer(self) -> str:
@@ -54,7 +65,10 @@ class Sum:
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """The solution, a step a paragraph and the boxed answer last; the last has no blank line after it."""
+        """What is left to write, a step a paragraph and the boxed answer last (no blank line after it)."""
+        return self._solution()[self.worked :]
+
+    def _solution(self) -> tuple[str, ...]:
         out = []
         value = self.first
         for i, term in enumerate(self.rest):
@@ -64,7 +78,7 @@ class Sum:
 
     @property
     def held_out(self) -> bool:
-        return hashlib.blake2b(self.prompt.encode(), digest_size=8).digest()[0] % _HELD_OUT_ONE_IN == 0
+        return hashlib.blake2b(self.terms.encode(), digest_size=8).digest()[0] % _HELD_OUT_ONE_IN == 0
 
 
 def step_text(label: str, value: int, term: int) -> str:
@@ -92,12 +106,17 @@ def columns(value: int, term: int) -> list[str]:
 def questions(
     seed: int, *, held_out: bool = True, min_terms: int = MIN_TERMS, max_terms: int = MAX_TERMS
 ) -> Iterator[Sum]:
-    """An endless, reproducible stream of distinct-by-chance questions from one side of the held-out split."""
+    """An endless, reproducible stream of distinct-by-chance questions from one side of the held-out split.
+
+    Held-out questions come with one to three steps worked (leaving two at least), training ones with none.
+    """
     rng = random.Random(f"arithmetic/{seed}")
     while True:
         question = _draw(rng, rng.randint(min_terms, max_terms))
-        if question.held_out == held_out:
-            yield question
+        if question.held_out != held_out:
+            continue
+        worked = rng.randint(1, min(MAX_WORKED, len(question.rest) - 2)) if held_out else 0
+        yield replace(question, worked=worked)
 
 
 def _draw(rng: random.Random, n_terms: int) -> Sum:

@@ -28,7 +28,7 @@ from atts_runtime.tasks.base import Question, Task
 __all__ = ["BUNDLED", "DEFAULT_QUESTIONS", "INSTRUCTION", "load_task"]
 
 BUNDLED = "arithmetic"
-DEFAULT_QUESTIONS = 24
+DEFAULT_QUESTIONS = 16
 """How many questions the endless bundled task gives when no number is asked for."""
 
 INSTRUCTION = "\n\nReason step by step and put your final answer within \\boxed{}.\n\n"
@@ -41,7 +41,7 @@ _GSM8K_MARK = "####"
 
 
 def load_task(spec: str, n_questions: int | None, seed: int) -> Task:
-    """The task that ``spec`` names, with its first ``n_questions`` questions (None: all; bundled task: 24).
+    """The task that ``spec`` names, with its first ``n_questions`` questions (None: all; bundled task: 16).
 
     ``spec`` is one of
 

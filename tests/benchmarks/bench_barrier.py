@@ -28,7 +28,7 @@ from atts_runtime.tasks.load import load_task
 POLICIES = ("barrier", "async-marginal")
 
 
-async def measure(base: RunConfig, loads: list[int | None], repeats: int) -> list[dict[str, Any]]:
+async def measure(base: RunConfig, barrier_alpha: float, loads: list[int | None], repeats: int) -> list[dict[str, Any]]:
     """A row a load: ratios and bounds of every repeat, and the last runs' summaries."""
     task = load_task(base.task, base.questions, base.seed)
     rows = []
@@ -38,7 +38,8 @@ async def measure(base: RunConfig, loads: list[int | None], repeats: int) -> lis
             for _ in range(repeats):
                 walls = {}
                 for policy in POLICIES:
-                    config = base.with_options({"policy": policy, "questions_in_flight": load})
+                    alpha = barrier_alpha if policy == "barrier" else base.alpha
+                    config = base.with_options({"policy": policy, "questions_in_flight": load, "alpha": alpha})
                     with tempfile.TemporaryDirectory() as folder:
                         run_dir = RunDir.create(Path(folder) / "run", config, "")
                         summary = await run_once(config, task, engines, run_dir, _quiet)
@@ -57,7 +58,9 @@ def _quiet(progress: Progress) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="wall ratio barrier / async-marginal by questions in flight")
     parser.add_argument("--task", default="arithmetic:9", help="the bundled task with as many terms")
-    parser.add_argument("--takeover", default="continue")
+    parser.add_argument("--takeover", default="resample")
+    parser.add_argument("--alpha", type=float, default=0.1)
+    parser.add_argument("--barrier-alpha", type=float, help="another alpha at the barrier, to match takeover rates")
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--loads", default="1,2,4,all", help="questions in flight, comma-separated")
@@ -65,14 +68,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
-    base = RunConfig(task=args.task, takeover=args.takeover, questions=args.questions, chains=args.chains)
-    rows = asyncio.run(measure(base, loads, args.repeats))
+    base = RunConfig(
+        task=args.task, takeover=args.takeover, alpha=args.alpha, questions=args.questions, chains=args.chains
+    )
+    rows = asyncio.run(measure(base, args.barrier_alpha or args.alpha, loads, args.repeats))
     if args.json:
         print(json.dumps(rows))
         return
     study = f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains"
     table = Table(title=f"{study}, median of {args.repeats}")
-    for name in ("in flight", "barrier, s", "async, s", "ratio", "all", "bound/wall", "barrier stall, s", "turns"):
+    for name in (
+        "in flight",
+        "barrier, s",
+        "async, s",
+        "ratio",
+        "all",
+        "bound/wall",
+        "barrier stall, s",
+        "turns",
+        "takeover",
+    ):
         table.add_column(name, justify="right")
     for row in rows:
         barrier, asynchronous = (row["summaries"][policy] for policy in POLICIES)
@@ -85,6 +100,7 @@ def main() -> None:
             f"{statistics.median(row['bounds']):.2f}",
             f"{barrier['stall_s']:.0f}",
             f"{asynchronous['turns_mean']:.1f}",
+            f"{barrier['takeover_rate']:.2f} {asynchronous['takeover_rate']:.2f}",
         )
     Console(width=110).print(table)
 

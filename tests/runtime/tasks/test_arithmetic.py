@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -51,6 +52,21 @@ def test_every_paragraph_recomputes_from_the_question_alone(question: Sum) -> No
         value += term
         assert int(step["result"]) == value
     assert last == f"\\boxed{{{value}}}"
+
+
+@given(sums(), st.integers(0, 3))
+def test_worked_steps_move_from_the_solution_into_the_prompt(question: Sum, worked: int) -> None:
+    given_some = replace(question, worked=worked)
+    assert given_some.prompt + "".join(given_some.paragraphs) == question.prompt + "".join(question.paragraphs)
+    assert len(given_some.paragraphs) == len(question.paragraphs) - worked
+    assert (given_some.answer, given_some.held_out) == (question.answer, question.held_out)
+
+
+@given(st.integers())
+def test_evaluation_questions_show_worked_steps_and_leave_two_and_the_answer(seed: int) -> None:
+    for question in islice(questions(seed), 5):
+        assert 1 <= question.worked <= 3
+        assert len(question.paragraphs) >= 3
 
 
 @given(sums())
