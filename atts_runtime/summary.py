@@ -98,7 +98,8 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     z2 = _Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the bound is the share itself, which rounding would miss.
+    return (0.0 if share == 0 else max(0.0, centre - half)), (1.0 if share == 1 else min(1.0, centre + half))
 
 
 def takeover_by_turn(verdicts: Sequence[tuple[int, bool]]) -> list[float | None]:

@@ -42,9 +42,11 @@ class Limits:
     questions_in_flight: int | None = None
 
     def __post_init__(self) -> None:
-        in_flight = 1 if self.questions_in_flight is None else self.questions_in_flight
-        if min(self.turns, self.draft_tokens, self.takeover_tokens, in_flight) < 1:
-            raise ValueError(f"limits must be at least 1, got {self}")
+        for name in ("turns", "draft_tokens", "takeover_tokens", "questions_in_flight"):
+            value = getattr(self, name)
+            unlimited = value is None and name == "questions_in_flight"
+            if not unlimited and (value is None or value < 1):
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 class Stage(Enum):

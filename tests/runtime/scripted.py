@@ -198,10 +198,11 @@ def _boxed(value: int) -> str:
 
 def _progress(prompt: str, text: str) -> tuple[int, list[tuple[str, int]]]:
     """The running value that a text has come to, and the terms still to add."""
-    terms = list(zip(LABELS, map(int, _TERM.findall(prompt)), strict=False))
-    steps = _STEP.findall(text)
+    listed, _, worked = prompt.partition(PARAGRAPH)
+    terms = list(zip(LABELS, map(int, _TERM.findall(listed)), strict=False))
+    steps = _STEP.findall(worked + text)
     if not steps:
-        return int(prompt.split()[0]), terms
+        return int(listed.split()[0]), terms
     _, label, _, result = steps[-1]
     return int(result), terms[LABELS.index(label) + 1 :]
 
@@ -224,7 +225,7 @@ def _flaw(prompt: str, text: str) -> str | None:
 def settings(policy: str, **changes: Any) -> RunConfig:
     """A small study: 3 questions, 4 chains, long enough for every sum."""
     small: dict[str, Any] = {"questions": 3, "chains": 4, "turns": 12, "draft_tokens": 64, "takeover_tokens": 64}
-    return RunConfig(policy=policy, **small | changes)
+    return RunConfig(policy=policy, **small | {"alpha": 0.4, "takeover": "continue"} | changes)
 
 
 def task_of(config: RunConfig) -> Task:

@@ -194,7 +194,7 @@ def test_resume_with_another_configuration_is_refused(use: Use, capsys: Capture)
     use()
     assert main(["run", *SMALL, "--out", "run"]) == 0
     capsys.readouterr()
-    named = only_mistake(capsys, "--resume", "--out", "run", "--alpha", "0.1")
+    named = only_mistake(capsys, "--resume", "--out", "run", "--alpha", "0.3")
     assert "another configuration" in named
     assert "run/config.toml" in named
 

@@ -91,7 +91,7 @@ def test_an_integer_serves_as_a_float_and_fingerprints_like_one() -> None:
 def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: str) -> None:
     changes: dict[str, Any] = {
         "policy": "barrier",
-        "takeover": "resample",
+        "takeover": "continue",
         "p_value": "plain",
         "alpha": 0.3,
         "temperature": 0.0,

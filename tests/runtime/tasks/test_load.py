@@ -46,7 +46,7 @@ def test_loading_imports_no_heavy_package() -> None:
 def test_the_bundled_task_gives_held_out_questions_with_their_answers() -> None:
     task = load_task("arithmetic", None, 3)
     drawn = arithmetic.questions(3)
-    assert len(task.questions) == DEFAULT_QUESTIONS == 24
+    assert len(task.questions) == DEFAULT_QUESTIONS == 16
     assert task.segment_stop == "\n\n"
     for index, question in enumerate(task.questions):
         expected = next(drawn)
