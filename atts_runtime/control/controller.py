@@ -205,9 +205,10 @@ class Controller:
         """Admit waiting questions while there is room; a loop, because an admitted question may end at once."""
         limit = self.limits.questions_in_flight
         while self._queue:
-            self._admitted = {q for q in self._admitted if self._alive[q]}
-            if limit is not None and len(self._admitted) >= limit:
-                return
+            if limit is not None:
+                self._admitted = {q for q in self._admitted if self._alive[q]}
+                if len(self._admitted) >= limit:
+                    return
             question = self._queue.popleft()
             if not self._alive[question]:
                 continue
