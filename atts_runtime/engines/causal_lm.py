@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, KvBuffer, RowCache, aligned, aligned_time
+from atts_runtime.engines.llama import FusedLlama
 from atts_runtime.errors import InputError
 
 # One append pass holds the logits of all its tokens: bound them, and how long decoding rows wait for the pass.
@@ -73,6 +74,7 @@ class CausalLM:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error
         self.model: Any = loaded.to(self.device).eval()
+        self._fused = FusedLlama.of(self.model) if self.device.type == "cpu" else None
 
     def _unlisted_kind(self, config: Any) -> str:
         """Kind of a model's layers where its config does not list them: Mistral and Phi-3 name a window only."""
@@ -139,7 +141,10 @@ class CausalLM:
         for i, row in enumerate(new_ids):
             ids[i, : len(row)] = torch.tensor(row)
         begin = torch.tensor(starts + [0] * (padded_rows - rows))
-        positions = (begin[:, None] + torch.arange(longest)).to(self.device)
+        positions = begin[:, None] + torch.arange(longest)
+        if self._fused is not None:
+            return self._fused(ids, positions, buffer.kv, time, every=every)[:rows]
+        positions = positions.to(self.device)
         mask = torch.arange(time, device=self.device) <= positions[:, None, :, None]
         # Only padding lies beyond the context, where a model with a table of positions has none.
         last = self.max_context_tokens and self.max_context_tokens - 1

@@ -1,7 +1,7 @@
 """Training text for the bundled pair: solutions in which wrong steps are followed by their correction.
 
 Wrong paragraphs come from two places: hand-written slips (`slip`), and the draft model's own samples
-(`atts_runtime.models.train.harvest`), which is what the target meets when it continues a draft. Prompt and
+(`atts_runtime.models.harvest`), which is what the target meets when it continues a draft. Prompt and
 wrong paragraphs carry no loss: their tokens are noise, and a model that learned to write wrong steps could
 not score them as strange.
 """
@@ -20,10 +20,11 @@ WrongStep = Callable[[random.Random, Sum, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run of training text and whether the loss counts it."""
+    """A run of training text, whether the loss counts it, and for a wrong paragraph what it should have been."""
 
     text: str
     learned: bool
+    instead_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def solution(rng: random.Random, question: Sum, wrong_rate: float, wrong: dict[i
     """A solved question: prompt, steps, and a correction after each wrong step.
 
     `wrong` gives wrong paragraphs by step; steps that it does not name go wrong at `wrong_rate` with a `slip`.
+    After one that only repeats the step before, the solution goes on: there is nothing to take back.
     """
     pieces = [Part(question.prompt, learned=False)]
     for step, right in enumerate(question.paragraphs):
@@ -96,7 +98,9 @@ def solution(rng: random.Random, question: Sum, wrong_rate: float, wrong: dict[i
         if bad is None or bad == right:
             pieces.append(Part(right, learned=True))
         else:
-            pieces += [Part(bad, learned=False), Part(WAIT + right, learned=True)]
+            repeated = bad.removeprefix(WAIT) == question.step_before(step)
+            mend = Part(right if repeated else WAIT + right, learned=True)
+            pieces += [Part(bad, learned=False, instead_of=None if repeated else right), mend]
     return pieces
 
 

@@ -5,7 +5,8 @@ Prints, as JSON, what the model card states and a user of the pair relies on:
 accuracy     mean-chain accuracy of each model alone, by the runtime's own `draft-only` and `target-only` runs
 cost         FLOPs of one decoded token at a 128-token context, by torch's FlopCounterMode on eager attention
 AUROC        of the target's segment score, wrong against right draft steps
-repair       share of wrong draft steps after which the continuing target writes the right step
+repair       share of wrong draft steps after which the continuing target writes the right step; also without the steps
+             that only repeat the one before, which need no mending
 
 Steps are sampled on right prefixes, so that each is wrong by its own fault.
 """
@@ -44,11 +45,15 @@ _MAX_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One drafted step: whether it was right, the target's score (nats per token), and if wrong, whether repaired."""
+    """One drafted step and the target's score of it (nats per token).
+
+    `repaired` is None for a right step; `repeats` marks a wrong one that only says the step before again.
+    """
 
     right: bool
     ell: float
     repaired: bool | None
+    repeats: bool
 
 
 def decode_flops(folder: Path) -> int:
@@ -86,14 +91,16 @@ async def draft_steps(
         pieces = (*prefix, segment)
         ell = (await target.score(ScoreCall(key, question.prompt, pieces))).ell
         truth = question.paragraphs[step]
+        written = segment.text.removeprefix(WAIT)
+        repeats = written == question.step_before(step)
         repaired = None
-        right = segment.text.removeprefix(WAIT) == truth
+        right = written == truth
         if not right:
             call = GenerateCall(key, question.prompt, pieces, _MAX_TOKENS, temperature, PARAGRAPH, seeds[1])
             repaired = (await target.generate(call)).piece.text.removeprefix(WAIT) == truth
         draft.release(key)
         target.release(key)
-        return Step(right, ell, repaired)
+        return Step(right, ell, repaired, repeats)
 
     held_out = list(islice(questions(seed), n_questions))
     return await asyncio.gather(
@@ -118,17 +125,24 @@ async def measure(config: RunConfig, n_questions: int) -> dict[str, Any]:
                 result[policy] = (await run_once(run, task, engines, run_dir, _quiet))["accuracy"]
         steps = await draft_steps(engines, n_questions, 2, config.seed, config.temperature)
     right, wrong = [s.ell for s in steps if s.right], [s.ell for s in steps if not s.right]
-    repaired = sum(bool(s.repaired) for s in steps)
     result["steps"] = {
         "drafted": len(steps),
         "wrong_share": len(wrong) / len(steps),
         "auroc": auroc(wrong, right) if wrong and right else math.nan,
         "median_ell_right": sorted(right)[len(right) // 2] if right else None,
         "median_ell_wrong": sorted(wrong)[len(wrong) // 2] if wrong else None,
-        "repair_rate": repaired / len(wrong) if wrong else None,
-        "repair_rate_ci95": list(wilson(repaired / len(wrong), len(wrong))) if wrong else None,
+        "repair": repair_rate([s for s in steps if not s.right]),
+        "repair_of_wrong_values": repair_rate([s for s in steps if not s.right and not s.repeats]),
     }
     return result
+
+
+def repair_rate(wrong: Sequence[Step]) -> dict[str, Any]:
+    """Share of wrong steps that the target repaired, with its Wilson interval."""
+    if not wrong:
+        return {"of": 0, "rate": None, "ci95": None}
+    rate = sum(bool(step.repaired) for step in wrong) / len(wrong)
+    return {"of": len(wrong), "rate": rate, "ci95": list(wilson(rate, len(wrong)))}
 
 
 def _quiet(progress: Progress) -> None:

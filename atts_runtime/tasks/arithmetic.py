@@ -68,6 +68,11 @@ class Sum:
         """What is left to write, a step a paragraph and the boxed answer last (no blank line after it)."""
         return self._solution()[self.worked :]
 
+    def step_before(self, step: int) -> str | None:
+        """The paragraph before `paragraphs[step]`, given or written; None where there is none."""
+        at = self.worked + step
+        return self._solution()[at - 1] if at else None
+
     def _solution(self) -> tuple[str, ...]:
         out = []
         value = self.first

@@ -29,7 +29,7 @@ import atts_runtime
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import GenerateCall
 from atts_runtime.engines.transformers import TransformersEngine
-from atts_runtime.models.train import RECIPES, build_model, save
+from atts_runtime.models.train import SHAPES, build_model, save
 from atts_runtime.tasks.arithmetic import questions
 
 BUNDLED = Path(atts_runtime.__file__).parent / "models" / "target"
@@ -43,7 +43,7 @@ def model_folder(model: str | None) -> Iterator[str]:
         yield model or str(BUNDLED)
         return
     with tempfile.TemporaryDirectory() as folder:
-        save(build_model(RECIPES["target"]), Path(folder) / "random-target")
+        save(build_model(SHAPES["target"]), Path(folder) / "random-target")
         yield str(Path(folder) / "random-target")
 
 
