@@ -134,7 +134,8 @@ class CausalLM:
         """
         rows, longest = len(new_ids), max(len(ids) for ids in new_ids)
         longest = aligned(longest, NEW_ALIGN) if every else longest
-        padded_rows = aligned(rows, ROW_ALIGN)
+        # An append's new ids already come in fours.
+        padded_rows = rows if every else aligned(rows, ROW_ALIGN)
         time = aligned_time(max(s + longest for s in starts))
         buffer.reserve(padded_rows, time)
         ids = torch.zeros(padded_rows, longest, dtype=torch.long)
@@ -143,7 +144,7 @@ class CausalLM:
         begin = torch.tensor(starts + [0] * (padded_rows - rows))
         positions = begin[:, None] + torch.arange(longest)
         if self._fused is not None:
-            return self._fused(ids, positions, buffer.kv, time, every=every)[:rows]
+            return self._fused(ids, positions, buffer.kv, time, every=every, attending=rows)[:rows]
         positions = positions.to(self.device)
         mask = torch.arange(time, device=self.device) <= positions[:, None, :, None]
         # Only padding lies beyond the context, where a model with a table of positions has none.

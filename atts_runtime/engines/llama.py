@@ -2,33 +2,22 @@
 
 Same weights and same mathematics as transformers: query, key and value are one matrix product, gate and up
 another, the residual is added by the product before it, and all rows write their new KV with one copy. The
-weights are shared with the transformers model, and `FusedLlama.of` compares the two on loading.
+weights are shared with the transformers model, and `FusedLlama.of` compares the two on loading. The blocks run as
+TorchScript: two engines in one process would otherwise take turns at the interpreter, kernel by kernel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch.nn import functional as F
 
+from atts_runtime.engines.scripted import scripted
+
 _FAMILIES = {"llama", "mistral", "qwen2"}
 _STATIC_ROPE = {"default", "linear", "llama3"}
 _TOLERANCE = 1e-3  # of logits: float32 rounding leaves about 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """Weights of one block; `out` and `down` are transposed views."""
-
-    attention_norm: torch.Tensor
-    qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
-    out: torch.Tensor
-    mlp_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
 
 
 class FusedLlama:
@@ -45,7 +34,9 @@ class FusedLlama:
         self._heads: int = config.num_attention_heads
         self._kv_heads: int = config.num_key_value_heads
         self._dim: int = body.layers[0].self_attn.head_dim
-        self._layers = [self._fuse(block) for block in body.layers]
+        fused = [_fuse(block) for block in body.layers]
+        self._weights = [weights for weights, _ in fused]
+        self._qkv_biases = [bias for _, bias in fused]
 
     @classmethod
     def of(cls, model: Any) -> Self | None:
@@ -63,81 +54,49 @@ class FusedLlama:
             ids = torch.arange(2 * 5).remainder(config.vocab_size).view(2, 5)
             expected = model(input_ids=ids, use_cache=False).logits
             fused = cls(model)
-            kv = torch.zeros(len(fused._layers), 2, 2, fused._kv_heads, 5, fused._dim)
+            kv = torch.zeros(len(fused._weights), 2, 2, fused._kv_heads, 5, fused._dim)
             positions = torch.arange(5).expand(2, 5)
-            got = fused(ids, positions, kv, 5, every=True)
+            got = fused(ids, positions, kv, 5, every=True, attending=2)
         return fused if torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE) else None
 
-    @staticmethod
-    def _fuse(block: Any) -> _Layer:
-        attention, mlp = block.self_attn, block.mlp
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        bias = None if projections[0].bias is None else torch.cat([p.bias for p in projections])
-        return _Layer(
-            attention_norm=block.input_layernorm.weight,
-            qkv=_join(*projections),
-            qkv_bias=bias,
-            out=attention.o_proj.weight.t(),
-            mlp_norm=block.post_attention_layernorm.weight,
-            gate_up=_join(mlp.gate_proj, mlp.up_proj),
-            down=mlp.down_proj.weight.t(),
-        )
-
     def __call__(
-        self, ids: torch.Tensor, positions: torch.Tensor, kv: torch.Tensor, time: int, *, every: bool
+        self, ids: torch.Tensor, positions: torch.Tensor, kv: torch.Tensor, time: int, *, every: bool, attending: int
     ) -> torch.Tensor:
         """Logits [rows, new, vocab] (with `every` false [rows, 1, vocab]) of `ids` [rows, new] at `positions`.
 
         `kv` [layers, 2, rows or more, kv_heads, time or more, head_dim] receives the new keys and values; token j of a
-        row attends to the row's positions up to its own, out of `time`.
+        row attends to the row's positions up to its own, out of `time`. Only the first `attending` rows do: the others
+        are padding, of which nothing is kept.
         """
-        rows, new = ids.shape
-        heads, kv_heads, dim = self._heads, self._kv_heads, self._dim
-        rotated = heads + kv_heads
-        cosine, sine = self._rotation(positions)
-        slots = self._slots(positions, kv)
-        mask = self._mask(positions, time)
-        hidden = F.embedding(ids.reshape(-1), self._embedding)
-        for layer, cache in zip(self._layers, kv, strict=True):
-            x = F.rms_norm(hidden, hidden.shape[-1:], layer.attention_norm, self._eps)
-            qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(rows * new, -1, dim)
-            qk = qkv[:, :rotated]
-            swapped = qk.roll(dim // 2, -1)
-            qk.mul_(cosine).addcmul_(swapped, sine)
-            cache.view(-1, dim).index_copy_(0, slots, qkv[:, heads:].reshape(-1, dim))
-            # Heads that share keys stand below each other, as if they were more new tokens.
-            query = qkv[:, :heads].view(rows, new, kv_heads, heads // kv_heads, dim).permute(0, 2, 3, 1, 4)
-            keys, values = cache[0, :rows, :, :time], cache[1, :rows, :, :time]
-            seen = F.scaled_dot_product_attention(query.flatten(2, 3), keys, values, attn_mask=mask)
-            seen = seen.view(rows, kv_heads, heads // kv_heads, new, dim).permute(0, 3, 1, 2, 4)
-            hidden = torch.addmm(hidden, seen.reshape(rows * new, heads * dim), layer.out)
-            x = F.rms_norm(hidden, hidden.shape[-1:], layer.mlp_norm, self._eps)
-            gate, up = F.linear(x, layer.gate_up).chunk(2, -1)
-            hidden = torch.addmm(hidden, F.silu(gate).mul_(up), layer.down)
-        if not every:
-            hidden = hidden.view(rows, new, -1)[:, -1]
-        hidden = F.rms_norm(hidden, hidden.shape[-1:], self._norm, self._eps)
-        return F.linear(hidden, self._head).view(rows, new if every else 1, -1)
+        return _forward(
+            ids,
+            positions,
+            kv,
+            (attending, time),
+            every,
+            self._weights,
+            self._qkv_biases,
+            (self._embedding, self._norm, self._head),
+            (self._inverse_frequency, self._rope_scale),
+            (self._heads, self._kv_heads, self._dim),
+            self._eps,
+        )
 
-    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and signed sines [rows * new, 1, head_dim] of the rotary embedding."""
-        angle = positions.reshape(-1, 1).float() * self._inverse_frequency
-        cosine, sine = angle.cos() * self._rope_scale, angle.sin() * self._rope_scale
-        return torch.cat((cosine, cosine), -1)[:, None], torch.cat((-sine, sine), -1)[:, None]
 
-    def _slots(self, positions: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-        """Where in a layer's cache, seen as a list of head vectors, each token's keys and then values go."""
-        rows, (_, _, capacity, kv_heads, time, _) = len(positions), kv.shape
-        row = torch.arange(rows)[:, None, None, None]
-        head = torch.arange(kv_heads)
-        kind = torch.arange(2)[:, None]
-        return (((kind * capacity + row) * kv_heads + head) * time + positions[:, :, None, None]).reshape(-1)
-
-    def _mask(self, positions: torch.Tensor, time: int) -> torch.Tensor:
-        """0 where a token may look and -inf elsewhere, [rows, 1, heads a key * new, time]."""
-        hidden = torch.arange(time) > positions[:, None, :, None]
-        mask = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
-        return mask.repeat(1, 1, self._heads // self._kv_heads, 1)
+def _fuse(block: Any) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """A block's weights in the order in which `_blocks` uses them, and its bias of query, key and value."""
+    attention, mlp = block.self_attn, block.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    bias = None if projections[0].bias is None else torch.cat([p.bias.detach() for p in projections])
+    weights = [
+        block.input_layernorm.weight.detach(),
+        _join(*projections),
+        attention.o_proj.weight.detach().t(),
+        block.post_attention_layernorm.weight.detach(),
+        _join(mlp.gate_proj, mlp.up_proj),
+        mlp.down_proj.weight.detach().t(),
+    ]
+    return weights, bias
 
 
 def _join(*linears: Any) -> torch.Tensor:
@@ -146,3 +105,68 @@ def _join(*linears: Any) -> torch.Tensor:
     for linear, part in zip(linears, joined.split([len(linear.weight) for linear in linears]), strict=True):
         linear.weight.data = part
     return joined
+
+
+@scripted
+def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Root mean square normalisation; torch's own takes three times as long on few rows."""
+    return x * x.square().mean(-1, keepdim=True).add_(eps).rsqrt_() * weight
+
+
+@scripted
+def _forward(
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    kv: torch.Tensor,
+    extent: tuple[int, int],
+    every: bool,
+    weights: list[list[torch.Tensor]],
+    qkv_biases: list[torch.Tensor | None],
+    ends: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    rope: tuple[torch.Tensor, float],
+    shape: tuple[int, int, int],
+    eps: float,
+) -> torch.Tensor:
+    """See `FusedLlama.__call__`; `extent` is attending rows and time, `shape` heads, heads of keys, and their width."""
+    attending, time = extent
+    heads, kv_heads, dim = shape
+    embedding, norm, head = ends
+    rows, new = ids.size(0), ids.size(1)
+    group, rotated, kept = heads // kv_heads, heads + kv_heads, attending * new
+
+    angle = positions.reshape(-1, 1) * rope[0]
+    cosine, sine = angle.cos() * rope[1], angle.sin() * rope[1]
+    cosine = torch.cat((cosine, cosine), -1).unsqueeze(1)
+    sine = torch.cat((-sine, sine), -1).unsqueeze(1)
+
+    # Where each new token's keys, and then values, go in a layer's cache seen as a list of head vectors.
+    own = positions[:attending]
+    line = torch.arange(kv_heads) + (torch.arange(2) * kv.size(2) * kv_heads).unsqueeze(1)
+    line = line + (torch.arange(attending) * kv_heads).view(-1, 1, 1, 1)
+    slots = (line * kv.size(4) + own.view(attending, new, 1, 1)).reshape(-1)
+
+    # 0 where a token may look, -inf elsewhere; heads that share keys stand below each other, as if more tokens.
+    mask = torch.zeros(attending, 1, new, time)
+    mask.masked_fill_(torch.arange(time) > own.view(attending, 1, new, 1), float("-inf"))
+    mask = mask.repeat(1, 1, group, 1)
+
+    seen = torch.zeros(rows * new, heads * dim)
+    hidden = F.embedding(ids.reshape(-1), embedding)
+    for i, layer in enumerate(weights):
+        cache = kv[i]
+        qkv = F.linear(_normed(hidden, layer[0], eps), layer[1], qkv_biases[i]).view(rows * new, -1, dim)
+        qk = qkv[:, :rotated]
+        swapped = qk.roll(dim // 2, -1)
+        qk.mul_(cosine).addcmul_(swapped, sine)
+        cache.view(-1, dim).index_copy_(0, slots, qkv[:kept, heads:].reshape(-1, dim))
+        query = qkv[:kept, :heads].view(attending, new, kv_heads, group, dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        keys, values = cache[0, :attending, :, :time], cache[1, :attending, :, :time]
+        found = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        found = found.view(attending, kv_heads, group, new, dim).permute(0, 3, 1, 2, 4)
+        seen[:kept] = found.reshape(kept, heads * dim)
+        hidden = torch.addmm(hidden, seen, layer[2])
+        gate, up = F.linear(_normed(hidden, layer[3], eps), layer[4]).chunk(2, -1)
+        hidden = torch.addmm(hidden, F.silu(gate).mul_(up), layer[5])
+    if not every:
+        hidden = hidden.view(rows, new, -1)[:, -1]
+    return F.linear(_normed(hidden, norm, eps), head).view(rows, -1, head.size(0))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from atts_runtime.engines.scripted import scripted
+
 
 def stream(seed: tuple[int, ...], n: int) -> np.ndarray:
     """`n` uniforms in [0, 1) that `seed` alone fixes."""
@@ -16,17 +18,20 @@ def stream(seed: tuple[int, ...], n: int) -> np.ndarray:
 def sample(logits: torch.Tensor, temperatures: Sequence[float], uniforms: Sequence[float]) -> list[int]:
     """One token a row from `logits` [rows, vocab]: the smallest id whose cumulative probability exceeds the
     row's uniform. Temperature 0 takes the most likely token."""
-    logits = logits.float()
-    hot = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)[:, None]
-    cumulative = torch.softmax(logits / hot, dim=-1).cumsum(dim=-1)
-    u = torch.tensor(uniforms, dtype=torch.float32, device=logits.device)[:, None]
+    tokens: list[int] = _draw(logits, [t or 1.0 for t in temperatures], list(uniforms)).tolist()
+    if 0.0 in temperatures:
+        best = logits.argmax(dim=-1).tolist()
+        return [best[i] if t == 0 else token for i, (t, token) in enumerate(zip(temperatures, tokens, strict=True))]
+    return tokens
+
+
+@scripted
+def _draw(logits: torch.Tensor, temperatures: list[float], uniforms: list[float]) -> torch.Tensor:
+    hot = torch.tensor(temperatures, device=logits.device).unsqueeze(1)
+    cumulative = torch.softmax(logits.float() / hot, dim=-1).cumsum(dim=-1)
+    u = torch.tensor(uniforms, device=logits.device).unsqueeze(1)
     # The last sum may fall short of 1 by rounding: scale the draw instead of the whole row. A draw that rounds to
     # the whole sum belongs to the last token that added to it, not to an impossible one after it.
     total = cumulative[:, -1:]
     draw = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens: list[int] = torch.searchsorted(cumulative, draw, right=True)[:, 0].tolist()
-    last = logits.shape[-1] - 1
-    if 0.0 in temperatures:
-        best = logits.argmax(dim=-1).tolist()
-        return [best[i] if t == 0 else min(tokens[i], last) for i, t in enumerate(temperatures)]
-    return [min(token, last) for token in tokens]
+    return torch.searchsorted(cumulative, draw, right=True)[:, 0].clamp(max=logits.size(-1) - 1)

@@ -89,8 +89,8 @@ def test_rows_fed_piecewise_get_the_logits_of_one_whole_pass(name: str) -> None:
         for row, (start, size) in enumerate(zip(done, sizes, strict=True)):
             feed[row, :size] = ids[row, start : start + size]
         positions = torch.tensor(done)[:, None] + torch.arange(longest)
-        got = fused(feed, positions, kv, 36, every=True)
-        last = fused(feed, positions, kv, 36, every=False)
+        got = fused(feed, positions, kv, 36, every=True, attending=3)
+        last = fused(feed, positions, kv, 36, every=False, attending=3)
         torch.testing.assert_close(last, got[:, -1:], rtol=1e-4, atol=1e-3)
         for row, (start, size) in enumerate(zip(done, sizes, strict=True)):
             torch.testing.assert_close(got[row, :size], whole[row, start : start + size], rtol=1e-4, atol=1e-3)
@@ -122,4 +122,4 @@ def test_weights_are_shared_with_the_model_which_still_works() -> None:
     stores = {block.self_attn.q_proj.weight.untyped_storage().data_ptr()} | {
         block.self_attn.v_proj.weight.untyped_storage().data_ptr()
     }
-    assert stores == {fused._layers[0].qkv.untyped_storage().data_ptr()}
+    assert stores == {fused._weights[0][1].untyped_storage().data_ptr()}
