@@ -26,7 +26,7 @@ class Knobs:
     barrier; `replace` makes a takeover replace the segment instead of continuing after it; `tie_seed` smooths
     p-values with tie-breakers drawn from it (None: plain p-values, which ties make conservative)."""
 
-    alpha: float = 0.4
+    alpha: float
     budget: int | None = None
     replace: bool = False
     tie_seed: int | None = None

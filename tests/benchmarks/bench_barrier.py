@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--takeover", default="resample")
     parser.add_argument("--alpha", type=float, default=0.1)
     parser.add_argument("--barrier-alpha", type=float, help="another alpha at the barrier, to match takeover rates")
+    parser.add_argument("--segment-tokens", type=int, default=48, help="most tokens of a draft segment and a takeover")
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--loads", default="1,2,4,all", help="questions in flight, comma-separated")
@@ -69,7 +70,14 @@ def main() -> None:
     args = parser.parse_args()
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
     base = RunConfig(
-        task=args.task, takeover=args.takeover, alpha=args.alpha, questions=args.questions, chains=args.chains
+        task=args.task,
+        takeover=args.takeover,
+        alpha=args.alpha,
+        questions=args.questions,
+        chains=args.chains,
+        turns=64,
+        draft_tokens=args.segment_tokens,
+        takeover_tokens=args.segment_tokens,
     )
     rows = asyncio.run(measure(base, args.barrier_alpha or args.alpha, loads, args.repeats))
     if args.json:

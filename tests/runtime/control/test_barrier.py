@@ -94,7 +94,7 @@ def test_the_last_chain_awaited_releases_its_question_by_failing(
     stage: type[Call], world: World, question: int, index: int
 ) -> None:
     if stage is TakeOver:
-        world = replace(world, knobs=Knobs(budget=world.chains))
+        world = replace(world, knobs=Knobs(alpha=0.4, budget=world.chains))
     driver = Driver("barrier", world)
     last = ChainId(question % world.questions, index % world.chains)
     others = [ChainId(last.question, i) for i in range(world.chains) if i != last.index]

@@ -374,7 +374,7 @@ def test_a_single_model_makes_one_kind_of_call_and_decides_nothing(policy: str, 
 
 @pytest.mark.parametrize(("questions", "chains"), [(0, 1), (1, 0), (-1, 2), (2, -1)], ids=lambda value: str(value))
 def test_a_run_without_questions_or_chains_is_refused(questions: int, chains: int) -> None:
-    policy = POLICIES["draft-only"](Knobs())
+    policy = POLICIES["draft-only"](Knobs(alpha=0.5))
     with pytest.raises(ValueError, match="a run needs questions and chains"):
         Controller(policy, Limits(1, 1, 1), questions=questions, chains=chains)
 
@@ -399,7 +399,7 @@ def test_alpha_must_lie_strictly_between_0_and_1(alpha: float) -> None:
 @given(budget=st.integers(max_value=-1))
 def test_a_negative_budget_is_refused(budget: int) -> None:
     with pytest.raises(ValueError, match="budget must not be negative"):
-        Knobs(budget=budget)
+        Knobs(alpha=0.4, budget=budget)
 
 
 @pytest.mark.parametrize("ell", [float("nan"), float("inf"), -float("inf")])
