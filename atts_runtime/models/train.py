@@ -7,7 +7,7 @@ Stages, in order:
 ``harvest``  collects the draft's own wrong steps, on questions outside the held-out split
 ``solve``    grows the seedling to three times its depth and trains it on text that holds the draft's wrong steps and
              their corrections
-``mend``     trains it on with the weight on whether a step is wrong: the target
+``mend``     trains it on, with more of those and a learning rate that falls to its end: the target
 
 All is float32 on a fixed number of threads (`--threads`; the shipped pair: 1 for ``draft`` and ``harvest``, 2 for the
 others), so that the same seed gives the same weights on the same kind of CPU.
@@ -50,7 +50,8 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How long to train on what. `tokens` counts every token seen, padding excluded.
+    """How long to train on what. `tokens` counts every token seen, padding excluded; `horizon` is where the learning
+    rate would have fallen to its end, if that is not `tokens`.
 
     `harvested` is the share of solutions with the draft's own wrong steps, the others being synthetic.
     `first_weight` is the loss weight of a paragraph's first token, where a model says "Wait, " or goes on.
@@ -65,6 +66,7 @@ class Phase:
     harvested: float = 0.0
     first_weight: float = 1.0
     detect: float = 0.0
+    horizon: int | None = None
 
 
 SHAPES = {
@@ -73,8 +75,17 @@ SHAPES = {
 }
 PHASES = {
     "draft": Phase(tokens=12_000_000, lr=3e-3, batch=16, seed=11),
-    "solve": Phase(tokens=4_500_000, lr=1.5e-3, batch=10, seed=15, harvested=0.4),
-    "mend": Phase(tokens=6_000_000, lr=1e-3, batch=12, seed=16, harvested=0.6, first_weight=4.0, detect=0.5),
+    "solve": Phase(
+        tokens=7_000_000,
+        lr=1.5e-3,
+        batch=8,
+        seed=15,
+        harvested=0.4,
+        first_weight=8.0,
+        detect=0.5,
+        horizon=12_000_000,
+    ),
+    "mend": Phase(tokens=6_500_000, lr=8e-4, batch=10, seed=16, harvested=0.6, first_weight=4.0, detect=0.5),
 }
 DRAFT_TOKENS = 8_000_000
 _GROWN_INTO = (0, 2)  # layers of the target that the seedling's two become
@@ -109,7 +120,7 @@ def fit(
     log: Path,
     on_tokens: Callable[[int], None] = lambda seen: None,
 ) -> None:
-    """AdamW, linear warm-up over 2% of the tokens, then cosine to a hundredth of the peak rate.
+    """AdamW, linear warm-up over 2% of the horizon, then cosine to a hundredth of the peak rate.
 
     `on_tokens` is called after every step with the tokens seen so far.
     """
@@ -126,7 +137,7 @@ def fit(
     seen, step, start = 0, 0, time.perf_counter()
     with log.open("w") as out:
         for batch in batches(corpus, phase.batch, phase.first_weight):
-            progress = seen / phase.tokens
+            progress = seen / (phase.horizon or phase.tokens)
             rate = min(progress / 0.02, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
             for group in optimizer.param_groups:
                 group["lr"] = phase.lr * max(rate, 1e-3)
