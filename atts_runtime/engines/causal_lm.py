@@ -74,7 +74,8 @@ class CausalLM:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error
         self.model: Any = loaded.to(self.device).eval()
-        self._fused = FusedLlama.of(self.model) if self.device.type == "cpu" else None
+        with _LOADING:  # it builds tensors, whose default type another load may have changed
+            self._fused = FusedLlama.of(self.model) if self.device.type == "cpu" else None
 
     def _unlisted_kind(self, config: Any) -> str:
         """Kind of a model's layers where its config does not list them: Mistral and Phi-3 name a window only."""

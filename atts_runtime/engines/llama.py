@@ -44,19 +44,15 @@ class FusedLlama:
         config = model.config
         rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
         known = config.model_type in _FAMILIES and config.hidden_act == "silu" and rope in _STATIC_ROPE
-        if not known or any(
-            linear.bias is not None
-            for block in model.model.layers
-            for linear in (block.self_attn.o_proj, block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj)
-        ):
+        if not known or not all(_is_plain(block) for block in model.model.layers):
             return None
-        with torch.inference_mode():
-            ids = torch.arange(2 * 5).remainder(config.vocab_size).view(2, 5)
+        positions = torch.arange(5).expand(2, 5)
+        ids = positions.remainder(config.vocab_size)
+        with torch.no_grad():
             expected = model(input_ids=ids, use_cache=False).logits
             fused = cls(model)
-            kv = torch.zeros(len(fused._weights), 2, 2, fused._kv_heads, 5, fused._dim)
-            positions = torch.arange(5).expand(2, 5)
-            got = fused(ids, positions, kv, 5, every=True, attending=2)
+            shape = (len(fused._weights), 2, 2, fused._kv_heads, 5, fused._dim)
+            got = fused(ids, positions, torch.zeros(shape, dtype=torch.float32), 5, every=True, attending=2)
         return fused if torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE) else None
 
     def __call__(
@@ -83,8 +79,18 @@ class FusedLlama:
         )
 
 
+def _is_plain(block: Any) -> bool:
+    """Whether a block has float32 linear layers, none quantised, and biases at most of query, key and value."""
+    attention, mlp = block.self_attn, block.mlp
+    free = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj, *free)
+    return all(type(x) is torch.nn.Linear and x.weight.dtype == torch.float32 for x in linears) and all(
+        x.bias is None for x in free
+    )
+
+
 def _fuse(block: Any) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """A block's weights in the order in which `_blocks` uses them, and its bias of query, key and value."""
+    """A block's weights in the order in which `_forward` uses them, and its bias of query, key and value."""
     attention, mlp = block.self_attn, block.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     bias = None if projections[0].bias is None else torch.cat([p.bias.detach() for p in projections])
@@ -146,11 +152,11 @@ def _forward(
     slots = (line * kv.size(4) + own.view(attending, new, 1, 1)).reshape(-1)
 
     # 0 where a token may look, -inf elsewhere; heads that share keys stand below each other, as if more tokens.
-    mask = torch.zeros(attending, 1, new, time)
+    mask = torch.zeros(attending, 1, new, time, dtype=kv.dtype)
     mask.masked_fill_(torch.arange(time) > own.view(attending, 1, new, 1), float("-inf"))
     mask = mask.repeat(1, 1, group, 1)
 
-    seen = torch.zeros(rows * new, heads * dim)
+    seen = torch.zeros(rows * new, heads * dim, dtype=kv.dtype)
     hidden = F.embedding(ids.reshape(-1), embedding)
     for i, layer in enumerate(weights):
         cache = kv[i]

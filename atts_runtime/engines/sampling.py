@@ -27,9 +27,9 @@ def sample(logits: torch.Tensor, temperatures: Sequence[float], uniforms: Sequen
 
 @scripted
 def _draw(logits: torch.Tensor, temperatures: list[float], uniforms: list[float]) -> torch.Tensor:
-    hot = torch.tensor(temperatures, device=logits.device).unsqueeze(1)
+    hot = torch.tensor(temperatures, dtype=torch.float32, device=logits.device).unsqueeze(1)
     cumulative = torch.softmax(logits.float() / hot, dim=-1).cumsum(dim=-1)
-    u = torch.tensor(uniforms, device=logits.device).unsqueeze(1)
+    u = torch.tensor(uniforms, dtype=torch.float32, device=logits.device).unsqueeze(1)
     # The last sum may fall short of 1 by rounding: scale the draw instead of the whole row. A draw that rounds to
     # the whole sum belongs to the last token that added to it, not to an impossible one after it.
     total = cumulative[:, -1:]

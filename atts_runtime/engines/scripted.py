@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -12,10 +13,9 @@ Function = TypeVar("Function", bound=Callable[..., torch.Tensor])
 
 
 def scripted(function: Function) -> Function:
-    """The function as TorchScript, or as it stands where torch has none (Python 3.14 and later)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated, but what replaces it wants a C++ compiler at hand
-            return cast(Function, torch.jit.script(function))
-    except (RuntimeError, NotImplementedError):
+    """The function as TorchScript; as it stands from Python 3.14 on, which TorchScript does not support."""
+    if sys.version_info >= (3, 14):
         return function
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but what replaces it wants a C++ compiler at hand
+        return cast(Function, torch.jit.script(function))

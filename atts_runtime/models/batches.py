@@ -10,6 +10,7 @@ import torch
 from atts_runtime.engines.chains import common_prefix
 from atts_runtime.models.corpus import Part
 from atts_runtime.models.tokenizer import BOS, EOS, PAD, build_tokenizer
+from atts_runtime.tasks.arithmetic import WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ def batches(corpus: Iterator[list[Part]], size: int, first_weight: float) -> Ite
             weights = [first_weight] + [1.0] * (len(ids) - 1) if part.learned else [0.0] * len(ids)
             wrong = [0.0] * len(ids)
             if part.instead_of is not None:
-                same = common_prefix(ids, tokenizer.encode(part.instead_of, add_special_tokens=False).ids)
-                wrong = [float(i >= same) for i in range(len(ids))]
+                wait = WAIT if part.text.startswith(WAIT) else ""
+                same = common_prefix(ids, tokenizer.encode(wait + part.instead_of, add_special_tokens=False).ids)
+                # What merely breaks off shows it by its end.
+                wrong = [float(i >= min(same, len(ids) - 1)) for i in range(len(ids))]
             row += zip(ids, weights, wrong, strict=True)
         return [*row, (eos, 1.0, 0.0)]
 

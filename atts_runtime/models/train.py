@@ -1,6 +1,6 @@
 """Train the bundled pair from a seed: ``python -m atts_runtime.models.train STAGE --out DIR``.
 
-Stages, in order:
+Stages, in order; ``all`` runs them one after another:
 
 ``draft``    a small model, on solutions with synthetic slips. Two thirds of the way it is set aside as the draft,
              which errs often enough there to need a guard; at the end it is the seedling of the target.
@@ -89,7 +89,7 @@ PHASES = {
 }
 DRAFT_TOKENS = 8_000_000
 _GROWN_INTO = (0, 2)  # layers of the target that the seedling's two become
-_HARVEST_SEED, _HARVEST_QUESTIONS, _KEPT_BACK = 21, 8_000, 200  # those kept back watch the training
+_HARVEST_SEED, _HARVEST_QUESTIONS, _KEPT_BACK = 21, 8_000, 200  # the last are kept back, to compare recipes by
 MAX_POSITIONS = 2048
 _HEAD_DIM = 32
 
@@ -124,8 +124,8 @@ def fit(
 
     `on_tokens` is called after every step with the tokens seen so far.
     """
-    probe = torch.nn.Linear(model.config.hidden_size, 1)
-    trained = [*model.parameters(), *(probe.parameters() if phase.detect else ())]
+    probe = torch.nn.Linear(model.config.hidden_size, 1) if phase.detect else None
+    trained = [*model.parameters(), *(probe.parameters() if probe is not None else ())]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.05},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -145,8 +145,9 @@ def fit(
             nats = F.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none")
             weights = batch.weights[:, 1:].flatten()
             total = loss = (nats * weights).sum() / weights.sum()
-            told = probe(last_input.pop())[..., 0][batch.real]
-            if phase.detect:
+            before_last = last_input.pop()
+            if probe is not None:
+                told = probe(before_last)[..., 0][batch.real]
                 total = loss + phase.detect * F.binary_cross_entropy_with_logits(told, batch.wrong[batch.real])
             optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -191,10 +192,13 @@ def train_draft(out: Path) -> None:
     phase = PHASES["draft"]
     torch.manual_seed(phase.seed)
     model = build_model(SHAPES["draft"])
+    done = False
 
     def set_aside(seen: int) -> None:
-        if seen >= DRAFT_TOKENS and not (out / "draft").exists():
+        nonlocal done
+        if seen >= DRAFT_TOKENS and not done:
             save(model, out / "draft")
+            done = True
 
     fit(model, synthetic(phase.seed), phase, out / "draft.log", set_aside)
     save(model, out / "seedling")
@@ -230,13 +234,15 @@ _STAGES = {"draft": train_draft, "harvest": harvest_draft, "solve": train_solver
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("stage", choices=list(_STAGES))
+    parser.add_argument("stage", choices=[*_STAGES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the models; stages find each other's there")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    _STAGES[args.stage](args.out)
+    for stage in _STAGES if args.stage == "all" else [args.stage]:
+        print(f"{stage}: started", file=sys.stderr)
+        _STAGES[stage](args.out)
     return 0
 
 

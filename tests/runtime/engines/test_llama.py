@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from atts_runtime.engines import llama, sampling
 from atts_runtime.engines.llama import FusedLlama
 
 SHAPE: dict[str, Any] = {
@@ -108,6 +110,31 @@ def test_a_model_that_is_not_what_its_config_says_is_left_to_transformers() -> N
     assert FusedLlama.of(model) is not None
     model.model.layers[1].mlp.act_fn = torch.nn.ReLU()
     assert FusedLlama.of(model) is None
+
+
+def test_a_model_with_packed_weights_is_left_to_transformers() -> None:
+    class Packed(torch.nn.Linear):
+        """Stands for a quantised layer: its weight is not what its forward multiplies with."""
+
+    model = FUSED["llama"]()
+    old = model.model.layers[2].mlp.up_proj
+    packed = model.model.layers[2].mlp.up_proj = Packed(old.in_features, old.out_features, bias=False)
+    before = packed.weight.clone()
+    assert FusedLlama.of(model) is None
+    assert torch.equal(packed.weight, before)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="TorchScript ends with Python 3.13")
+def test_hot_paths_run_outside_the_interpreters_lock() -> None:
+    for function in (llama._forward, sampling._draw):
+        assert isinstance(function, torch.jit.ScriptFunction)
+
+
+def test_the_model_can_still_be_trained() -> None:
+    model = FUSED["llama, tied"]()
+    assert FusedLlama.of(model) is not None
+    model(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None]).loss.backward()
+    assert model.model.layers[0].self_attn.q_proj.weight.grad is not None
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from atts_runtime.models.growth import grow
 from atts_runtime.models.harvest import read_harvest, write_harvest
 from atts_runtime.models.tokenizer import build_tokenizer
 from atts_runtime.models.train import Phase, Shape, build_model, fit, load, save
-from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, questions
+from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, Sum, questions
 
 TINY = Shape(layers=2, width=32, heads=1, ffn=32)
 SHORT = Phase(tokens=6_000, lr=3e-3, batch=4, seed=7, first_weight=2.0, detect=0.5)
@@ -55,23 +56,38 @@ def test_after_a_mere_repetition_the_solution_goes_on() -> None:
     assert parts[2].instead_of is None
 
 
-def test_loss_weights_and_wrong_marks_stand_where_they_belong() -> None:
-    """ "Wait, " and every first token of a right paragraph weigh more; marks run from the first wrong token on."""
-    question = next(questions(1, held_out=False))
-    right = question.paragraphs[0]
-    last = right.rstrip()[-1]
-    bad = right.rstrip()[:-1] + str((int(last) + 1) % 10) + PARAGRAPH
+def wrong_digit(right: str) -> str:
+    """The paragraph with another last digit."""
+    step = right.removesuffix(PARAGRAPH)
+    return step[:-1] + str((int(step[-1]) + 1) % 10) + PARAGRAPH
+
+
+@pytest.mark.parametrize(
+    ("spoil", "marked"),
+    [
+        (wrong_digit, 2),  # the digit and the blank line after it
+        (lambda right: WAIT + wrong_digit(right), 2),
+        (lambda right: right.removesuffix(PARAGRAPH), 1),  # merely breaks off: its last token
+        (lambda right: "7" + right, None),  # wrong from the first token on
+    ],
+)
+def test_loss_weights_and_wrong_marks_stand_where_they_belong(spoil: Callable[[str], str], marked: int | None) -> None:
+    """The first token of every right paragraph weighs more; marks run from the first wrong token to the correction."""
+    question = Sum(35, (20, -10, 41))
+    bad = spoil(question.paragraphs[0])
     tokenizer = build_tokenizer()
     parts = solution(random.Random(1), question, 0.0, {0: bad})
     batch = next(batches(iter([parts] * 16), 1, first_weight=8.0))
     ids, weights, wrong = batch.ids[0].tolist(), batch.weights[0].tolist(), batch.wrong[0].tolist()
-    wait = ids.index(tokenizer.token_to_id(WAIT))
-    assert weights[wait] == 8.0
+    length = len(tokenizer.encode(bad, add_special_tokens=False).ids)
+    start = 1 + len(tokenizer.encode(question.prompt, add_special_tokens=False).ids)
+    end = start + length
+    assert ids[end] == tokenizer.token_to_id(WAIT)
+    assert weights[end] == 8.0
     assert weights.count(8.0) == len(question.paragraphs)
-    # The paragraph's last token is a blank line, the one before it its only wrong digit.
-    assert [i for i, mark in enumerate(wrong) if mark] == [wait - 2, wait - 1]
-    assert not any(weights[:wait])
-    assert all(weights[wait:])
+    assert not any(weights[:end])
+    assert all(weights[end:])
+    assert [i for i, mark in enumerate(wrong) if mark] == list(range(end - (marked or length), end))
     assert bool(batch.real.all())
 
 
