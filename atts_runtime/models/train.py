@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -135,7 +137,8 @@ def fit(
     hook = model.model.layers[-1].register_forward_pre_hook(lambda _, args: last_input.append(args[0]))
     model.train()
     seen, step, start = 0, 0, time.perf_counter()
-    with log.open("w") as out:
+    with log.open("w") as out, Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"{log.stem}, tokens", total=phase.tokens)
         for batch in batches(corpus, phase.batch, phase.first_weight):
             progress = seen / (phase.horizon or phase.tokens)
             rate = min(progress / 0.02, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
@@ -155,6 +158,7 @@ def fit(
             optimizer.step()
             seen, step = seen + int(batch.real.sum()), step + 1
             on_tokens(seen)
+            bar.update(task, completed=seen)
             if step % 50 == 0:
                 line = {
                     "step": step,
@@ -241,7 +245,6 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     for stage in _STAGES if args.stage == "all" else [args.stage]:
-        print(f"{stage}: started", file=sys.stderr)
         _STAGES[stage](args.out)
     return 0
 
