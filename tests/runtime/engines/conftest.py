@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +95,18 @@ def one_thread() -> None:
 
 
 Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="session", params=["fused", "transformers"])
+def tiny_target(tiny_target: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The model, and one with another activation: the fused forward pass leaves it to transformers."""
+    if request.param == "fused":
+        return tiny_target
+    copy = tmp_path_factory.mktemp("models") / "target"
+    shutil.copytree(tiny_target, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,13 @@ def test_a_model_with_packed_weights_is_left_to_transformers() -> None:
     before = packed.weight.clone()
     assert FusedLlama.of(model) is None
     assert torch.equal(packed.weight, before)
+
+
+def test_this_folders_engine_tests_run_both_forward_passes(serve: Any, tiny_target: Path) -> None:
+    async def scenario(client: Any) -> None:
+        assert (client.worker.lm._fused is None) == (client.worker.lm.model.config.hidden_act == "gelu")
+
+    serve(scenario, tiny_target)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="TorchScript ends with Python 3.13")
