@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atts_runtime.control import Call, Draft, Drafted, Event, Failed, Score, Scored, TakenOver, TakeOver
+from atts_runtime.control import Call, Draft, Drafted, Event, Failed, Score, Scored, Settled, TakenOver, TakeOver
 from atts_runtime.engines.base import Piece
 from atts_runtime.records import ChainRecord, HoldRecord, Kind
 
@@ -56,6 +56,7 @@ def replayed(command: Call, record: ChainRecord) -> Event:
         return Failed(command.call, record.detail or "failed")
     if isinstance(command, Score):
         assert call.ell is not None
-        return Scored(command.call, call.ell)
+        settled = None if call.taken_over is None else Settled(call.taken_over, call.p_value, call.alpha, call.bank)
+        return Scored(command.call, call.ell, settled)
     outcome = Drafted if isinstance(command, Draft) else TakenOver
     return outcome(command.call, answered=bool(call.answered), ended=bool(call.ended))

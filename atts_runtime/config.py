@@ -39,6 +39,7 @@ class RunConfig:
     policy: str = "async-marginal"
     alpha: float = 0.1
     budget: int | None = None
+    gamma: float = 0.1
     takeover: str = "resample"
     p_value: str = "smoothed"
     draft: str = BUNDLED
@@ -75,6 +76,10 @@ class RunConfig:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if self.budget is not None and not 0 <= self.budget <= self.chains:
             raise InputError(f"budget must lie between 0 and the {self.chains} chains, got {self.budget}")
+        if self.policy == "async-adaptive" and self.budget in (0, self.chains):
+            raise InputError(f"async-adaptive needs a budget between 1 and {self.chains - 1}, got {self.budget}")
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise InputError(f"gamma must be positive, got {self.gamma}")
         if self.takeover not in TAKEOVERS:
             raise InputError(f"unknown takeover {self.takeover!r}; choose one of {', '.join(TAKEOVERS)}")
         if self.p_value not in P_VALUES:
@@ -94,7 +99,13 @@ class RunConfig:
     def knobs(self) -> Knobs:
         """What the policy is told."""
         tie_seed = self.seed if self.p_value == "smoothed" else None
-        return Knobs(alpha=self.alpha, budget=self.budget, replace=self.takeover == "resample", tie_seed=tie_seed)
+        return Knobs(
+            alpha=self.alpha,
+            budget=self.budget,
+            replace=self.takeover == "resample",
+            tie_seed=tie_seed,
+            gamma=self.gamma,
+        )
 
     @property
     def limits(self) -> Limits:

@@ -19,6 +19,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.control import (
     POLICIES,
     Admit,
+    Alarmed,
     Call,
     ChainId,
     Command,
@@ -36,7 +37,7 @@ from atts_runtime.control import (
     TakeOver,
 )
 from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, ScoreCall, Usage
-from atts_runtime.records import CallRecord, ChainRecord
+from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord
 from atts_runtime.tasks.answers import ExactAnswers
 from atts_runtime.tasks.base import Task
 
@@ -133,6 +134,9 @@ class Driver:
                         self._start(self._carry_out(command, chain))
                 case Decided():
                     self._decided(command)
+                case Alarmed(chain=chain_id, turn=turn, alarm=alarm):
+                    alarms = self._chains[chain_id].record.alarms
+                    alarms.append(AlarmRecord(turn, str(alarm.key), alarm.kind, alarm.after))
                 case Hold(chain=chain_id, cause=cause):
                     self._end_hold(self._chains[chain_id])
                     self._chains[chain_id].hold = (cause, self.now_s)
@@ -161,7 +165,8 @@ class Driver:
             if score.taken_over != decided.taken_over:
                 raise RuntimeError(f"chain {decided.chain} turn {decided.turn}: the verdict differs from the record's")
             return
-        score.p_value, score.alpha, score.taken_over = decided.p_value, decided.alpha, decided.taken_over
+        score.p_value, score.alpha, score.bank = decided.p_value, decided.alpha, decided.bank
+        score.taken_over = decided.taken_over
 
     def _finish(self, finish: Finish) -> None:
         chain = self._chains[finish.chain]

@@ -17,8 +17,8 @@ class CallRecord:
     """One engine call. Times in seconds since the run began; tokens in the engine's vocabulary.
 
     A score's row also carries the verdict on its segment: `ell` in nats per token, `p_value` (None where the
-    policy ranks), `alpha`, `taken_over`. Draft and takeover rows carry what the driver read from the text. A
-    call that never reached its engine has no `t_start_s`.
+    policy ranks), `alpha`, `taken_over`, and the `bank` that the p-value came from. Draft and takeover rows carry
+    what the driver read from the text. A call that never reached its engine has no `t_start_s`.
     """
 
     turn: int
@@ -36,6 +36,7 @@ class CallRecord:
     p_value: float | None = None
     alpha: float | None = None
     taken_over: bool | None = None
+    bank: str | None = None
     t_queued_s: float = 0.0
     t_start_s: float | None = None
     t_end_s: float | None = None
@@ -48,6 +49,17 @@ class HoldRecord:
     cause: str
     t_start_s: float
     t_end_s: float
+
+
+@dataclass(slots=True)
+class AlarmRecord:
+    """A monitor's alarm that this chain set off in its `turn`: the `kind` of alarm, `after` how many of the monitor's
+    scores."""
+
+    turn: int
+    monitor: str
+    kind: str
+    after: int
 
 
 @dataclass(slots=True)
@@ -67,6 +79,7 @@ class ChainRecord:
     turns: int = 0
     text: str = ""
     calls: list[CallRecord] = field(default_factory=list)
+    alarms: list[AlarmRecord] = field(default_factory=list)
     holds_s: list[HoldRecord] = field(default_factory=list)
     t_admitted_s: float | None = None
     t_end_s: float = 0.0
@@ -90,6 +103,7 @@ class ChainRecord:
             data: dict[str, Any] = json.loads(line)
             calls = [CallRecord(**c) for c in data.pop("calls")]
             holds = [HoldRecord(**h) for h in data.pop("holds_s")]
-            return cls(**data, calls=calls, holds_s=holds)
+            alarms = [AlarmRecord(**a) for a in data.pop("alarms")]
+            return cls(**data, calls=calls, holds_s=holds, alarms=alarms)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not a chain record: {error}") from error

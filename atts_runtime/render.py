@@ -64,13 +64,15 @@ def comparison_rows(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The table of both commands: a policy a column, a figure a row."""
+    """The table of both commands: a policy a column, a figure a row. Rows without a figure are left out."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for row in rows:
         table.add_column(row["policy"], justify="right")
     for label, show in _FIGURES:
-        table.add_row(label, *(show(row) for row in rows))
+        cells = [show(row) for row in rows]
+        if any(cell != "-" for cell in cells):
+            table.add_row(label, *cells)
     return table
 
 
@@ -85,12 +87,24 @@ def _number(value: float | None, form: str = ",.0f") -> str:
     return "-" if value is None else format(value, form)
 
 
+def _adaptive(row: dict[str, Any], show: Callable[[dict[str, Any]], str]) -> str:
+    """A figure of a policy whose alpha or bank changes; those of the others are settings."""
+    calibration = row["calibration"]
+    return "-" if calibration is None or calibration["alarms"] is None else show(calibration)
+
+
 _FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("wall, s", lambda row: _number(row["wall_s"], ".1f")),
     ("speedup", lambda row: _number(row.get("speedup"), ".2f")),
     ("accuracy, mean chain [95%]", _accuracy),
     ("accuracy, majority", lambda row: _number(row["accuracy"]["majority"], ".1%")),
     ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
+    (
+        "  alpha, lowest to highest",
+        lambda row: _adaptive(row, lambda c: f"{c['alpha_t']['min']:.2f} to {c['alpha_t']['max']:.2f}"),
+    ),
+    ("  decided without a cohort", lambda row: _adaptive(row, lambda c: f"{c['fallback_rate']:.1%}")),
+    ("  monitors' alarms", lambda row: _adaptive(row, lambda c: str(len(c["alarms"])))),
     ("chains stalled, s", lambda row: _number(row["stall_s"], ",.1f")),
     ("  of it for the bank, s", lambda row: _number(row["stall_by_cause_s"]["bank"], ",.1f")),
     ("question latency p50, s", lambda row: _number(row["latency_s"]["p50"], ".2f")),

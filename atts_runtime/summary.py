@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from atts_runtime.conformal import Fallback
+from atts_runtime.control import POLICIES
 from atts_runtime.engines.base import EngineStats
 from atts_runtime.records import ChainRecord
 from atts_runtime.tasks.base import Task
@@ -49,6 +52,7 @@ def summarize(
         "accuracy": accuracy(records, task),
         "takeover_rate": _mean([taken for _, taken in verdicts]),
         "takeover_rate_by_turn": takeover_by_turn(verdicts),
+        "calibration": calibration(records, monitored=POLICIES[policy].monitors),
         "tokens": tokens(records),
         "turns_mean": _mean([r.turns for r in records]),
         "latency_s": _latency(records),
@@ -106,6 +110,28 @@ def takeover_by_turn(verdicts: Sequence[tuple[int, bool]]) -> list[float | None]
     """Realised takeover rate by turn; None for a turn without verdicts."""
     turns = 1 + max((turn for turn, _ in verdicts), default=-1)
     return [_mean([taken for t, taken in verdicts if t == turn]) for turn in range(turns)]
+
+
+def calibration(records: Sequence[ChainRecord], *, monitored: bool) -> dict[str, Any] | None:
+    """What the conformal calibration did; None for policies that do not test.
+
+    `alpha_t` is the range of the alphas that p-values were held against; `compared_with` counts the banks that they
+    came from, `fallback_rate` is the share of decisions that had no cohort to be compared with. `alarms` is None where
+    nothing was `monitored`.
+    """
+    tested = [c for r in records for c in r.calls if c.p_value is not None]
+    if not tested:
+        return None
+    alphas = [c.alpha for c in tested if c.alpha is not None]
+    banks = Counter(str(c.bank) for c in tested)
+    return {
+        "alpha_t": {"min": min(alphas), "max": max(alphas)},
+        "compared_with": dict(sorted(banks.items())),
+        "fallback_rate": sum(banks[f.value] for f in Fallback) / len(tested),
+        "alarms": [asdict(a) | {"question": r.question, "chain": r.index} for r in records for a in r.alarms]
+        if monitored
+        else None,
+    }
 
 
 def tokens(records: Sequence[ChainRecord]) -> dict[str, int]:
@@ -199,6 +225,10 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                     "p_value": call.p_value,
                     "alpha": call.alpha,
                     "taken_over": call.taken_over,
+                    "bank": call.bank,
+                    "alarms": "; ".join(f"{a.monitor} {a.kind}" for a in record.alarms if a.turn == call.turn)
+                    if call.kind == "score"
+                    else "",
                 }
             )
         start = record.calls[0].t_queued_s if record.calls else record.t_end_s

@@ -1,29 +1,39 @@
 """The command line ``atts-sim``.
 
-The simulator arrives in a later release. Until then each command accepts whatever follows it, says so in one line
-on stderr, and exits with status 2, so that a script written for the simulator stops with the true reason.
+``replay`` is here; the simulator's other commands arrive in a later release. Until then each of those accepts whatever
+follows it, says so in one line on stderr, and exits with status 2, so that a script written for the simulator stops
+with the true reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from atts_runtime.errors import InputError
 
 BAD_USAGE = 2
 
-COMMANDS = {
+COMING = {
     "sweep": ("simulate every point of a study", "atts-sim sweep STUDY.toml --jobs 4"),
     "run": ("simulate one point of a study", "atts-sim run STUDY.toml"),
     "validate": ("compare a simulation with a measured run", "atts-sim validate RUN --profile PROFILE"),
-    "replay": (
-        "apply a calibrator to a recorded trace",
-        "atts-sim replay TRACE.events.parquet --calibrator marginal --alpha 0.4",
-    ),
     "report": ("write a sweep's results as one HTML file", "atts-sim report DIR"),
 }
-"""Each command's purpose and an example of its use."""
+"""Purpose and example of each command that is still to come."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line; the usage text is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def package_version() -> str:
@@ -36,22 +46,97 @@ def package_version() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="atts-sim",
-        description="Simulate asynchronous test-time scaling. The simulator arrives in a later release: "
-        "in this one every command only says so.",
-        epilog="example: atts-sim sweep --help",
+        description="Simulate asynchronous test-time scaling. `replay` is there; the simulator itself arrives in a "
+        "later release, and until then its commands only say so.",
+        epilog="example: atts-sim replay runs/RUN/events.parquet --calibrator adaptive --alpha 0.2",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (purpose, example) in COMMANDS.items():
+    _add_replay(
+        commands.add_parser(
+            "replay",
+            help="apply a calibrator to recorded scores",
+            description="Apply a calibrator to the scores of a run or a published trace: which takeover rate would it "
+            "have kept, by turn, by question and overall?",
+            epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
+        )
+    )
+    for name, (purpose, example) in COMING.items():
         commands.add_parser(
             name,
-            help=purpose,
+            help=f"{purpose} (arrives in a later release)",
             description=f"{purpose[0].upper()}{purpose[1:]}. Arrives in a later release.",
             epilog=f"example, once it is there: {example}",
         )
     return parser
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    from atts_sim.replay import CALIBRATORS
+
+    about = "; ".join(f"{name}: {what}" for name, what in CALIBRATORS.items())
+    replay.add_argument("trace", type=Path, metavar="TRACE", help="an events.parquet")
+    replay.add_argument("--calibrator", default="adaptive", help=f"{about} (default: %(default)s)")
+    replay.add_argument("--alpha", type=float, default=0.4, help="nominal takeover rate (default: %(default)s)")
+    replay.add_argument("--bank", type=Path, help="calibration scores: .npz in nats, or .npy of perplexities")
+    replay.add_argument(
+        "--order",
+        choices=("admission", "completion"),
+        default="admission",
+        help="decide by question, turn and chain, or as the scores came in (default: %(default)s)",
+    )
+    replay.add_argument("--seed", type=int, default=0, help="seed of the tie-breakers (default: %(default)s)")
+    replay.add_argument("--gamma", type=float, default=0.1, help="adaptive: step of alpha (default: %(default)s)")
+    replay.add_argument("--lag", type=int, default=1, help="adaptive: questions in flight (default: %(default)s)")
+    replay.add_argument(
+        "--window",
+        type=int,
+        default=32,
+        help="adaptive: questions that a segment is compared with (default: %(default)s)",
+    )
+    replay.add_argument(
+        "--skip-missing", action="store_true", help="leave out rows without a score instead of stopping"
+    )
+    replay.add_argument("--plot", type=Path, metavar="FILE", help="draw the rates as SVG, PNG or PDF")
+    replay.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+    replay.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from atts_runtime.conformal.store import load_bank
+    from atts_sim.render import replay_plot, replay_table
+    from atts_sim.replay import Settings, decide, summarize
+    from atts_sim.trace import read_scores
+
+    try:
+        bank = None if args.bank is None else load_bank(args.bank)
+    except OSError as error:
+        raise InputError(f"cannot read bank {args.bank}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"bank {error}") from error
+    settings = Settings(
+        calibrator=args.calibrator,
+        alpha=args.alpha,
+        order=args.order,
+        bank=bank,
+        seed=args.seed,
+        gamma=args.gamma,
+        lag=args.lag,
+        window=args.window,
+    )
+    scores = read_scores(args.trace, skip_missing=args.skip_missing)
+    summary = summarize(scores, settings, decide(scores, settings))
+    if args.plot is not None:
+        replay_plot(summary, args.plot)
+    if args.json:
+        print(json.dumps(summary, allow_nan=False))
+    else:
+        Console().print(replay_table(summary))
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,13 +144,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises `SystemExit` for ``--help`` and ``--version`` (status 0) and for bad usage (status 2), as argparse does.
     """
-    known, _ = build_parser().parse_known_args(argv)
-    print(
-        f"atts-sim {known.command}: the simulator arrives in a later release; "
-        "to measure policies on real models, use `atts-runtime compare`",
-        file=sys.stderr,
-    )
-    return BAD_USAGE
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    known, _ = parser.parse_known_args(arguments)
+    if known.command in COMING:
+        print(
+            f"atts-sim {known.command}: the simulator arrives in a later release; "
+            "to measure policies on real models, use `atts-runtime compare`",
+            file=sys.stderr,
+        )
+        return BAD_USAGE
+    args = parser.parse_args(arguments)
+    try:
+        return _replay(args)
+    except InputError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"atts-sim {args.command}: {error}", file=sys.stderr)
+        return BAD_USAGE
 
 
 if __name__ == "__main__":

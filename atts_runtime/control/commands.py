@@ -1,7 +1,7 @@
 """What to do: commands that the controller returns, and notes on what it decided.
 
 `Draft`, `Score` and `TakeOver` are calls to an engine; each is answered by exactly one event with the same
-`call` number. `Admit`, `Decided`, `Hold` and `Finish` are notes: they ask for nothing.
+`call` number. `Admit`, `Decided`, `Alarmed`, `Hold` and `Finish` are notes: they ask for nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from atts_runtime.conformal import Alarm
 from atts_runtime.control.events import ChainId
 
 Cause = Literal["bank", "barrier", "admission"]
@@ -53,7 +54,8 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A verdict on the segment of `turn`. `p_value` is None where the policy ranks instead of testing."""
+    """A verdict on the segment of `turn`. `p_value`, the `alpha` it was held against and the `bank` it came from are
+    None where the policy ranks instead of testing."""
 
     chain: ChainId
     turn: int
@@ -61,6 +63,16 @@ class Decided:
     p_value: float | None
     alpha: float | None
     taken_over: bool
+    bank: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarmed:
+    """What happened to the chain in its `turn` made one of the policy's monitors raise an alarm."""
+
+    chain: ChainId
+    turn: int
+    alarm: Alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +97,4 @@ class Finish:
     detail: str | None = None
 
 
-Command = Draft | Score | TakeOver | Admit | Decided | Hold | Finish
+Command = Draft | Score | TakeOver | Admit | Decided | Alarmed | Hold | Finish

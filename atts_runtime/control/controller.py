@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from atts_runtime.control.commands import Admit, Command, Decided, Draft, Finish, Hold, Reason, Score, TakeOver
+from atts_runtime.control.commands import Admit, Alarmed, Command, Decided, Draft, Finish, Hold, Reason, Score, TakeOver
 from atts_runtime.control.events import ChainId, Drafted, Event, Failed, Scored, TakenOver
 from atts_runtime.control.policies import Due, Policy, Verdict
 
@@ -86,7 +86,7 @@ class Controller:
         self._open: dict[int, ChainId] = {}
         self._calls = 0
         self._banked = policy.pre_sample != "all"
-        policy.expect(questions, chains)
+        policy.expect(questions, chains, limits.turns, limits.questions_in_flight)
 
     @property
     def done(self) -> bool:
@@ -122,9 +122,9 @@ class Controller:
                     out.append(Score(self._call(chain), chain, state.turn))
                 else:
                     self._end_turn(chain, out)
-            case (Stage.SCORING, Scored(ell=ell)):
+            case (Stage.SCORING, Scored(ell=ell, settled=settled)):
                 state.stage = Stage.HELD
-                self._apply(self.policy.scored(chain, state.turn, ell), out)
+                self._apply(chain, self.policy.scored(chain, state.turn, ell, settled), out)
                 if state.stage is Stage.HELD:
                     out.append(Hold(chain, state.turn, self.policy.hold_for_verdict))
             case (Stage.TAKING_OVER, TakenOver(answered=answered, ended=ended)):
@@ -157,20 +157,22 @@ class Controller:
         replace = self.policy.knobs.replace and self.policy.drafts
         out.append(TakeOver(self._call(chain), chain, state.turn, self.limits.takeover_tokens, replace))
 
-    def _apply(self, due: Due, out: list[Command]) -> None:
+    def _apply(self, chain: ChainId, due: Due, out: list[Command]) -> None:
+        """Carry out what is due after an event of `chain`."""
+        out += [Alarmed(chain, self._chains[chain].turn, alarm) for alarm in due.alarms]
         if due.verdicts and not self._banked:
             self._banked = True
             self._admit(out)
         for verdict in due.verdicts:
             self._decide(verdict, out)
-        for chain in due.starts:
-            self._chains[chain].turn += 1
-            self._start_turn(chain, out)
+        for starting in due.starts:
+            self._chains[starting].turn += 1
+            self._start_turn(starting, out)
 
     def _decide(self, verdict: Verdict, out: list[Command]) -> None:
         chain, state = verdict.chain, self._chains[verdict.chain]
-        alpha = self.policy.knobs.alpha if verdict.p_value is not None else None
-        out.append(Decided(chain, state.turn, verdict.ell, verdict.p_value, alpha, verdict.taken_over))
+        grounds = verdict.p_value, verdict.alpha, verdict.taken_over, verdict.bank
+        out.append(Decided(chain, state.turn, verdict.ell, *grounds))
         go_on = self._take_over if verdict.taken_over else self._end_turn
         if chain.question in self._admitted:
             go_on(chain, out)
@@ -184,7 +186,7 @@ class Controller:
             self._finish(chain, reason, out)
             return
         state.stage = Stage.WAITING
-        self._apply(self.policy.turn_ended(chain, state.turn), out)
+        self._apply(chain, self.policy.turn_ended(chain, state.turn), out)
         if state.stage is Stage.WAITING:
             out.append(Hold(chain, state.turn, self.policy.hold_for_turn))
 
@@ -193,7 +195,7 @@ class Controller:
         state.stage = Stage.OVER
         self._alive[chain.question] -= 1
         out.append(Finish(chain, state.turn + 1, reason, detail))
-        self._apply(self.policy.left(chain), out)
+        self._apply(chain, self.policy.left(chain), out)
 
     def _park(self, chain: ChainId, go_on: _GoOn, out: list[Command]) -> None:
         state = self._chains[chain]

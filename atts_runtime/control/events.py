@@ -33,10 +33,22 @@ class Drafted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """The verdict that an earlier session of the run gave on a score."""
+
+    taken_over: bool
+    p_value: float | None
+    alpha: float | None
+    bank: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scored(Event):
-    """The target scored the segment: `ell`, mean negative log-likelihood in nats per token."""
+    """The target scored the segment: `ell`, mean negative log-likelihood in nats per token. `settled` is the verdict on
+    it where there is one already."""
 
     ell: float
+    settled: Settled | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.ell):

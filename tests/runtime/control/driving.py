@@ -8,7 +8,7 @@ answers them in the order it is told and records every step.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hypothesis import settings
@@ -54,6 +54,12 @@ class World:
     ties: bool
     scale: float
     failures: bool
+
+    def knobs_for(self, policy: str) -> Knobs:
+        """The knobs, without a budget that the policy would refuse."""
+        budget = self.knobs.budget
+        refused = policy == "async-adaptive" and budget is not None and not 0 < budget < self.chains
+        return replace(self.knobs, budget=None) if refused else self.knobs
 
     def all_chains(self) -> list[ChainId]:
         return [ChainId(q, i) for q in range(self.questions) for i in range(self.chains)]
@@ -143,7 +149,7 @@ class Driver:
         self.world = world
         self.policy = POLICIES[policy]
         self.controller = Controller(
-            self.policy(world.knobs), world.limits, questions=world.questions, chains=world.chains
+            self.policy(world.knobs_for(policy)), world.limits, questions=world.questions, chains=world.chains
         )
         self.open: dict[int, Call] = {}
         self.steps: list[Step] = []

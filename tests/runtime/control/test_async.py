@@ -34,9 +34,8 @@ every_async_policy = pytest.mark.parametrize("policy", ASYNC)
 
 def bank_mates(policy: str, world: World, chain: ChainId) -> list[ChainId]:
     """The chains whose pre-samples fill the bank of `chain`, itself included; none without a bank."""
-    if policy not in ASYNC:
-        return []
-    return [c for c in world.all_chains() if policy == "async-marginal" or c.question == chain.question]
+    scope = POLICIES[policy].pre_sample
+    return [c for c in world.all_chains() if scope == "all" or (scope == "question" and c.question == chain.question)]
 
 
 def pre_samples(policy: str, world: World, chain: ChainId) -> list[float]:

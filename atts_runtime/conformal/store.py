@@ -1,0 +1,64 @@
+"""Banks on disk: saved by a run, loaded by the next one or by a replay.
+
+Our own format is a NumPy archive without pickles: ``scores`` (n,) float64 in nats per token and ``format``, a version.
+A bare ``.npy`` of perplexities, as published with the method, is read as well.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atts_runtime.conformal.bank import Bank, SealedBank
+
+FORMAT = 1
+
+
+def save_bank(bank: Bank | SealedBank, path: Path) -> None:
+    """Write a bank to ``path`` (.npz). A bank's window is not part of it: what is saved is the scores it holds."""
+    scores = np.asarray(list(bank) if isinstance(bank, Bank) else bank.scores, dtype=np.float64)
+    with path.open("wb") as out:
+        np.savez(out, format=np.int64(FORMAT), scores=scores)
+
+
+def load_bank(path: Path) -> SealedBank:
+    """Read a bank: ``.npz`` as saved here (nats per token), or ``.npy`` of perplexities.
+
+    Raises OSError where it cannot be read, ValueError where it is not a bank, is cut short, or is of another version.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic not in (b"PK\x03\x04", b"\x93NUM"):
+            raise ValueError("it is not a NumPy file")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return SealedBank(_log_perplexities(loaded))
+        with loaded as archive:
+            if set(archive.files) != {"format", "scores"}:
+                raise ValueError("it holds other arrays than a bank's")
+            version = int(archive["format"])
+            if version != FORMAT:
+                raise ValueError(f"it has format {version}, this version reads {FORMAT}; make the bank again")
+            scores = archive["scores"]
+    except (EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a bank, or is cut short: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not a bank: {error}") from error
+    if scores.dtype != np.float64 or scores.ndim != 1 or not np.all(np.isfinite(scores)):
+        raise ValueError(f"{path} is not a bank: its scores must be a list of finite float64 numbers")
+    return SealedBank(scores)
+
+
+def _log_perplexities(
+    array: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if array.ndim != 1 or array.dtype.kind != "f":
+        raise ValueError("an .npy bank must be a list of perplexities")
+    if not np.all(np.isfinite(array) & (array >= 1)):
+        raise ValueError("a perplexity is finite and at least 1")
+    logs: NDArray[np.float64] = np.log(array.astype(np.float64))
+    return logs

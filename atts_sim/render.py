@@ -1,0 +1,96 @@
+"""What people see of a replay: a table, and a plot. Programs read the JSON instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from atts_runtime.errors import InputError
+
+_FEW = 20  # scores below which a turn's rate says little
+
+
+def replay_table(summary: dict[str, Any]) -> Table:
+    """Takeover rates by turn and overall, with intervals, and what else the calibrator did in the title and caption."""
+    title = (
+        f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {summary['alpha']:g}, {summary['order']} order"
+    )
+    table = Table(title=title, title_justify="left", caption="\n".join(_remarks(summary)), caption_justify="left")
+    for name in ("turn", "scores", "takeover", "exact 95% interval", "off by"):
+        table.add_column(name, justify="right")
+    for row in [*summary["by_turn"], {**summary["takeover"], "turn": "all"}]:
+        low, high = row["ci95"]
+        off = f"{row['rate'] - summary['alpha']:+.3f}"
+        table.add_row(
+            str(row["turn"]),
+            f"{row['scores']:,}",
+            f"{row['rate']:.3f}",
+            f"[{low:.3f}, {high:.3f}]".replace("[", "\\["),
+            off,
+        )
+    return table
+
+
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    banks = ", ".join(f"{name} {count:,}" for name, count in summary["compared_with"].items())
+    remarks = [
+        f"{summary['questions_in_band']:.0%} of {len(summary['by_question'])} questions in the exact 99% band of alpha",
+        f"compared with: {banks}; alpha_t from {summary['alpha_t']['min']:.2f} to {summary['alpha_t']['max']:.2f}",
+    ]
+    if summary["missing_scores"]:
+        remarks.append(f"{summary['missing_scores']:,} missing scores left out")
+    if summary["order"] == "completion":
+        remarks.append(f"completion times {summary['completion_times']}")
+    if summary["alarms"] is not None:
+        first = summary["alarms"][:1]
+        remarks.append(
+            f"alarms: {len(summary['alarms'])}"
+            + "".join(f", the first by {a['monitor']} ({a['kind']}) at question {a['question']}" for a in first)
+        )
+    return remarks
+
+
+def replay_plot(summary: dict[str, Any], path: Path) -> None:
+    """Rates by turn and by question against alpha, as SVG, PNG or PDF by the file's ending; raises InputError where it
+    cannot be written."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from atts_runtime.conformal import laws
+
+    alpha = summary["alpha"]
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    turns, questions = figure.subplots(1, 2)
+    rows = summary["by_turn"]
+    rates = [row["rate"] for row in rows]
+    errors = [[r["rate"] - r["ci95"][0] for r in rows], [r["ci95"][1] - r["rate"] for r in rows]]
+    turns.errorbar([row["turn"] for row in rows], rates, yerr=errors, fmt="o", capsize=2, color="#0072b2")
+    turns.set(xlabel="turn", ylabel="takeover rate", title="By turn, exact 95% intervals")
+    rows = sorted(summary["by_question"], key=lambda row: row["scores"])
+    bands = [laws.takeovers_interval(row["scores"], alpha, 0.99) for row in rows]
+    at = range(len(rows))
+    low, high = ([band[end] / row["scores"] for band, row in zip(bands, rows, strict=True)] for end in (0, 1))
+    questions.fill_between(at, low, high, step="mid", color="#999999", alpha=0.35, lw=0, label="exact 99% band")
+    for inside, color, label in ((True, "#0072b2", "in the band"), (False, "#d55e00", "outside")):
+        points = [(i, row["rate"]) for i, row in enumerate(rows) if row["in_band"] is inside]
+        if points:
+            questions.plot(*zip(*points, strict=True), ".", color=color, label=f"{label}: {len(points)}")
+    questions.set(xlabel="question, fewest scores first", title="By question")
+    questions.legend(loc="upper right", fontsize="small")
+    for axes in (turns, questions):
+        axes.axhline(alpha, color="black", lw=1, ls="--")
+        axes.set_ylim(-0.03, 1.03)
+    overall = summary["takeover"]["rate"]
+    figure.suptitle(
+        f"{summary['calibrator']} on {Path(summary['trace']).name.split('.')[0]}: {overall:.3f} of "
+        f"{summary['scores']:,} segments taken over at alpha {alpha:g}"
+    )
+    try:
+        with mpl.rc_context({"svg.hashsalt": "atts"}):  # the same picture, byte for byte, for the same replay
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except OSError as error:
+        raise InputError(f"cannot write plot {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"cannot write plot {path}: {error}") from error
