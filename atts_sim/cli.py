@@ -16,6 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atts_runtime.errors import InputError
 
 BAD_USAGE = 2
@@ -100,6 +103,9 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
         "--skip-missing", action="store_true", help="leave out rows without a score instead of stopping"
     )
     replay.add_argument("--plot", type=Path, metavar="FILE", help="draw the rates as SVG, PNG or PDF")
+    replay.add_argument(
+        "--save-bank", type=Path, metavar="FILE", help="write the trace's turn-0 scores as a bank (.npz)"
+    )
     replay.add_argument("--json", action="store_true", help="print one JSON object to stdout")
     replay.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -108,7 +114,7 @@ def _replay(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from atts_runtime.conformal.store import load_bank
-    from atts_sim.render import replay_plot, replay_table
+    from atts_sim.render import replay_plot, replay_tables
     from atts_sim.replay import Settings, decide, summarize
     from atts_sim.trace import read_scores
 
@@ -130,13 +136,25 @@ def _replay(args: argparse.Namespace) -> int:
     )
     scores = read_scores(args.trace, skip_missing=args.skip_missing)
     summary = summarize(scores, settings, decide(scores, settings))
+    if args.save_bank is not None:
+        _save_bank(scores.ell[scores.turn == 0], args.save_bank)
     if args.plot is not None:
         replay_plot(summary, args.plot)
     if args.json:
         print(json.dumps(summary, allow_nan=False))
     else:
-        Console().print(replay_table(summary))
+        Console().print(*replay_tables(summary), sep="\n\n")
     return 0
+
+
+def _save_bank(scores: NDArray[np.float64], path: Path) -> None:
+    from atts_runtime.conformal.bank import SealedBank
+    from atts_runtime.conformal.store import save_bank
+
+    try:
+        save_bank(SealedBank(scores), path)
+    except OSError as error:
+        raise InputError(f"cannot write bank {path}: {error.strerror}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

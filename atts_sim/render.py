@@ -1,4 +1,4 @@
-"""What people see of a replay: a table, and a plot. Programs read the JSON instead."""
+"""What people see of a replay: tables, and a plot. Programs read the JSON instead."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from rich.table import Table
 
 from atts_runtime.errors import InputError
 
-_FEW = 20  # scores below which a turn's rate says little
 
-
-def replay_table(summary: dict[str, Any]) -> Table:
-    """Takeover rates by turn and overall, with intervals, and what else the calibrator did in the title and caption."""
-    title = (
-        f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {summary['alpha']:g}, {summary['order']} order"
-    )
-    table = Table(title=title, title_justify="left", caption="\n".join(_remarks(summary)), caption_justify="left")
-    for name in ("turn", "scores", "takeover", "exact 95% interval", "off by"):
-        table.add_column(name, justify="right")
+def replay_tables(summary: dict[str, Any]) -> tuple[Table, Table]:
+    """Takeover rates by question, and by turn and overall, with exact intervals; the second one's caption says what else
+    the calibrator did."""
+    alpha = summary["alpha"]
+    title = f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {alpha:g}, {summary['order']} order"
+    questions = _rates(f"{title}, by question", "question", "in exact 99% band")
+    for row in summary["by_question"]:
+        questions.add_row(str(row["question"]), *_figures(row), "yes" if row["in_band"] else "no")
+    turns = _rates(f"{title}, by turn", "turn", "off by")
+    turns.caption = "\n".join(_remarks(summary))
     for row in [*summary["by_turn"], {**summary["takeover"], "turn": "all"}]:
-        low, high = row["ci95"]
-        off = f"{row['rate'] - summary['alpha']:+.3f}"
-        table.add_row(
-            str(row["turn"]),
-            f"{row['scores']:,}",
-            f"{row['rate']:.3f}",
-            f"[{low:.3f}, {high:.3f}]".replace("[", "\\["),
-            off,
-        )
+        turns.add_row(str(row["turn"]), *_figures(row), f"{row['rate'] - alpha:+.3f}")
+    return questions, turns
+
+
+def _rates(title: str, first: str, last: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for name in (first, "scores", "takeover", "exact 95% interval", last):
+        table.add_column(name, justify="right")
     return table
+
+
+def _figures(row: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = row["ci95"]
+    return f"{row['scores']:,}", f"{row['rate']:.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def _remarks(summary: dict[str, Any]) -> list[str]:
