@@ -11,7 +11,7 @@ from atts_runtime.errors import InputError
 
 
 def replay_tables(summary: dict[str, Any]) -> tuple[Table, Table]:
-    """Takeover rates by question, and by turn and overall, with exact intervals; the second one's caption says what else
+    """Takeover rates by question, and by turn and overall, with exact intervals; the caption of these says what else
     the calibrator did."""
     alpha = summary["alpha"]
     title = f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {alpha:g}, {summary['order']} order"
