@@ -1,9 +1,9 @@
-"""What the barrier costs: wall ratio barrier / async-marginal at several loads, on the same loaded engines.
+"""What the barrier costs: wall ratio barrier / an asynchronous policy at several loads, on the same loaded engines.
 
     python tests/benchmarks/bench_barrier.py --questions 16 --chains 16 --repeats 3
 
 One process, runs interleaved, medians of ratios within a repeat. `bound/wall` is the busier engine's share of the
-wall time under async-marginal: near 1, nothing but that engine's own speed is left to gain.
+wall time under the latter: near 1, nothing but that engine's own speed is left to gain.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.load import load_task
 
-POLICIES = ("barrier", "async-marginal")
-
 
 async def measure(base: RunConfig, barrier_alpha: float, loads: list[int | None], repeats: int) -> list[dict[str, Any]]:
-    """A row a load: ratios and bounds of every repeat, and the last runs' summaries."""
+    """A row a load: ratios and bounds of every repeat, and the last runs' summaries, of `barrier` and `base.policy`."""
     task = load_task(base.task, base.questions, base.seed)
     rows = []
     async with engines_for(base, {"draft", "target"}) as engines:
@@ -37,7 +35,7 @@ async def measure(base: RunConfig, barrier_alpha: float, loads: list[int | None]
             row: dict[str, Any] = {"in_flight": load, "ratios": [], "bounds": [], "summaries": {}}
             for _ in range(repeats):
                 walls = {}
-                for policy in POLICIES:
+                for policy in ("barrier", base.policy):
                     alpha = barrier_alpha if policy == "barrier" else base.alpha
                     config = base.with_options({"policy": policy, "questions_in_flight": load, "alpha": alpha})
                     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +43,7 @@ async def measure(base: RunConfig, barrier_alpha: float, loads: list[int | None]
                         summary = await run_once(config, task, engines, run_dir, _quiet)
                     walls[policy] = summary["wall_s"]
                     row["summaries"][policy] = summary
-                row["ratios"].append(walls["barrier"] / walls["async-marginal"])
+                row["ratios"].append(walls["barrier"] / walls[base.policy])
                 row["bounds"].append(summary["lower_bound_s"] / summary["wall_s"])
             rows.append(row)
     return rows
@@ -56,7 +54,8 @@ def _quiet(progress: Progress) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="wall ratio barrier / async-marginal by questions in flight")
+    parser = argparse.ArgumentParser(description="wall ratio barrier / async by questions in flight")
+    parser.add_argument("--policy", default="async-marginal", help="the asynchronous one")
     parser.add_argument("--task", default="arithmetic:9", help="the bundled task with as many terms")
     parser.add_argument("--takeover", default="resample")
     parser.add_argument("--alpha", type=float, default=0.1)
@@ -71,6 +70,7 @@ def main() -> None:
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
     base = RunConfig(
         task=args.task,
+        policy=args.policy,
         takeover=args.takeover,
         alpha=args.alpha,
         questions=args.questions,
@@ -88,7 +88,7 @@ def main() -> None:
     for name in (
         "in flight",
         "barrier, s",
-        "async, s",
+        f"{args.policy}, s",
         "ratio",
         "all",
         "bound/wall",
@@ -98,7 +98,7 @@ def main() -> None:
     ):
         table.add_column(name, justify="right")
     for row in rows:
-        barrier, asynchronous = (row["summaries"][policy] for policy in POLICIES)
+        barrier, asynchronous = (row["summaries"][policy] for policy in ("barrier", args.policy))
         table.add_row(
             str(row["in_flight"] or "all"),
             f"{barrier['wall_s']:.1f}",
