@@ -26,7 +26,7 @@ def ranks_at_most(alpha: float, n: int) -> int:
 @settings(deadline=None)
 @given(n=st.integers(0, 300), alpha=alphas)
 @example(n=99, alpha=0.29)  # 0.29 * 100 < 29, but 29 / 100 <= 0.29
-@example(n=48, alpha=math.nextafter(1 / 49, 0))  # 49 times this rounds to 1, but 1 / 49 exceeds it
+@example(n=9, alpha=math.nextafter(0.9, 0))  # 10 times this rounds to 9, but 9 / 10 exceeds it
 @example(n=0, alpha=math.nextafter(1.0, 0.0))
 def test_the_ranks_that_take_over_are_those_whose_p_value_is_at_most_alpha(n: int, alpha: float) -> None:
     assert laws.smallest_ranks(n, alpha) == ranks_at_most(alpha, n)
