@@ -168,9 +168,7 @@ ORDERS = ["qss", "sqs", "qs-", "-qs"]
 @pytest.mark.parametrize("third", ORDERS)
 @pytest.mark.parametrize("second", ORDERS)
 @pytest.mark.parametrize("first", ["ss", "s-"])
-def test_in_every_schedule_the_first_query_of_a_cohort_decides(
-    first: str, second: str, third: str
-) -> None:
+def test_in_every_schedule_the_first_query_of_a_cohort_decides(first: str, second: str, third: str) -> None:
     tracks = [[(at, act) for act in acts] for at, acts in enumerate((first, second, third))]
     for schedule in merges("a" * len(first), "b" * len(second), "c" * len(third)):
         bank, model, rests = CohortBank(), [], [iter(track) for track in tracks]
