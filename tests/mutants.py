@@ -36,14 +36,46 @@ class Mutant:
     new: str
 
 
-PLAIN = "return (1 + greater + equal) / (n + 1)"
-SMOOTHED = "return (greater + u * (equal + 1)) / (n + 1)"
-PLAIN_BATCH = "return (1.0 + (len(bank) - first)) / (len(bank) + 1)"
-SMOOTHED_BATCH = "return ((n - first - equal) + ties * (equal + 1)) / (n + 1)"
-ONLINE = """\
-        p_value = smoothed(bank.counts(score), u)
-        bank.add(score)
-"""
+# Of each p-value: its expression, and what may go wrong with it. Without the +1 the tested score does not count itself,
+# with > for >= equal scores do not count, and with the sign flipped the tamest are taken over, at the very same rate.
+P_VALUES = {
+    "plain": (
+        "(1 + greater + equal) / (n + 1)",
+        {
+            "no +1": "(greater + equal) / max(n, 1)",
+            "+1 in the numerator only": "(1 + greater + equal) / max(n, 1)",
+            "> for >=": "(1 + greater) / (n + 1)",
+            "sign flipped": "(1 + n - greater) / (n + 1)",
+        },
+    ),
+    "smoothed": (
+        "(greater + u * (equal + 1)) / (n + 1)",
+        {
+            "no +1": "(greater + u * equal) / max(n, 1)",
+            "+1 in the numerator only": "(greater + u * (equal + 1)) / max(n, 1)",
+            "> for >=": "(greater + u) / (n + 1)",
+            "sign flipped": "(n - greater - equal + u * (equal + 1)) / (n + 1)",
+        },
+    ),
+    "plain batch": (
+        "(1.0 + (len(bank) - first)) / (len(bank) + 1)",
+        {
+            "no +1": "(len(bank) - first) / max(len(bank), 1)",
+            "+1 in the numerator only": "(1.0 + (len(bank) - first)) / max(len(bank), 1)",
+            "> for >=": '(1.0 + (len(bank) - np.searchsorted(bank, tested, side="right"))) / (len(bank) + 1)',
+            "sign flipped": '(1.0 + np.searchsorted(bank, tested, side="right")) / (len(bank) + 1)',
+        },
+    ),
+    "smoothed batch": (
+        "((n - first - equal) + ties * (equal + 1)) / (n + 1)",
+        {
+            "no +1": "((n - first - equal) + ties * equal) / max(n, 1)",
+            "+1 in the numerator only": "((n - first - equal) + ties * (equal + 1)) / max(n, 1)",
+            "> for >=": "((n - first - equal) + ties) / (n + 1)",
+            "sign flipped": "(first + ties * (equal + 1)) / (n + 1)",
+        },
+    ),
+}
 ADAPTIVE = """\
         counts, bank = self.counts(question, turn, score)
         p_value = smoothed(counts, u)
@@ -52,66 +84,23 @@ ADAPTIVE = """\
 """
 
 MUTANTS = (
-    # The tested score does not count itself: p can be 0.
-    Mutant("plain: no +1", "pvalue.py", PLAIN, "return (greater + equal) / max(n, 1)"),
-    Mutant("smoothed: no +1", "pvalue.py", SMOOTHED, "return (greater + u * equal) / max(n, 1)"),
-    Mutant("plain batch: no +1", "pvalue.py", PLAIN_BATCH, "return (len(bank) - first) / max(len(bank), 1)"),
-    Mutant(
-        "smoothed batch: no +1", "pvalue.py", SMOOTHED_BATCH, "return ((n - first - equal) + ties * equal) / max(n, 1)"
+    *(
+        Mutant(f"{kind}: {fault}", "pvalue.py", f"return {right}", f"return {wrong}")
+        for kind, (right, faults) in P_VALUES.items()
+        for fault, wrong in faults.items()
     ),
-    Mutant("plain: +1 in the numerator only", "pvalue.py", PLAIN, "return (1 + greater + equal) / max(n, 1)"),
-    Mutant(
-        "smoothed: +1 in the numerator only", "pvalue.py", SMOOTHED, "return (greater + u * (equal + 1)) / max(n, 1)"
-    ),
-    Mutant(
-        "plain batch: +1 in the numerator only",
-        "pvalue.py",
-        PLAIN_BATCH,
-        "return (1.0 + (len(bank) - first)) / max(len(bank), 1)",
-    ),
-    Mutant(
-        "smoothed batch: +1 in the numerator only",
-        "pvalue.py",
-        SMOOTHED_BATCH,
-        "return ((n - first - equal) + ties * (equal + 1)) / max(n, 1)",
-    ),
-    # > for >=: equal scores are not counted.
-    Mutant("plain: > for >=", "pvalue.py", PLAIN, "return (1 + greater) / (n + 1)"),
-    Mutant("smoothed: > for >=", "pvalue.py", SMOOTHED, "return (greater + u) / (n + 1)"),
-    Mutant(
-        "plain batch: > for >=",
-        "pvalue.py",
-        PLAIN_BATCH,
-        'return (1.0 + (len(bank) - np.searchsorted(bank, tested, side="right"))) / (len(bank) + 1)',
-    ),
-    Mutant("smoothed batch: > for >=", "pvalue.py", SMOOTHED_BATCH, "return ((n - first - equal) + ties) / (n + 1)"),
     Mutant(
         "bank: > for >=",
         "bank.py",
         "first, last = self._scores.bisect_left(score), self._scores.bisect_right(score)",
         "first = last = self._scores.bisect_right(score)",
     ),
-    # Ranked from the wrong side: just as uniform, and takes over the tamest.
-    Mutant("plain: sign flipped", "pvalue.py", PLAIN, "return (1 + n - greater) / (n + 1)"),
-    Mutant("smoothed: sign flipped", "pvalue.py", SMOOTHED, "return (n - greater - equal + u * (equal + 1)) / (n + 1)"),
-    Mutant(
-        "plain batch: sign flipped",
-        "pvalue.py",
-        PLAIN_BATCH,
-        'return (1.0 + np.searchsorted(bank, tested, side="right")) / (len(bank) + 1)',
-    ),
-    Mutant(
-        "smoothed batch: sign flipped", "pvalue.py", SMOOTHED_BATCH, "return (first + ties * (equal + 1)) / (n + 1)"
-    ),
     # A score among those that it is compared with.
     Mutant(
         "online: insert before query",
         "calibrators.py",
-        ONLINE,
-        """\
-        bank.add(score)
-        p_value = smoothed(bank.counts(score), u)
-""",
+        "        p_value = smoothed(bank.counts(score), u)\n        bank.add(score)\n",
+        "        bank.add(score)\n        p_value = smoothed(bank.counts(score), u)\n",
     ),
     Mutant(
         "adaptive: insert before query",
@@ -135,24 +124,14 @@ MUTANTS = (
     Mutant(
         "online: learns accepted scores only",
         "calibrators.py",
-        ONLINE,
-        """\
-        p_value = smoothed(bank.counts(score), u)
-        if p_value > self.alpha:
-            bank.add(score)
-""",
+        "        bank.add(score)\n",
+        "        if p_value > self.alpha:\n            bank.add(score)\n",
     ),
     Mutant(
         "adaptive: learns accepted scores only",
         "calibrators.py",
-        ADAPTIVE,
-        """\
-        counts, bank = self.counts(question, turn, score)
-        p_value = smoothed(counts, u)
-        taken_over, alpha = self.judge(question, turn, p_value)
-        alarms = self.leave(question, turn) if taken_over else self.observe(question, turn, score, u)
-        return Decision(p_value, alpha, taken_over, bank, alarms)
-""",
+        "bank, self.observe(question, turn, score, u))",
+        "bank, self.leave(question, turn) if taken_over else self.observe(question, turn, score, u))",
     ),
     Mutant(
         "aci: alpha clipped to [0, 1]",

@@ -45,7 +45,7 @@ def test_takeovers_against_a_frozen_bank_are_exactly_beta_binomial(
 
 
 @pytest.mark.parametrize("n", range(1, 6))
-def test_a_frozen_bank_keeps_to_the_attainable_level_on_average_but_not_for_most_banks(n: int) -> None:
+def test_takeovers_against_one_bank_are_right_on_average_but_come_together(n: int) -> None:
     for k in range(1, n + 1):
         law = [laws.beta_binomial_pmf(count, 2, k, n) for count in range(3)]
         rate = Fraction(k, n + 1)

@@ -123,12 +123,11 @@ def test_an_interval_holds_its_ends_and_what_lies_between(value: float, inside: 
     assert Interval(0.1, 0.3).holds(value) == inside
 
 
-@pytest.mark.parametrize("law", [laws.smallest_ranks, laws.frozen_rate_interval, laws.takeovers_interval])
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.1, math.nan, math.inf])
+@pytest.mark.parametrize("law", [laws.smallest_ranks, laws.frozen_rate_interval, laws.takeovers_interval])
 def test_an_alpha_that_is_no_probability_or_a_certainty_is_refused(law: Callable[..., object], alpha: float) -> None:
-    count_and_alpha = (10, alpha)
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
-        law(*count_and_alpha)
+        law(10, alpha)
 
 
 def test_a_count_below_zero_is_refused() -> None:
@@ -146,3 +145,15 @@ def test_a_count_below_zero_is_refused() -> None:
 def test_counts_that_have_no_rate_are_refused(takeovers: int, m: int) -> None:
     with pytest.raises(ValueError, match="have no rate"):
         laws.rate_interval(takeovers, m)
+
+
+@pytest.mark.xfail(strict=True, reason="a level is not checked: beyond 0 and 1 the ends are NaN or the wrong way round")
+@pytest.mark.parametrize("level", [-1.0, 1.5, math.nan])
+@pytest.mark.parametrize(
+    ("interval", "second"), [(laws.frozen_rate_interval, 0.3), (laws.takeovers_interval, 0.3), (laws.rate_interval, 5)]
+)
+def test_a_level_that_is_no_probability_is_refused(
+    interval: Callable[..., Interval], second: float, level: float
+) -> None:
+    with pytest.raises(ValueError, match="level"):
+        interval(3, second, level)

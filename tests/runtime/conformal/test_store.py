@@ -199,7 +199,7 @@ NPY = array(np.ones(3))
 DAMAGED = {
     "members that are no arrays": zipped(format=b"1", scores=b"hello"),
     "an infinite version": archive(format=np.float64(np.inf), scores=np.array([0.5])),
-    "more scores than memory": NPY.replace(b"(3,), }            ", b"(9999999999999,), }"),
+    "more scores than there are addresses": NPY.replace(b"(3,), }" + b" " * 15, b"(9999999999999999,), }"),
     "a header that does not end": NPY.replace(b"(3,), }", b"(3,), ("),
 }
 
