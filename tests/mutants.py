@@ -235,7 +235,7 @@ def run_tests(python: str, folder: Path, name: str) -> Outcome:
     except subprocess.TimeoutExpired:
         return Outcome(name, None, LIMIT_S, f"the tests did not end within {LIMIT_S} s")
     seconds = round(time.monotonic() - started, 1)
-    failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    failed = [line[7:].split(" - ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED ")]
     if done.returncode == 1 and failed:
         return Outcome(name, failed[0].removeprefix(f"{TESTS}/"), seconds)
     if done.returncode == 0:
