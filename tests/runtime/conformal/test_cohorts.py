@@ -254,7 +254,7 @@ def test_a_score_of_a_cohort_that_is_no_longer_kept_cannot_be_asked_for() -> Non
 
 
 TestAnyInterleaving = CohortsAgainstEverything.TestCase
-TestAnyInterleaving.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestAnyInterleaving.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.xfail(strict=True, reason="`expect` drops nothing, the next score or leave does")
