@@ -9,7 +9,7 @@ BENCHMARKS = $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-slow lint gpu-check bench clean distclean
+.PHONY: help install run test test-slow mutants lint gpu-check bench clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -32,6 +32,9 @@ test-slow: $(STAMP) ## the slow lane
 	@echo '$(BIN)/python -m pytest -m "slow and not gpu"'
 	@$(BIN)/python -m pytest -m 'slow and not gpu' || { \
 		status=$$?; [ $$status -eq 5 ] || exit $$status; echo 'test-slow: no test is marked slow'; }
+
+mutants: $(STAMP) ## break the calibration code on purpose, one line at a time: does a test notice?
+	$(BIN)/python tests/mutants.py
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .

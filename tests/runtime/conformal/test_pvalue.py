@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import permutations, product
 
@@ -13,28 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atts_runtime.conformal import Bank, Counts, plain, smoothed
+from tests.runtime.conformal.exact import exactly_smoothed, tie_patterns, unfair_levels
 
 SIZES = range(6)
 
 every_size = pytest.mark.parametrize("n", SIZES)
 
 
-def tie_patterns(n: int) -> Iterator[tuple[int, ...]]:
-    """Every way in which n + 1 sorted scores can tie with their neighbours, up to the values themselves."""
-    for steps in product((0, 1), repeat=n):
-        yield tuple(sum(steps[:i]) for i in range(n + 1))
-
-
 def every_order(scores: tuple[int, ...]) -> list[Counts]:
     """Counts of the last score against a bank of the others, for each of the equally likely orders."""
     return [Bank(bank).counts(tested) for *bank, tested in permutations(scores)]
-
-
-def exactly_smoothed(counts: Counts, u: Fraction) -> Fraction:
-    """The p-value without rounding: a fraction goes in and, since only arithmetic is done with it, comes out."""
-    p_value: object = smoothed(counts, u)  # type: ignore[arg-type]
-    assert isinstance(p_value, Fraction)
-    return p_value
 
 
 @every_size
@@ -60,24 +46,16 @@ def test_the_plain_p_value_is_valid_under_every_pattern_of_ties(n: int) -> None:
 
 @every_size
 def test_the_smoothed_p_value_is_exactly_uniform_under_every_pattern_of_ties(n: int) -> None:
-    """For fixed scores it is uniform on an interval; the mixture of these has the distribution function a."""
-    half, whole = Fraction(1, 2), Fraction(1)
     for scores in tie_patterns(n):
-        orders = Counter(every_order(scores))
-        intervals = []
-        for counts, times in orders.items():
-            high = exactly_smoothed(counts, whole)
-            low = 2 * exactly_smoothed(counts, half) - high
-            for u in (Fraction(1, 7), Fraction(1, 3), Fraction(5, 6)):
-                assert exactly_smoothed(counts, u) == low + u * (high - low)
-            intervals.append((low, high, times))
-        ends = {end for low, high, _ in intervals for end in (low, high)}
-        assert {Fraction(0), Fraction(1)} <= ends
-        for a in ends:  # linear in between
-            hits = sum(
-                times * min(max((a - low) / (high - low), Fraction(0)), Fraction(1)) for low, high, times in intervals
-            )
-            assert hits / math.factorial(n + 1) == a
+        assert not unfair_levels(every_order(scores))
+
+
+@every_size
+def test_the_smoothed_p_value_grows_evenly_with_its_tie_breaker(n: int) -> None:
+    for greater, equal in ((g, e) for g in range(n + 1) for e in range(n + 1 - g)):
+        counts = Counts(greater, equal, n)
+        for u in (Fraction(1, 7), Fraction(1, 3), Fraction(5, 6), Fraction(1)):
+            assert exactly_smoothed(counts, u) == (greater + u * (equal + 1)) / Fraction(n + 1)
 
 
 @every_size
