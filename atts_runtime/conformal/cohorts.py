@@ -78,6 +78,7 @@ class CohortBank:
         state = self._keys.setdefault(key, _Key())
         state.cohorts[state.expected] = _Cohort(members)
         state.expected += 1
+        self._drop(state)
         return state.expected - 1
 
     def insert(self, key: Hashable, cohort: int, score: float) -> None:
@@ -100,8 +101,11 @@ class CohortBank:
         return tuple(self._keys[key].cohorts[cohort].scores)
 
     def reference(self, key: Hashable, cohort: int) -> SealedBank | Fallback:
-        """What the segments of `cohort` are compared with; the first call decides for all of them."""
+        """What the segments of `cohort` are compared with; the first call decides for all of them. Raises ValueError where
+        it has not been decided and the cohort is complete."""
         own = self._keys[key].cohorts[cohort]
+        if own.reference is None and own.complete:
+            raise ValueError(f"cohort {cohort} of {key!r} is complete: it has no segment left to compare")
         if own.reference is None:
             own.reference = self._reference(self._keys[key], cohort - self.lag)
         return own.reference
@@ -123,7 +127,6 @@ class CohortBank:
 
     def _drop(self, state: _Key) -> None:
         while state.oldest_open < state.expected and state.cohorts[state.oldest_open].complete:
-            state.cohorts[state.oldest_open].reference = None
             state.oldest_open += 1
         in_sight = state.oldest_open - self.lag - self.window + 1
         while state.oldest_kept < in_sight:

@@ -41,6 +41,8 @@ def beta_binomial_pmf(takeovers: int, m: int, k: int, n: int) -> Fraction:
 
     It counts orders: of the n + m scores in descending order, the k-th bank score has `takeovers` new ones above.
     """
+    if not 0 <= k <= n + 1:
+        raise ValueError(f"k must lie between 0 and {n + 1}, got {k}")
     if not 0 <= takeovers <= m:
         return Fraction(0)
     if k == 0 or k == n + 1:
@@ -54,9 +56,9 @@ def frozen_rate_interval(n: int, alpha: float, level: float = 0.95) -> Interval:
     from scipy import stats
 
     k = smallest_ranks(n, alpha)
+    tail = _tail(level)
     if k == 0 or k == n + 1:
         return Interval(float(k > 0), float(k > 0))
-    tail = (1 - level) / 2
     return Interval(float(stats.beta.ppf(tail, k, n + 1 - k)), float(stats.beta.ppf(1 - tail, k, n + 1 - k)))
 
 
@@ -66,7 +68,7 @@ def takeovers_interval(m: int, alpha: float, level: float = 0.95, *, bank: int |
     from scipy import stats
 
     _check(alpha, m)
-    tail = (1 - level) / 2
+    tail = _tail(level)
     if bank is None:
         law = stats.binom(m, alpha)
     else:
@@ -83,10 +85,16 @@ def rate_interval(takeovers: int, m: int, level: float = 0.95) -> Interval:
 
     if not 0 <= takeovers <= m or m == 0:
         raise ValueError(f"{takeovers} takeovers among {m} decisions have no rate")
-    tail = (1 - level) / 2
+    tail = _tail(level)
     low = 0.0 if takeovers == 0 else float(stats.beta.ppf(tail, takeovers, m - takeovers + 1))
     high = 1.0 if takeovers == m else float(stats.beta.ppf(1 - tail, takeovers + 1, m - takeovers))
     return Interval(low, high)
+
+
+def _tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"a level must lie strictly between 0 and 1, got {level!r}")
+    return (1 - level) / 2
 
 
 def _check(alpha: float, n: int) -> None:

@@ -6,8 +6,8 @@ A bare ``.npy`` of perplexities, as published with the method, is read as well.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,28 +29,32 @@ def load_bank(path: Path) -> SealedBank:
 
     Raises OSError where it cannot be read, ValueError where it is not a bank, is cut short, or is of another version.
     """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic not in (b"PK\x03\x04", b"\x93NUM"):
-            raise ValueError("it is not a NumPy file")
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return SealedBank(_log_perplexities(loaded))
-        with loaded as archive:
-            if set(archive.files) != {"format", "scores"}:
-                raise ValueError("it holds other arrays than a bank's")
-            version = int(archive["format"])
-            if version != FORMAT:
-                raise ValueError(f"it has format {version}, this version reads {FORMAT}; make the bank again")
-            scores = archive["scores"]
-    except (EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a bank, or is cut short: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not a bank: {error}") from error
-    if scores.dtype != np.float64 or scores.ndim != 1 or not np.all(np.isfinite(scores)):
-        raise ValueError(f"{path} is not a bank: its scores must be a list of finite float64 numbers")
+    with path.open("rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        try:
+            if magic == b"\x93NUM":
+                return SealedBank(_log_perplexities(np.load(file, allow_pickle=False)))
+            if magic != b"PK\x03\x04":
+                raise ValueError("it is not a NumPy file")
+            with np.load(file, allow_pickle=False) as archive:
+                scores = _scores(archive)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file makes NumPy's readers raise almost anything
+            raise ValueError(f"{path} is not a bank, or is damaged: {' '.join(str(error).split())}") from error
     return SealedBank(scores)
+
+
+def _scores(archive: Any) -> NDArray[np.float64]:
+    if set(archive.files) != {"format", "scores"}:
+        raise ValueError("it holds other arrays than a bank's")
+    version, scores = archive["format"], archive["scores"]
+    if version.dtype.kind != "i" or version.ndim != 0 or int(version) != FORMAT:
+        raise ValueError(f"it has format {version}, this version reads {FORMAT}; make the bank again")
+    if scores.dtype != np.float64 or scores.ndim != 1 or not np.all(np.isfinite(scores)):
+        raise ValueError("its scores must be a list of finite float64 numbers")
+    return np.asarray(scores)
 
 
 def _log_perplexities(
