@@ -137,7 +137,7 @@ def test_in_a_steady_stream_a_lag_beyond_what_is_in_flight_keeps_the_rate_and_ra
     assert np.mean(taken) == pytest.approx(ALPHA, abs=0.01)
     assert grounds[Fallback.COLD] == lag * size
     assert grounds[Fallback.LATE] % size == 0  # a whole cohort or none of it
-    assert grounds[Fallback.LATE] < 0.05 * len(taken)
+    assert grounds[Fallback.LATE] < 0.1 * len(taken)
     assert grounds.total() == len(taken) == size * cohorts
 
 
