@@ -195,6 +195,13 @@ def test_every_key_stays_within_the_overlapping_keys_bound(
             assert distance(hits, alpha) <= bound + ROUNDING
 
 
+def test_the_bounds_are_those_that_were_derived() -> None:
+    """With alpha 1/2 and gamma 1 a decision adds at most 2/4 + keys/4 to the squared length of theta."""
+    assert overlapping_keys_bound(0.5, 1.0, decisions=4, of_key=2, keys=3) == pytest.approx(math.sqrt(4 * 5 / 4) / 2)
+    assert single_key_bound(0.5, 1.0, decisions=4) == (0.5 + 1) / 4
+    assert single_key_bound(0.1, 0.5, decisions=4, stale=3) == (0.9 + 3 * 0.5) / (0.5 * 4)
+
+
 @examples
 @given(alpha=alphas, gamma=gammas, game=st.lists(st.tuples(moves, st.integers(0, 9)), max_size=120))
 def test_a_key_s_error_is_read_off_its_offset(alpha: float, gamma: float, game: list[tuple[Move, int]]) -> None:

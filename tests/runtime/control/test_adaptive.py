@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atts_runtime.conformal import Alarm, tie_breaker
-from atts_runtime.conformal.watch import AdmissionWatch, CompletionWatch
+from atts_runtime.conformal import tie_breaker
 from atts_runtime.control import (
     POLICIES,
-    Alarmed,
     Call,
     ChainId,
     Controller,
@@ -30,7 +28,7 @@ from atts_runtime.control import (
     Settled,
     TakenOver,
 )
-from tests.runtime.control.driving import Driver, World, examples, orders, worlds
+from tests.runtime.control.driving import Driver, World, examples, orders, quiet, worlds
 
 ROUNDING = 1e-9
 
@@ -226,66 +224,7 @@ def test_a_settled_verdict_stands_where_the_policy_would_come_to_the_other() -> 
         assert {(d.taken_over, d.p_value, d.alpha, d.bank) for d in driver.decided} == {(taken_over, 0.5, 0.25, "thin")}
 
 
-# Alarms
-
-
-def quiet(questions: int, chains: int, turns: int, strangeness: bytes | None = None) -> World:
-    """A world without answers, ends or failures; its calls are answered in the order in which they were made."""
-    segments = questions * chains * turns
-    return World(
-        questions,
-        chains,
-        Limits(turns, 1, 1),
-        Knobs(0.25, tie_seed=0),
-        fates=bytes(3 * segments),
-        strangeness=bytes(segments) if strangeness is None else strangeness,
-        order=bytes(1),
-        ties=False,
-        scale=1.0,
-        failures=False,
-    )
-
-
-def alarms_by_hand(driver: Driver) -> Iterator[tuple[ChainId, int, Alarm]]:
-    """What the two watches say to the scores in order of arrival, in a world where every chain scores every turn."""
-    admission, completion = AdmissionWatch(100.0, 0), CompletionWatch(100.0)
-    arrived: dict[tuple[int, int], list[float]] = {}
-    for step in driver.steps:
-        if step.call is not None and isinstance(step.event, Scored):
-            chain, turn, ell = step.call.chain, step.call.turn, step.event.ell
-            scores = arrived.setdefault((chain.question, turn), [])
-            scores.append(ell)
-            alarms = completion.watch(chain.question, turn, ell, tie_breaker(0, chain, turn))
-            if len(scores) == driver.world.chains:
-                alarms += admission.watch(chain.question, turn, scores)
-            for alarm in alarms:
-                yield chain, turn, alarm
-
-
-@pytest.mark.parametrize(("questions", "chains", "name"), [(1, 60, "completion"), (60, 1, "admission")])
-def test_scores_that_rise_in_order_of_arrival_or_of_admission_ring_and_the_chain_is_told(
-    questions: int, chains: int, name: str
-) -> None:
-    driver = drive(quiet(questions, chains, turns=1, strangeness=bytes(range(60))))
-    alarmed = [(c.chain, c.turn, c.alarm) for c in driver.commands if isinstance(c, Alarmed)]
-    assert alarmed == list(alarms_by_hand(driver))
-    assert {alarm.key for _, _, alarm in alarmed} == {f"{name}/turn 0"}
-    assert {alarm.kind for _, _, alarm in alarmed} == {"ville", "cusum"}
-
-
-def test_later_turns_have_monitors_of_their_own() -> None:
-    rising = bytes(value for i in range(60) for value in (0, i))
-    driver = drive(quiet(1, 60, turns=2, strangeness=rising))
-    alarmed = [(c.chain, c.turn, c.alarm) for c in driver.commands if isinstance(c, Alarmed)]
-    assert alarmed == list(alarms_by_hand(driver))
-    assert "completion/turn 1" in {alarm.key for _, _, alarm in alarmed}
-
-
-@pytest.mark.parametrize("policy", [name for name, policy in POLICIES.items() if not policy.monitors])
-def test_policies_without_monitors_never_ring(policy: str) -> None:
-    driver = Driver(policy, quiet(1, 60, turns=1, strangeness=bytes(range(60)))).run()
-    assert driver.finishes
-    assert not any(isinstance(command, Alarmed) for command in driver.commands)
+# Sizes
 
 
 def test_the_first_question_may_finish_its_turn_last_of_many() -> None:
