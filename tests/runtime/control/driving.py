@@ -107,6 +107,23 @@ def worlds(draw: st.DrawFn, *, limited: bool = True, failures: bool = True, ties
     )
 
 
+def quiet(questions: int, chains: int, turns: int, strangeness: bytes | None = None) -> World:
+    """A world without answers, ends or failures; its calls are answered in the order in which they were made."""
+    segments = questions * chains * turns
+    return World(
+        questions,
+        chains,
+        Limits(turns, 1, 1),
+        Knobs(0.25, tie_seed=0),
+        fates=bytes(3 * segments),
+        strangeness=bytes(segments) if strangeness is None else strangeness,
+        order=bytes(1),
+        ties=False,
+        scale=1.0,
+        failures=False,
+    )
+
+
 def alphas() -> st.SearchStrategy[float]:
     """Takeover rates: those that a bank of up to 24 attains exactly, and any other."""
     attained = sorted({k / n for n in range(2, MAX_QUESTIONS * MAX_CHAINS + 1) for k in range(1, n)})
