@@ -81,6 +81,7 @@ class Driver:
         self._admitted_s: dict[int, float] = {}
         self._on_finish = on_finish
         self._replays = {record.chain: record for record in finished}
+        self._rung = {(alarm.monitor, alarm.kind) for record in self._replays.values() for alarm in record.alarms}
         self._ungraded = len(task.questions) * config.chains - len(self._replays)
         self.progress = Progress(len(task.questions) * config.chains, len(self._replays))
         self._before_s = max((record.t_end_s for record in self._replays.values()), default=0.0)
@@ -134,9 +135,8 @@ class Driver:
                         self._start(self._carry_out(command, chain))
                 case Decided():
                     self._decided(command)
-                case Alarmed(chain=chain_id, turn=turn, alarm=alarm):
-                    alarms = self._chains[chain_id].record.alarms
-                    alarms.append(AlarmRecord(turn, str(alarm.key), alarm.kind, alarm.after))
+                case Alarmed():
+                    self._alarmed(command)
                 case Hold(chain=chain_id, cause=cause):
                     self._end_hold(self._chains[chain_id])
                     self._chains[chain_id].hold = (cause, self.now_s)
@@ -167,6 +167,14 @@ class Driver:
             return
         score.p_value, score.alpha, score.bank = decided.p_value, decided.alpha, decided.bank
         score.taken_over = decided.taken_over
+
+    def _alarmed(self, alarmed: Alarmed) -> None:
+        """Record an alarm. In a resumed run the monitors see the finished chains again: what rang then is on record."""
+        chain, alarm = self._chains[alarmed.chain], alarmed.alarm
+        record = AlarmRecord(alarmed.turn, str(alarm.key), alarm.kind, alarm.after)
+        if (record.monitor, record.kind) in self._rung and (chain.replay is not None or record.kind == "ville"):
+            return
+        (chain.replay or chain.record).alarms.append(record)
 
     def _finish(self, finish: Finish) -> None:
         chain = self._chains[finish.chain]

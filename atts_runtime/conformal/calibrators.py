@@ -137,19 +137,18 @@ class Adaptive:
 
     def observe(self, question: int, turn: int, score: float, u: float) -> tuple[Alarm, ...]:
         """Learn a score that has been judged, or that is judged among its own bank; returns the alarms it raised."""
-        self.cohorts.insert(turn, question, score)
-        return self._completion.watch(question, turn, score, u) + self._sealed(question, turn)
+        complete = self.cohorts.insert(turn, question, score)
+        return self._completion.watch(question, turn, score, u) + self._sealed(question, turn, complete)
 
     def leave(self, question: int, turn: int) -> tuple[Alarm, ...]:
         """A segment that was expected will not come; returns the alarms that completing its cohort raised."""
-        self.cohorts.leave(turn, question)
-        return self._sealed(question, turn)
+        return self._sealed(question, turn, self.cohorts.leave(turn, question))
 
-    def _sealed(self, question: int, turn: int) -> tuple[Alarm, ...]:
-        if not self.cohorts.complete(turn, question):
+    def _sealed(self, question: int, turn: int, complete: tuple[float, ...] | None) -> tuple[Alarm, ...]:
+        if complete is None:
             return ()
         self._completion.forget(question, turn)
-        return self._admission.watch(question, turn, self.cohorts.scores(turn, question))
+        return self._admission.watch(question, turn, complete)
 
     @staticmethod
     def _keys(question: int, turn: int) -> tuple[Hashable, ...]:

@@ -4,8 +4,9 @@ Scores that have arrived are no fair sample of those that will: where strange se
 finished ones is too tame, and the target takes over too often (`docs/conformal.md`, the asynchronous hazard). So a
 score joins a *cohort* by its admission index, which is known before it runs. A segment of cohort e is only ever
 compared with cohorts e-lag, e-lag-1, ... e-lag-window+1 of its key, and only if every member of those has scored or
-left when the first segment of e is. That moment decides for the whole of e, so that no segment's own slowness chooses
-what it is compared with. Nobody waits: a cohort whose reference is not ready falls back, which callers count.
+left when the first segment of e is judged. That moment decides for the whole of e, so that a segment's own slowness
+does not choose what it is compared with; that all of e are slow still may, which matters for cohorts of one or two.
+Nobody waits: a cohort whose reference is not ready falls back, which callers count.
 """
 
 from __future__ import annotations
@@ -81,15 +82,18 @@ class CohortBank:
         self._drop(state)
         return state.expected - 1
 
-    def insert(self, key: Hashable, cohort: int, score: float) -> None:
-        """A member's score. Raises ValueError if it is not finite or the cohort expects no further member."""
-        self._open(key, cohort).scores.append(finite(score))
-        self._drop(self._keys[key])
+    def insert(self, key: Hashable, cohort: int, score: float) -> tuple[float, ...] | None:
+        """A member's score; returns the cohort's scores if that completes it. Raises ValueError if the score is not
+        finite or the cohort expects no further member."""
+        own = self._open(key, cohort)
+        own.scores.append(finite(score))
+        return self._sealed(self._keys[key], own)
 
-    def leave(self, key: Hashable, cohort: int) -> None:
-        """A member that will not score: its chain ended before, or failed."""
-        self._open(key, cohort).left += 1
-        self._drop(self._keys[key])
+    def leave(self, key: Hashable, cohort: int) -> tuple[float, ...] | None:
+        """A member that will not score: its chain ended before, or failed; returns as `insert` does."""
+        own = self._open(key, cohort)
+        own.left += 1
+        return self._sealed(self._keys[key], own)
 
     def complete(self, key: Hashable, cohort: int) -> bool:
         """Whether every member has scored or left."""
@@ -101,11 +105,9 @@ class CohortBank:
         return tuple(self._keys[key].cohorts[cohort].scores)
 
     def reference(self, key: Hashable, cohort: int) -> SealedBank | Fallback:
-        """What the segments of `cohort` are compared with; the first call decides for all of them. Raises ValueError where
-        it has not been decided and the cohort is complete."""
+        """What the segments of `cohort` are compared with; the first call decides for all of them. Raises ValueError
+        where that call comes after the cohort is complete and what it could see has been dropped."""
         own = self._keys[key].cohorts[cohort]
-        if own.reference is None and own.complete:
-            raise ValueError(f"cohort {cohort} of {key!r} is complete: it has no segment left to compare")
         if own.reference is None:
             own.reference = self._reference(self._keys[key], cohort - self.lag)
         return own.reference
@@ -113,7 +115,10 @@ class CohortBank:
     def _reference(self, state: _Key, newest: int) -> SealedBank | Fallback:
         if newest < 0:
             return Fallback.COLD
-        blocks = [state.cohorts[e] for e in range(max(0, newest - self.window + 1), newest + 1)]
+        oldest = max(0, newest - self.window + 1)
+        if oldest < state.oldest_kept:
+            raise ValueError(f"what cohort {newest + self.lag} is compared with is no longer kept")
+        blocks = [state.cohorts[e] for e in range(oldest, newest + 1)]
         if not all(block.complete for block in blocks):
             return Fallback.LATE
         bank = SealedBank(np.concatenate([block.scores for block in blocks]))
@@ -124,6 +129,10 @@ class CohortBank:
         if known is None or known.complete:
             raise ValueError(f"cohort {cohort} of {key!r} expects no further member")
         return known
+
+    def _sealed(self, state: _Key, cohort: _Cohort) -> tuple[float, ...] | None:
+        self._drop(state)
+        return tuple(cohort.scores) if cohort.complete else None
 
     def _drop(self, state: _Key) -> None:
         while state.oldest_open < state.expected and state.cohorts[state.oldest_open].complete:

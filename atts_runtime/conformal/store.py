@@ -42,7 +42,7 @@ def load_bank(path: Path) -> SealedBank:
         except OSError:
             raise
         except Exception as error:  # a damaged file makes NumPy's readers raise almost anything
-            raise ValueError(f"{path} is not a bank, or is damaged: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{path} is not a bank: {' '.join(str(error).split())}") from error
     return SealedBank(scores)
 
 

@@ -21,6 +21,8 @@ class _ByTurn:
     name: str
 
     def __init__(self, threshold: float) -> None:
+        if not threshold > 1:
+            raise ValueError(f"an alarm threshold must exceed 1, got {threshold!r}")
         self.threshold = threshold
         self._monitors: dict[int, Monitor] = {}
 

@@ -64,14 +64,16 @@ class AsyncAdaptive(AsyncMarginal):
         return self._judged(chain, turn, ell, counts, "presample")
 
     def _judged(self, chain: ChainId, turn: int, ell: float, counts: Counts, bank: str) -> Verdict:
+        cap = self._caps[chain.question] if self._caps is not None else None
         settled = self._settled.pop(chain, None)
         if settled is not None:
+            if cap is not None and settled.taken_over:
+                cap.acquire(chain)
             self.calibrator.recall(chain.question, turn, settled.taken_over)
             return Verdict(chain, ell, settled.taken_over, settled.p_value, settled.alpha, settled.bank)
         # The largest tie-breaker makes a smoothed p-value the plain one.
         u = 1.0 if self.knobs.tie_seed is None else tie_breaker(self._seed, chain, turn)
         p_value = smoothed(counts, u)
-        cap = self._caps[chain.question] if self._caps is not None else None
         allowed = cap is None or len(cap) < cap.limit
         taken_over, alpha = self.calibrator.judge(chain.question, turn, p_value, allowed=allowed)
         if cap is not None and taken_over:

@@ -159,7 +159,13 @@ class Controller:
 
     def _apply(self, chain: ChainId, due: Due, out: list[Command]) -> None:
         """Carry out what is due after an event of `chain`."""
+        self._alarm(chain, due, out)
+        self._carry_out(due, out)
+
+    def _alarm(self, chain: ChainId, due: Due, out: list[Command]) -> None:
         out += [Alarmed(chain, self._chains[chain].turn, alarm) for alarm in due.alarms]
+
+    def _carry_out(self, due: Due, out: list[Command]) -> None:
         if due.verdicts and not self._banked:
             self._banked = True
             self._admit(out)
@@ -194,8 +200,10 @@ class Controller:
         state = self._chains[chain]
         state.stage = Stage.OVER
         self._alive[chain.question] -= 1
+        due = self.policy.left(chain)
+        self._alarm(chain, due, out)
         out.append(Finish(chain, state.turn + 1, reason, detail))
-        self._apply(chain, self.policy.left(chain), out)
+        self._carry_out(due, out)
 
     def _park(self, chain: ChainId, go_on: _GoOn, out: list[Command]) -> None:
         state = self._chains[chain]

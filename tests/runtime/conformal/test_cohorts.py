@@ -257,7 +257,6 @@ TestAnyInterleaving = CohortsAgainstEverything.TestCase
 TestAnyInterleaving.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
-@pytest.mark.xfail(strict=True, reason="`expect` drops nothing, the next score or leave does")
 def test_cohorts_without_members_let_go_of_what_only_they_could_have_seen() -> None:
     bank = CohortBank()
     bank.expect("key", 1)
@@ -267,7 +266,6 @@ def test_cohorts_without_members_let_go_of_what_only_they_could_have_seen() -> N
     assert len(bank) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a complete cohort's reference is let go of and found anew")
 def test_what_a_cohort_is_compared_with_never_changes_not_even_once_it_is_complete() -> None:
     bank = CohortBank(window=2)
     bank.expect("key", 1)
