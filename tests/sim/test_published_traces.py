@@ -32,6 +32,8 @@ QUICK = [
     ("no bank", {"alpha": 0.6}),
     ("bank", {}),
 ]
+SHUFFLED = [(name, "no bank") for name in WITH_BANK + WITH_ATTEMPTS]
+SHUFFLED_SLOWLY = [pytest.param(name, "bank", marks=pytest.mark.slow) for name in WITH_BANK]
 
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason=f"no published traces in {TRACES}; set ATTS_TRACES")
 
@@ -41,9 +43,9 @@ def recorded(name: str) -> Scores:
     return read_scores(TRACES / f"{name}.events.parquet", skip_missing=name in WITH_ATTEMPTS)
 
 
-def replayed(scores: Scores, name: str, *, calibrator: str = "adaptive", bank: bool, **more: Any) -> dict[str, Any]:
+def replayed(scores: Scores, name: str, *, bank: bool, **more: Any) -> dict[str, Any]:
     loaded = load_bank(TRACES / f"{name}.calibration.npy") if bank else None
-    settings = Settings(calibrator, bank=loaded, **more)
+    settings = Settings("adaptive", bank=loaded, **more)
     return summarize(scores, settings, decide(scores, settings))
 
 
