@@ -15,9 +15,9 @@ def replay_tables(summary: dict[str, Any]) -> tuple[Table, Table]:
     the calibrator did."""
     alpha = summary["alpha"]
     title = f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {alpha:g}, {summary['order']} order"
-    questions = _rates(f"{title}, by question", "question", "in exact 99% band")
+    questions = _rates(f"{title}, by question", "problem", "in exact 99% band")
     for row in summary["by_question"]:
-        questions.add_row(str(row["question"]), *_figures(row), "yes" if row["in_band"] else "no")
+        questions.add_row(str(row["problem"]), *_figures(row), "yes" if row["in_band"] else "no")
     turns = _rates(f"{title}, by turn", "turn", "off by")
     turns.caption = "\n".join(_remarks(summary))
     for row in [*summary["by_turn"], {**summary["takeover"], "turn": "all"}]:
@@ -49,9 +49,12 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         remarks.append(f"completion times {summary['completion_times']}")
     if summary["alarms"] is not None:
         first = summary["alarms"][:1]
+        problems = {row["question"]: row["problem"] for row in summary["by_question"]}
         remarks.append(
             f"alarms: {len(summary['alarms'])}"
-            + "".join(f", the first by {a['monitor']} ({a['kind']}) at question {a['question']}" for a in first)
+            + "".join(
+                f", the first by {a['monitor']} ({a['kind']}) at problem {problems[a['question']]}" for a in first
+            )
         )
     return remarks
 

@@ -6,6 +6,7 @@ has not, or the other way round, changes nothing in what follows.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Settings:
             raise InputError(f"unknown calibrator {self.calibrator!r}; choose one of {', '.join(CALIBRATORS)}")
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha must lie strictly between 0 and 1, got {self.alpha}")
-        if not self.gamma > 0:
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
             raise InputError(f"gamma must be positive, got {self.gamma}")
         if self.lag < 1 or self.window < 1:
             raise InputError(f"lag and window must be at least 1, got {self.lag} and {self.window}")
@@ -123,7 +124,7 @@ def summarize(scores: Scores, settings: Settings, decisions: Sequence[Decision])
     `alarms` is None for calibrators without monitors."""
     taken = np.array([decision.taken_over for decision in decisions])
     by_question = [
-        _rate(taken[scores.question == q], question=q)
+        _rate(taken[scores.question == q], question=q, problem=int(scores.problems[q]))
         | {"in_band": _in_band(taken[scores.question == q], settings.alpha)}
         for q in range(scores.questions)
     ]

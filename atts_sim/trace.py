@@ -21,13 +21,15 @@ NEEDED = ("sample", "problem", "turn", "kind", "ppl")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores in admission order: by question, then turn, then chain, then attempt. All arrays have a row a score.
+    """Scores in admission order: by question, then turn, then chain, then attempt.
 
-    `question` counts from 0 in the order of the trace's problem numbers; `ell` is in nats per token; `finished` ranks
-    the scores by when they were there, `finished_from` says where that was read.
+    Arrays have a row a score, but for `problems`: the trace's problem numbers, by `question`, which counts from 0.
+    `ell` is in nats per token; `finished` ranks the scores by when they were there, `finished_from` says where that was
+    read.
     """
 
     path: Path
+    problems: NDArray[np.int64]
     question: NDArray[np.int64]
     turn: NDArray[np.int64]
     chain: NDArray[np.int64]
@@ -42,7 +44,7 @@ class Scores:
 
     @property
     def questions(self) -> int:
-        return int(self.question.max()) + 1
+        return len(self.problems)
 
     @property
     def turns(self) -> int:
@@ -56,7 +58,8 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
     import pandas as pd
 
     try:
-        events = pd.read_parquet(path)
+        with path.open("rb") as file:
+            events = pd.read_parquet(file)
     except OSError as error:
         raise InputError(f"cannot read trace {path}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
@@ -81,13 +84,14 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
     if rows.empty:
         raise InputError(f"trace {path} holds no score")
     rows = rows.sort_values(["problem", "turn", "sample", "attempt"], kind="stable")
-    question = np.unique(rows["problem"].to_numpy(np.int64), return_inverse=True)[1]
+    problems, question = np.unique(rows["problem"].to_numpy(np.int64), return_inverse=True)
     sample = rows["sample"].to_numpy(np.int64)
     first_sample = np.full(question.max() + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_sample, question, sample)
     clock = rows["_clock"].to_numpy(np.float64)
     return Scores(
         path=path,
+        problems=problems,
         question=question.astype(np.int64),
         turn=rows["turn"].to_numpy(np.int64),
         chain=sample - first_sample[question],

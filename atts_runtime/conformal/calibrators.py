@@ -111,7 +111,10 @@ class Adaptive:
 
     def expect(self, turn: int, members: int) -> int:
         """Announce the next question's segments of a turn, at most `members`; returns the question's number."""
-        return self.cohorts.expect(turn, members)
+        question = self.cohorts.expect(turn, members)
+        if not members:  # nothing will come that could tell the monitors to go on to the next question
+            self._sealed(question, turn, ())
+        return question
 
     def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
         """Judge a segment, then learn its score."""

@@ -136,6 +136,25 @@ def test_a_recorded_verdict_stands_where_the_policy_depends_on_what_finished_fir
 # -- what is summed up
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_alarm_that_rings_over_finished_chains_is_recorded_once(recorded: bool) -> None:
+    """Scores that rise from chain to chain; the last chain is run again."""
+    config = settings("async-adaptive", questions=1, chains=60, turns=1)
+    finished = sorted(drive(config).records.values(), key=lambda record: record.chain)
+    for record in finished:
+        score_call = record.call(0, "score")
+        assert score_call is not None
+        score_call.ell = float(record.index)
+        record.alarms.clear()
+    before = AlarmRecord(0, "completion/turn 0", "ville", 30)
+    finished[29].alarms += [before] if recorded else []
+    again = drive(config, finished=finished[:-1])
+    alarms = [alarm for record in [*finished[:-1], *again.records.values()] for alarm in record.alarms]
+    villes = [alarm for alarm in alarms if (alarm.monitor, alarm.kind) == ("completion/turn 0", "ville")]
+    assert len(villes) == 1
+    assert (villes == [before]) == recorded
+
+
 def scored(question: int, index: int, *calls: CallRecord, alarms: tuple[AlarmRecord, ...] = ()) -> ChainRecord:
     return ChainRecord(question, index, f"q{question}", "turns", turns=1, calls=list(calls), alarms=list(alarms))
 

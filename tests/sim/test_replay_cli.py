@@ -68,7 +68,7 @@ def test_json_is_one_object_with_these_keys(capsys: Capture) -> None:
     rate = {"rate", "takeovers", "scores", "ci95"}
     assert set(summary["takeover"]) == rate
     assert all(set(turn) == rate | {"turn"} for turn in summary["by_turn"])
-    assert all(set(question) == rate | {"question", "in_band"} for question in summary["by_question"])
+    assert all(set(question) == rate | {"question", "problem", "in_band"} for question in summary["by_question"])
     assert (len(summary["by_turn"]), len(summary["by_question"]), summary["scores"]) == (3, 6, 72)
 
 
@@ -117,11 +117,13 @@ def test_without_json_a_table_shows_the_rates_of_the_summary(capsys: Capture) ->
     out, err = capsys.readouterr()
     assert err == ""
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    assert [line[0] for line in lines] == ["0", "1", "2", "all"]
-    for line, rates in zip(lines, [*summary["by_turn"], summary["takeover"]], strict=True):
+    questions, turns = summary["by_question"], [*summary["by_turn"], summary["takeover"]]
+    assert [line[0] for line in lines] == [*(str(row["problem"]) for row in questions), "0", "1", "2", "all"]
+    for line, rates in zip(lines, [*questions, *turns], strict=True):
         low, high = rates["ci95"]
         rate = rates["rate"]
-        assert line[1:] == [str(rates["scores"]), f"{rate:.3f}", f"[{low:.3f}, {high:.3f}]", f"{rate - 0.4:+.3f}"]
+        last = ("yes" if rates["in_band"] else "no") if "in_band" in rates else f"{rate - 0.4:+.3f}"
+        assert line[1:] == [str(rates["scores"]), f"{rate:.3f}", f"{low:.3f} to {high:.3f}", last]
     prose = " ".join(out.split())
     for said in ("small.events.parquet: adaptive, alpha 0.4, completion order", "completion times recorded"):
         assert said in prose

@@ -37,6 +37,7 @@ def scores_at(places: Sequence[Place], ell: Sequence[float], finished: Sequence[
     question, turn, chain, attempt = (np.array([places[i][part] for i in order], dtype=np.int64) for part in range(4))
     return Scores(
         path=Path("made/by-hand.events.parquet"),
+        problems=np.unique(question),
         question=np.unique(question, return_inverse=True)[1].astype(np.int64),
         turn=turn,
         chain=chain,

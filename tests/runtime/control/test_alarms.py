@@ -76,4 +76,6 @@ def test_a_chain_that_leaves_sets_off_the_alarm_of_a_question_that_waited_for_it
     for step in driver.steps:
         if any(isinstance(command, Alarmed) for command in step.commands):
             assert isinstance(step.event, Failed)
-            assert any(isinstance(command, Finish) for command in step.commands)
+            assert step.call is not None
+            finish = step.commands.index(Finish(step.call.chain, 1, "failed", step.event.reason))
+            assert all(at < finish for at, command in enumerate(step.commands) if isinstance(command, Alarmed))
