@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from atts_runtime.conformal import SealedBank
 from atts_runtime.conformal.store import save_bank
@@ -261,3 +262,20 @@ def test_another_replay_is_another_picture(capsys: Capture) -> None:
 def test_the_ending_of_the_file_says_what_kind_of_picture_it_is(name: str, magic: bytes, capsys: Capture) -> None:
     assert replayed(capsys, "gaps.events.parquet", "--skip-missing", "--plot", name)["scores"] == 2
     assert Path(name).read_bytes().startswith(magic)
+
+
+def test_the_picture_shows_the_rates_of_the_summary(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    summary = replayed(capsys, "small.events.parquet", "--calibrator", "frozen", "--plot", "rates.svg")
+    ((turns, questions),) = (figure.axes for figure in drawn)
+    points = turns.containers[0][0]
+    assert list(points.get_xdata()) == [0, 1, 2]
+    assert list(points.get_ydata()) == [row["rate"] for row in summary["by_turn"]]
+    (bars,) = turns.containers[0][2]
+    ends = [[end for _, end in bar] for bar in bars.get_segments()]
+    assert np.allclose(ends, [row["ci95"] for row in summary["by_turn"]])
+    groups = {line.get_label().split(":")[0]: sorted(line.get_ydata()) for line in questions.lines}
+    for label, inside in (("in the band", True), ("outside", False)):
+        shown = sorted(row["rate"] for row in summary["by_question"] if row["in_band"] is inside)
+        assert groups.get(label, []) == shown
