@@ -10,6 +10,10 @@ from rich.table import Table
 from atts_runtime.errors import InputError
 
 
+_UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
+"""Endings of plots, and what keeps the date of each kind of file out of it."""
+
+
 def replay_tables(summary: dict[str, Any]) -> tuple[Table, Table]:
     """Takeover rates by question, and by turn and overall, with exact intervals; the caption of these says what else
     the calibrator did."""
@@ -62,6 +66,9 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
 def replay_plot(summary: dict[str, Any], path: Path) -> None:
     """Rates by turn and by question against alpha, as SVG, PNG or PDF by the file's ending; raises InputError where it
     cannot be written."""
+    ending = path.suffix.lower()
+    if ending not in _UNDATED:
+        raise InputError(f"cannot write plot {path}: its name must end in {', '.join(_UNDATED)}")
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -96,8 +103,6 @@ def replay_plot(summary: dict[str, Any], path: Path) -> None:
     )
     try:
         with mpl.rc_context({"svg.hashsalt": "atts"}):  # the same picture, byte for byte, for the same replay
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.savefig(path, metadata=_UNDATED[ending])
     except OSError as error:
         raise InputError(f"cannot write plot {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"cannot write plot {path}: {error}") from error

@@ -60,6 +60,8 @@ class Settings:
             raise InputError(f"alpha must lie strictly between 0 and 1, got {self.alpha}")
         if not (math.isfinite(self.gamma) and self.gamma > 0):
             raise InputError(f"gamma must be positive, got {self.gamma}")
+        if self.order not in ("admission", "completion"):
+            raise InputError(f"order must be admission or completion, got {self.order!r}")
         if self.lag < 1 or self.window < 1:
             raise InputError(f"lag and window must be at least 1, got {self.lag} and {self.window}")
         if self.bank is not None and self.calibrator == "conditional":
@@ -75,8 +77,9 @@ def decide(scores: Scores, settings: Settings) -> list[Decision]:
         question, turn, chain, attempt = (
             int(a[i]) for a in (scores.question, scores.turn, scores.chain, scores.attempt)
         )
-        u = tie_breaker(settings.seed, f"{question}.{chain}", turn, attempt)
-        decisions[i] = calibrator.decide(question, turn, float(scores.ell[i]), u)
+        # The first attempt's tie-breaker is the one that a policy would draw.
+        u = tie_breaker(settings.seed, f"{question}.{chain}", turn, *([attempt] if attempt else []))
+        decisions[i] = calibrator.decide(question, turn, float(scores.ell[i]), u, attempt)
     return [decision for decision in decisions if decision is not None]
 
 

@@ -59,7 +59,7 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
 
     try:
         with path.open("rb") as file:
-            events = pd.read_parquet(file)
+            events = pd.read_parquet(file).reset_index(drop=True)
     except OSError as error:
         raise InputError(f"cannot read trace {path}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
@@ -67,34 +67,32 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
     lacking = [name for name in NEEDED if name not in events.columns]
     if lacking:
         raise InputError(f"trace {path} lacks the columns {', '.join(lacking)}; a trace has {', '.join(NEEDED)}")
-    events = events.assign(_clock=_clock(events, path))
+    if "attempt" not in events.columns:
+        events = events.assign(attempt=0)
+    _check_numbers(events, path)
+    first_sample = events.groupby("problem")["sample"].transform("min")
+    events = events.assign(_chain=events["sample"] - first_sample, _clock=_clock(events, path))
     kinds = ("score",) if (events["kind"] == "score").any() else ("draft",)
     rows = events[events["kind"].isin(kinds)]
-    if "attempt" not in rows.columns:
-        rows = rows.assign(attempt=0)
     ell = _ell(rows)
     good = np.isfinite(ell)
+    if not good.any():
+        raise InputError(f"trace {path} holds no score")
     if not good.all() and not skip_missing:
         first = int(np.flatnonzero(~good)[0])
         raise InputError(
             f"trace {path} has {int((~good).sum())} missing scores of {len(rows)}, the first in row "
             f"{rows.index[first]} (ppl {rows['ppl'].iloc[first]}); add --skip-missing to leave them out"
         )
-    rows, ell = rows[good].assign(_ell=ell[good]), ell[good]
-    if rows.empty:
-        raise InputError(f"trace {path} holds no score")
-    rows = rows.sort_values(["problem", "turn", "sample", "attempt"], kind="stable")
+    rows = rows[good].assign(_ell=ell[good]).sort_values(["problem", "turn", "_chain", "attempt"], kind="stable")
     problems, question = np.unique(rows["problem"].to_numpy(np.int64), return_inverse=True)
-    sample = rows["sample"].to_numpy(np.int64)
-    first_sample = np.full(question.max() + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first_sample, question, sample)
     clock = rows["_clock"].to_numpy(np.float64)
     return Scores(
         path=path,
         problems=problems,
         question=question.astype(np.int64),
         turn=rows["turn"].to_numpy(np.int64),
-        chain=sample - first_sample[question],
+        chain=rows["_chain"].to_numpy(np.int64),
         attempt=rows["attempt"].to_numpy(np.int64),
         ell=rows["_ell"].to_numpy(np.float64),
         finished=np.argsort(np.argsort(clock, kind="stable"), kind="stable"),
@@ -103,15 +101,30 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
     )
 
 
+def _check_numbers(events: Any, path: Path) -> None:
+    """Raises InputError where a column that must hold numbers does not, or an index is missing."""
+    from pandas.api.types import is_numeric_dtype
+
+    indices = ("sample", "problem", "turn", "attempt")
+    for name in (*indices, "ppl", "ell", "tokens", "t_end_s", "seq"):
+        if name not in events.columns:
+            continue
+        column = events[name]
+        if not is_numeric_dtype(column) and not column.isna().all():
+            raise InputError(f"trace {path} has something other than numbers in column {name}")
+        if name in indices and (column.isna().any() or (column < 0).any()):
+            raise InputError(f"trace {path} has a missing or negative {name}")
+
+
 def _ell(rows: Any) -> NDArray[np.float64]:
     """Nats per token; NaN where there is no score."""
     ppl = rows["ppl"].to_numpy(np.float64, na_value=np.nan)
     ell = np.full(len(rows), np.nan)
     there = np.isfinite(ppl) & (ppl >= 1)
     ell[there] = np.log(ppl[there])
-    if "ell" in rows.columns:  # ours; ppl is capped there
+    if "ell" in rows.columns:  # ours, where ppl is capped
         own = rows["ell"].to_numpy(np.float64, na_value=np.nan)
-        ell = np.where(np.isfinite(own), own, ell)
+        ell = np.where(np.isnan(own), ell, np.where(np.isfinite(own) & (own >= 0), own, np.nan))
     return ell
 
 
@@ -123,13 +136,28 @@ def _clock(events: Any, path: Path) -> NDArray[np.float64]:
         return np.asarray(events["t_end_s"].to_numpy(np.float64, na_value=np.inf))
     import pandas as pd
 
-    tokens = events["tokens"].fillna(0) if "tokens" in events.columns else pd.Series(1.0, index=events.index)
-    work = tokens.astype(float) * np.where(events["kind"] == "target", _TARGET_TOKEN, 1.0)
-    done = work.groupby(events["sample"]).cumsum()
-    samples = path.with_name(path.name.replace(".events.parquet", ".samples.parquet"))
-    if samples != path and samples.exists():
-        durations = pd.read_parquet(samples).set_index("sample")["duration_s"]
-        total = work.groupby(events["sample"]).transform("sum").clip(lower=1.0)
-        done = done / total * events["sample"].map(durations).astype(float)
+    ordered = events.sort_values(["sample", "seq"], kind="stable") if "seq" in events.columns else events
+    tokens = ordered["tokens"].fillna(0) if "tokens" in ordered.columns else pd.Series(1.0, index=ordered.index)
+    work = tokens.astype(float) * np.where(ordered["kind"] == "target", _TARGET_TOKEN, 1.0)
+    done = work.groupby(ordered["sample"]).cumsum()
+    durations = _durations(path)
+    if durations is not None:
+        total = work.groupby(ordered["sample"]).transform("sum").clip(lower=1.0)
+        done = done / total * ordered["sample"].map(durations).astype(float)
     end = float(np.nanmax(done)) + 1.0 if len(done) else 1.0
-    return np.asarray((events["problem"].astype(float) * end + done).to_numpy(np.float64))
+    clock = ordered["problem"].astype(float) * end + done
+    return np.asarray(clock.reindex(events.index).to_numpy(np.float64))
+
+
+def _durations(path: Path) -> Any:
+    """Seconds by sample, from the table of samples beside the trace; None where there is none."""
+    import pandas as pd
+
+    beside = path.with_name(path.name.replace("events.parquet", "samples.parquet"))
+    if beside == path or not beside.exists():
+        return None
+    try:
+        durations = pd.read_parquet(beside).set_index("sample", verify_integrity=True)["duration_s"]
+        return durations.astype(float)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{beside} is no table of samples and their duration_s: {' '.join(str(error).split())}") from error

@@ -80,7 +80,7 @@ ADAPTIVE = """\
         counts, bank = self.counts(question, turn, score)
         p_value = smoothed(counts, u)
         taken_over, alpha = self.judge(question, turn, p_value)
-        return Decision(p_value, alpha, taken_over, bank, self.observe(question, turn, score, u))
+        return Decision(p_value, alpha, taken_over, bank, self.observe(question, turn, score, u, attempt))
 """
 
 MUTANTS = (
@@ -107,7 +107,7 @@ MUTANTS = (
         "calibrators.py",
         ADAPTIVE,
         """\
-        alarms = self.observe(question, turn, score, u)
+        alarms = self.observe(question, turn, score, u, attempt)
         counts, bank = self.counts(question, turn, score)
         p_value = smoothed(counts, u)
         taken_over, alpha = self.judge(question, turn, p_value)
@@ -130,14 +130,26 @@ MUTANTS = (
     Mutant(
         "adaptive: learns accepted scores only",
         "calibrators.py",
-        "bank, self.observe(question, turn, score, u))",
-        "bank, self.leave(question, turn) if taken_over else self.observe(question, turn, score, u))",
+        "bank, self.observe(question, turn, score, u, attempt))",
+        "bank, self.leave(question, turn) if taken_over else self.observe(question, turn, score, u, attempt))",
     ),
     Mutant(
         "aci: alpha clipped to [0, 1]",
         "budget.py",
         "return self.alpha + sum(self._accounts[key].offset for key in keys if key in self._accounts)",
         "return min(1.0, max(0.0, self.alpha + sum(self._accounts[k].offset for k in keys if k in self._accounts)))",
+    ),
+    Mutant(
+        "aci: moves the wrong way",
+        "budget.py",
+        "self.gamma * (self.alpha - taken_over)",
+        "self.gamma * (taken_over - self.alpha)",
+    ),
+    Mutant(
+        "monitor: insert before query",
+        "monitor.py",
+        "        p_value = smoothed(self._bank.counts(score), u)\n        self._bank.add(score)\n",
+        "        self._bank.add(score)\n        p_value = smoothed(self._bank.counts(score), u)\n",
     ),
     # References that depend on what has happened to finish.
     Mutant(

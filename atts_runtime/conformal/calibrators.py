@@ -34,8 +34,8 @@ class Decision:
 class Calibrator(Protocol):
     """What all of them do."""
 
-    def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
-        """Judge a segment, then learn its score."""
+    def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
+        """Judge a segment, then learn its score. `attempt` counts a chain's scores of one turn, where it tries again."""
 
 
 class Frozen:
@@ -44,7 +44,7 @@ class Frozen:
     def __init__(self, alpha: float, bank: SealedBank) -> None:
         self.alpha, self.bank = alpha, bank
 
-    def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
+    def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
         p_value = smoothed(self.bank.counts(score), u)
         return Decision(p_value, self.alpha, p_value <= self.alpha, "frozen")
 
@@ -55,7 +55,7 @@ class PreSampled:
     def __init__(self, alpha: float, bank: Bank | SealedBank) -> None:
         self.alpha, self.bank = alpha, bank
 
-    def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
+    def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
         counts = self.bank.counts_of_member(score) if turn == 0 else self.bank.counts(score)
         p_value = smoothed(counts, u)
         return Decision(p_value, self.alpha, p_value <= self.alpha, "presample")
@@ -67,7 +67,7 @@ class Online:
     def __init__(self, alpha: float, key: Callable[[int, int], Hashable], banks: Mondrian) -> None:
         self.alpha, self.key, self.banks = alpha, key, banks
 
-    def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
+    def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
         bank = self.banks[self.key(question, turn)]
         p_value = smoothed(bank.counts(score), u)
         bank.add(score)
@@ -116,12 +116,12 @@ class Adaptive:
             self._sealed(question, turn, ())
         return question
 
-    def decide(self, question: int, turn: int, score: float, u: float) -> Decision:
+    def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
         """Judge a segment, then learn its score."""
         counts, bank = self.counts(question, turn, score)
         p_value = smoothed(counts, u)
         taken_over, alpha = self.judge(question, turn, p_value)
-        return Decision(p_value, alpha, taken_over, bank, self.observe(question, turn, score, u))
+        return Decision(p_value, alpha, taken_over, bank, self.observe(question, turn, score, u, attempt))
 
     def counts(self, question: int, turn: int, score: float) -> tuple[Counts, str]:
         """The segment's rank in its reference, or in the reserve, and the name of which."""
@@ -138,10 +138,14 @@ class Adaptive:
         """Learn from a verdict that an earlier session gave."""
         self.budget.learn(taken_over, self._keys(question, turn))
 
-    def observe(self, question: int, turn: int, score: float, u: float) -> tuple[Alarm, ...]:
-        """Learn a score that has been judged, or that is judged among its own bank; returns the alarms it raised."""
+    def observe(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> tuple[Alarm, ...]:
+        """Learn a score that has been judged, or that is judged among its own bank; returns the alarms it raised.
+
+        Attempts of one chain come one after another and resemble each other, so only the first is ranked by when it came.
+        """
         complete = self.cohorts.insert(turn, question, score)
-        return self._completion.watch(question, turn, score, u) + self._sealed(question, turn, complete)
+        alarms = () if attempt else self._completion.watch(question, turn, score, u)
+        return alarms + self._sealed(question, turn, complete)
 
     def leave(self, question: int, turn: int) -> tuple[Alarm, ...]:
         """A segment that was expected will not come; returns the alarms that completing its cohort raised."""
