@@ -9,8 +9,8 @@ Stages, in order; ``all`` runs them one after another:
              their corrections
 ``mend``     trains it on, with more of those and a learning rate that falls to its end: the target
 
-All is float32 on a fixed number of threads (`--threads`; the shipped pair: 1 for ``draft`` and ``harvest``, 2 for the
-others), so that the same seed gives the same weights on the same kind of CPU.
+All is float32 on a fixed number of threads (`--threads`; the shipped pair: 2), so that the same seed gives the same
+weights on the same kind of CPU.
 """
 
 from __future__ import annotations
