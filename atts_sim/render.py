@@ -9,7 +9,6 @@ from rich.table import Table
 
 from atts_runtime.errors import InputError
 
-
 _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 """Endings of plots, and what keeps the date of each kind of file out of it."""
 

@@ -157,7 +157,11 @@ def _durations(path: Path) -> Any:
     if beside == path or not beside.exists():
         return None
     try:
-        durations = pd.read_parquet(beside).set_index("sample", verify_integrity=True)["duration_s"]
-        return durations.astype(float)
+        durations = pd.read_parquet(beside).set_index("sample")["duration_s"].astype(float)
+        if not durations.index.is_unique:
+            raise ValueError("a sample comes twice")
+        return durations
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{beside} is no table of samples and their duration_s: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{beside} is no table of samples and their duration_s: {' '.join(str(error).split())}"
+        ) from error

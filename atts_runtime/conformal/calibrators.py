@@ -35,7 +35,7 @@ class Calibrator(Protocol):
     """What all of them do."""
 
     def decide(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> Decision:
-        """Judge a segment, then learn its score. `attempt` counts a chain's scores of one turn, where it tries again."""
+        """Judge a segment, then learn its score. `attempt` counts the tries of a chain in one turn."""
 
 
 class Frozen:
@@ -141,7 +141,7 @@ class Adaptive:
     def observe(self, question: int, turn: int, score: float, u: float, attempt: int = 0) -> tuple[Alarm, ...]:
         """Learn a score that has been judged, or that is judged among its own bank; returns the alarms it raised.
 
-        Attempts of one chain come one after another and resemble each other, so only the first is ranked by when it came.
+        Attempts of a chain come one after another and resemble each other, so only the first is ranked by when it came.
         """
         complete = self.cohorts.insert(turn, question, score)
         alarms = () if attempt else self._completion.watch(question, turn, score, u)

@@ -68,7 +68,7 @@ def judge_slowly(scores: Scores, settings: Settings) -> list[Verdict]:
         earlier = order[:position]
         against, name = bank(i, earlier)
         place = (f"{question[i]}.{scores.chain[i]}", turn[i], int(scores.attempt[i]))
-        u = tie_breaker(settings.seed, *place)
+        u = tie_breaker(settings.seed, *(place if place[-1] else place[:-1]))  # a policy knows of no attempts
         p_value = (sum(s > ell[i] for s in against) + u * (against.count(ell[i]) + 1)) / (len(against) + 1)
         alpha = settings.alpha
         if settings.calibrator == "adaptive":
@@ -140,7 +140,7 @@ def test_adaptive_is_the_calibrator_of_the_policy_fed_by_hand_alarms_included(or
     expected = {}
     for i in range(len(scores)) if order == "admission" else np.argsort(scores.finished).tolist():
         question, turn, chain = (int(column[i]) for column in (scores.question, scores.turn, scores.chain))
-        u = tie_breaker(5, f"{question}.{chain}", turn, 0)
+        u = tie_breaker(5, f"{question}.{chain}", turn)
         expected[i] = by_hand.decide(question, turn, float(scores.ell[i]), u)
     decisions = decide(scores, settings)
     assert decisions == [expected[i] for i in range(len(scores))]
