@@ -50,7 +50,7 @@ def chain_records(draw: st.DrawFn, question: int = 0, index: int = 0) -> ChainRe
             record.alarms.append(AlarmRecord(turn, "drift", "ville", 3))
     if turns and draw(st.booleans()):
         record.reason = "failed"
-        record.calls.append(call("draft", later(), draw(st.just(None)), later(), turns))
+        record.calls.append(call("draft", later(), later() if draw(st.booleans()) else None, later(), turns))
     wait()
     record.t_end_s = later()
     return record
