@@ -1,4 +1,4 @@
-"""The command line: ``atts-runtime run`` and ``atts-runtime compare``.
+"""The command line: ``atts-runtime run`` and ``atts-runtime compare``; the other commands are in `commands`.
 
 Exit codes: 0 done, 1 failed while running, 2 bad usage or input. Results go to stdout, progress and errors to
 stderr; an error is one line, `--debug` adds the traceback.
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from atts_runtime import __version__
+from atts_runtime.commands import trace
 from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
+_Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DEFAULT_STUDY = "target-only,barrier,async-marginal"
 
 _HELP = {
@@ -53,6 +55,11 @@ _HELP = {
     "call_timeout_s": "seconds before a call is given up",
     "retries": "times a failed call is tried again",
     "out": "run directory (default: runs/TIME-POLICY)",
+}
+_LEFT = {
+    "run": "finished chains are kept, go on with --resume and the same --out",
+    "compare": "finished chains are kept, compare starts afresh",
+    "trace": "nothing was written",
 }
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
@@ -85,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run several policies on the same questions, seeds and engines, interleaved, and tabulate them.",
         epilog="example: atts-runtime compare --policies target-only,barrier,async-marginal --repeats 3",
     )
-    for command in (run, compare):
+    for command, work in ((run, _run), (compare, _compare)):
+        command.set_defaults(execute=_interruptible(work))
         _add_settings(command, skip=() if command is run else ("policy",))
         command.add_argument("--config", type=Path, metavar="FILE", help="TOML file with these settings; flags win")
         command.add_argument("--json", action="store_true", help="print one JSON object to stdout")
@@ -93,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
     compare.add_argument("--policies", default=DEFAULT_STUDY, help="comma-separated (default: %(default)s)")
     compare.add_argument("--repeats", type=int, default=1, help="times each policy runs; wall seconds are medians")
+    trace.add_to(commands)
     return parser
 
 
@@ -116,16 +125,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
     except SystemExit as error:
         return int(error.code or 0)
-    command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]] = _run if args.command == "run" else _compare
+    execute: Callable[[argparse.Namespace], int] = args.execute
     try:
-        return asyncio.run(_interruptible(command(args)))
+        return execute(args)
     except InputError as error:
         failure: BaseException = error
         code, message = 2, f"{args.command}: {error}"
-    except asyncio.CancelledError as error:
+    except (asyncio.CancelledError, KeyboardInterrupt) as error:
         failure = error
-        go_on = "go on with --resume and the same --out" if args.command == "run" else "compare starts afresh"
-        code, message = 1, f"{args.command}: interrupted; finished chains are kept, {go_on}"
+        code, message = 1, f"{args.command}: interrupted; {_LEFT[args.command]}"
     except Exception as error:
         failure = error
         code, message = 1, f"{args.command}: {type(error).__name__}: {error}"
@@ -135,16 +143,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-async def _interruptible(command: Coroutine[Any, Any, int]) -> int:
+def _interruptible(command: _Command) -> Callable[[argparse.Namespace], int]:
     """Ctrl-C and SIGTERM cancel the command, which closes its run directory on the way out."""
-    task = asyncio.ensure_future(command)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, task.cancel)
-        except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no signals here
-            break
-    return await task
+
+    async def watched(args: argparse.Namespace) -> int:
+        task = asyncio.ensure_future(command(args))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, task.cancel)
+            except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no signals here
+                break
+        return await task
+
+    return lambda args: asyncio.run(watched(args))
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

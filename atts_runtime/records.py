@@ -10,6 +10,8 @@ from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 
 Kind = Literal["draft", "score", "takeover"]
+STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
+"""Causes of a wait for other chains; waiting for admission is no stall."""
 
 
 @dataclass(slots=True)

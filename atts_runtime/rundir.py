@@ -81,16 +81,13 @@ class RunDir:
         """Read the finished chains and cut off a torn last line."""
         lines = self.path / "chains.jsonl"
         data = lines.read_bytes() if lines.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        # Split as bytes: str.splitlines would also split at line separators inside a JSON string.
-        for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-            try:
-                self.finished.append(ChainRecord.from_line(line))
-            except InputError as error:
-                raise InputError(f"{lines} line {number}: {error}; remove the line to run that chain again") from error
         try:
-            if len(whole) < len(data):
-                os.truncate(lines, len(whole))
+            self.finished = read_chains(lines, data)
+        except InputError as error:
+            raise InputError(f"{error}; remove the line to run that chain again") from error
+        try:
+            if len(data) > (whole := data.rfind(b"\n") + 1):
+                os.truncate(lines, whole)
             self._lines = lines.open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
@@ -130,6 +127,18 @@ class RunDir:
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(self.path / name)
+
+
+def read_chains(lines: Path, data: bytes) -> list[ChainRecord]:
+    """The records in the bytes of `lines`, but for a torn last line; raises InputError that names a broken line."""
+    records = []
+    # Split as bytes: str.splitlines would also split at line separators inside a JSON string.
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            records.append(ChainRecord.from_line(line))
+        except InputError as error:
+            raise InputError(f"{lines} line {number}: {error}") from error
+    return records
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

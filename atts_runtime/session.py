@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -120,14 +119,13 @@ async def run_once(
 async def _watch(
     driver: Driver, engines: dict[str, Engine], telemetry: list[dict[str, Any]], on_progress: OnProgress
 ) -> None:
-    """Report progress and sample the engines' counters until cancelled."""
-    start = time.perf_counter()
+    """Report progress and sample the engines' counters, on the run's clock, until cancelled."""
     while True:
         await asyncio.sleep(_TICK_S)
         on_progress(driver.progress)
         for role, engine in engines.items():
             stats = engine.stats()
-            row = {"t_s": time.perf_counter() - start, "engine": role, "source": "measured"}
+            row = {"t_s": driver.now_s, "engine": role, "source": "measured"}
             telemetry.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
             telemetry.append({**row, "metric": "busy", "value": stats.busy_s, "unit": "s"})
             telemetry.append({**row, "metric": "decode_rows", "value": float(stats.decode_rows), "unit": "rows"})

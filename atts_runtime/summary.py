@@ -13,11 +13,10 @@ import numpy as np
 from atts_runtime.conformal import Fallback
 from atts_runtime.control import POLICIES
 from atts_runtime.engines.base import EngineStats
-from atts_runtime.records import ChainRecord
+from atts_runtime.records import STALL_CAUSES, ChainRecord
 from atts_runtime.tasks.base import Task
 
 _Z95 = 1.959963984540054
-_STALL_CAUSES = ("barrier", "bank")
 
 
 def summarize(
@@ -40,7 +39,7 @@ def summarize(
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
     stalls = {
         cause: sum(h.t_end_s - h.t_start_s for r in records for h in r.holds_s if h.cause == cause)
-        for cause in _STALL_CAUSES
+        for cause in STALL_CAUSES
     }
     busy = [stats.busy_s for stats in {id(stats): stats for stats in engines.values()}.values()]
     return {

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from atts_runtime import session
 from atts_runtime.config import RunConfig
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.driver import Driver
@@ -252,3 +254,15 @@ def test_a_line_torn_inside_a_character_is_dropped(tmp_path: Path) -> None:
     again.close()
     assert again.finished == records[:1]
     assert chains.read_bytes().count(b"\n") == 1
+
+
+def test_telemetry_is_on_the_clock_of_the_run_which_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_TICK_S", 0.0)
+    config = settings("barrier")
+    stopped_run(tmp_path, config, 5)
+    before_s = max(record.t_end_s for record in lines(tmp_path))
+    record_run(tmp_path, config, resume=True)
+    times = pd.read_parquet(tmp_path / "telemetry.parquet")["t_s"]
+    assert len(times) > 0
+    assert before_s <= times.min() <= times.max()
+    assert times.is_monotonic_increasing
