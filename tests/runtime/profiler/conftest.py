@@ -1,13 +1,14 @@
-"""The fake NVML library, compiled on demand, and a process that samples it through the real pynvml."""
+"""The fake NVML library, compiled on demand, and processes that sample it through the real pynvml."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,28 +43,38 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return library
 
 
+@pytest.fixture(scope="session")
+def process() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """``process(folder)``: one that runs `drive_nvml.py` on the folder's library, started at the first call."""
+    running: dict[Path, subprocess.Popen[str]] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(folder: Path) -> subprocess.Popen[str]:
+            if folder not in running:
+                command = [sys.executable, str(HERE / "drive_nvml.py")]
+                env = os.environ | {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(ROOT)}
+                popen = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                running[folder] = stack.enter_context(popen)  # on the way out its input ends, and so does it
+            return running[folder]
+
+        yield start
+
+
 @pytest.fixture
-def drive(build: Build) -> Drive:
-    """``drive(times=..., MIG=1)``: what `drive_nvml.py` prints; capitals are the fake's settings."""
+def drive(build: Build, process: Callable[[Path], subprocess.Popen[str]]) -> Drive:
+    """``drive("WITHOUT_X", times=..., MIG=1)``: the answer of `drive_nvml.py`; capitals are the fake's settings."""
 
     def run(*without: str, folder: Path | None = None, **options: Any) -> dict[str, Any]:
-        script = {"times": [], "changes": [], "windows": [], "indices": None, "thread": False}
+        script: dict[str, Any] = {"times": [], "changes": [], "windows": [], "indices": None, "thread": False}
         script |= {name: value for name, value in options.items() if name.islower()}
-        env = {name: value for name, value in os.environ.items() if not name.startswith("ATTS_FAKE")}
-        env |= {f"ATTS_FAKE_NVML_{name}": str(value) for name, value in options.items() if name.isupper()}
-        env |= {"LD_LIBRARY_PATH": str(folder or build(*without)), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, str(HERE / "drive_nvml.py")],
-            input=json.dumps(script),
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        out = json.loads(done.stdout)
+        settings = {f"ATTS_FAKE_NVML_{name}": str(value) for name, value in options.items() if name.isupper()}
+        driver = process(folder or build(*without))
+        assert driver.stdin is not None
+        assert driver.stdout is not None
+        driver.stdin.write(json.dumps(script | {"settings": settings}) + "\n")
+        driver.stdin.flush()
+        out: dict[str, Any] = json.loads(driver.stdout.readline())
+        assert "failed" not in out, out["failed"]
         assert out["after_close"] in (None, {"open": 0, "samples": 0})  # all given back, whatever went wrong
         return out
 

@@ -1,24 +1,28 @@
-"""Run in a process of its own, with the fake library on its path: samples as told, prints one JSON object.
+"""Run in a process of its own, with the fake library on its path: samples as told, answers with what came of it.
 
-Standard input is a JSON object: `times`, the instants to sample at; `changes`, environment to set from an instant on,
-as [[t, {name: value}], ...]; `windows` to integrate over, as [[begin, end], ...]; `indices` of devices or null; and
-`thread`, true to let `NvmlSampler` sample by itself, on the fake's own clock, until it has done so `samples` times.
+Each line of standard input is a JSON object, each line of standard output its answer: `settings`, environment of the
+fake; `times`, the instants to sample at; `changes` of that environment from an instant on, as [[t, {name: value}],
+...]; `windows` to integrate over, as [[begin, end], ...]; `indices` of devices or null; and `thread`, true to let
+`NvmlSampler` sample by itself, on the fake's own clock, until it has done so `samples` times.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import json
 import os
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from atts_runtime.profiler.nvml import NvmlReader, NvmlSampler
 from atts_runtime.profiler.nvml_device import UNITS
 
-NOW = "ATTS_FAKE_NVML_NOW_S"
+PREFIX = "ATTS_FAKE_NVML_"
+DEADLINE_S = 60.0
 
 
 def at_instants(script: dict[str, Any]) -> NvmlReader:
@@ -30,7 +34,7 @@ def at_instants(script: dict[str, Any]) -> NvmlReader:
 
     def move(t_s: float) -> None:
         now_s[0] = t_s
-        os.environ[NOW] = repr(t_s)
+        os.environ[f"{PREFIX}NOW_S"] = repr(t_s)
         while changes and changes[-1][0] <= t_s:
             os.environ.update(changes.pop()[1])
 
@@ -62,13 +66,13 @@ def in_a_thread(script: dict[str, Any]) -> tuple[NvmlReader, dict[str, Any]]:
     return sampler.reader, {"threads": names, "left": left, "cost": cost, "began_s": began_s, "ended_s": ended_s}
 
 
-def main() -> None:
-    script = json.load(sys.stdin)
+def answer(script: dict[str, Any]) -> dict[str, Any]:
+    os.environ.update(script["settings"])
     reader, extra = in_a_thread(script) if script["thread"] else (at_instants(script), {})
     windows = [
         {
             engine: {
-                "energy": dataclasses.asdict(record.energy(*window)),
+                "drawn": dataclasses.asdict(record.energy(*window)),
                 **{metric: _integral(record.integral(metric, *window)) for metric in UNITS},
             }
             for engine, record in reader.records.items()
@@ -88,7 +92,7 @@ def main() -> None:
     reader.close()
     reader.close()
     out["after_close"] = _not_given_back()
-    print(json.dumps(out))
+    return out
 
 
 def _integral(integral: Any) -> dict[str, Any] | None:
@@ -103,6 +107,19 @@ def _not_given_back() -> dict[str, int] | None:
     if library is None or not hasattr(library, "atts_fake_open_count"):
         return None
     return {"open": library.atts_fake_open_count(), "samples": library.atts_fake_live_samples()}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            del os.environ[name]
+        faulthandler.dump_traceback_later(DEADLINE_S, exit=True)
+        try:
+            out = answer(json.loads(line))
+        except Exception:
+            out = {"failed": traceback.format_exc()}
+        faulthandler.cancel_dump_traceback_later()
+        print(json.dumps(out), flush=True)
 
 
 if __name__ == "__main__":

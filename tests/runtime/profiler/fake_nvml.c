@@ -49,10 +49,10 @@ static double now_s(void) {
 
 static double share(int device) { return 1.0 / (device + 1); }
 static double activity(int device, double t_s) { return share(device) * (1 - cos(2 * M_PI * t_s / PERIOD_S)) / 2; }
+/* The integral of the activity. */
 static double activity_since_0(int device, double t_s) {
     return share(device) * (t_s / 2 - PERIOD_S / (4 * M_PI) * sin(2 * M_PI * t_s / PERIOD_S));
 }
-static double joules_since_0(int device, double t_s) { return 100 * t_s + 500 * activity_since_0(device, t_s); }
 
 /* The code that the environment asks a name to fail with; 0 for none. */
 static int failure(const char *name) {
@@ -110,6 +110,7 @@ int nvmlDeviceGetPowerUsage(Device *device, unsigned *milliwatts) {
 }
 #endif
 #ifndef WITHOUT_nvmlDeviceGetTotalEnergyConsumption
+static double joules_since_0(int device, double t_s) { return 100 * t_s + 500 * activity_since_0(device, t_s); }
 int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
     const char *mode = getenv("ATTS_FAKE_NVML_ENERGY");
     double t_s = now_s(), event_s, offset_j = 1e6;

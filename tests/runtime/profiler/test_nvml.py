@@ -32,9 +32,9 @@ def within(expected: float, share: float) -> object:
 def test_integrals_of_the_programmed_curve_are_recovered(drive) -> None:
     """At 8 Hz: energy within 0.1% by either source, means and bytes within 0.5%."""
     (seen,) = [window["gpu0"] for window in drive(times=TIMES, windows=[[BEGIN_S, END_S]])["windows"]]
-    assert seen["energy"]["provenance"] == "counter"
-    assert seen["energy"]["joules"] == within(JOULES, 1e-3)
-    assert seen["energy"]["covered_s"] == pytest.approx(WINDOW_S)
+    assert seen["drawn"]["provenance"] == "counter"
+    assert seen["drawn"]["joules"] == within(JOULES, 1e-3)
+    assert seen["drawn"]["covered_s"] == pytest.approx(WINDOW_S)
     assert seen["power"]["value"] == within(JOULES, 1e-3)
     assert seen["power"]["mean"] == within(JOULES / WINDOW_S, 1e-3)
     assert seen["dram_rate"]["value"] == within(0.6 * DRAM_PEAK * ACTIVITY_S, 5e-3)  # bytes
@@ -53,7 +53,7 @@ def test_integrals_of_the_programmed_curve_are_recovered(drive) -> None:
 
 def test_without_an_energy_counter_energy_is_the_trapezoid_of_power(drive) -> None:
     out = drive(times=TIMES, windows=[[BEGIN_S, END_S]], FAIL="nvmlDeviceGetTotalEnergyConsumption=3")
-    energy = out["windows"][0]["gpu0"]["energy"]
+    energy = out["windows"][0]["gpu0"]["drawn"]
     assert energy["provenance"] == "power"
     assert energy["joules"] == within(JOULES, 1e-3)
     assert energy["doubts"] == ["energy counter: no readings in the window"]
@@ -61,8 +61,8 @@ def test_without_an_energy_counter_energy_is_the_trapezoid_of_power(drive) -> No
 
 @pytest.mark.parametrize(("fault", "doubt"), [("stale=3", "stale"), ("backwards=3", "backwards")])
 def test_a_stale_or_backwards_counter_is_flagged_and_power_takes_over(drive, fault: str, doubt: str) -> None:
-    out = drive(times=TIMES, windows=[[BEGIN_S, END_S], [BEGIN_S, 2.9]], ENERGY=fault)
-    across, before = (window["gpu0"]["energy"] for window in out["windows"])
+    out = drive(times=TIMES, windows=[[BEGIN_S, END_S], [BEGIN_S, 2.8]], ENERGY=fault)
+    across, before = (window["gpu0"]["drawn"] for window in out["windows"])
     assert (across["provenance"], across["joules"]) == ("power", within(JOULES, 1e-3))
     assert doubt in across["doubts"][0]
     assert (before["provenance"], before["doubts"]) == ("counter", [])
@@ -70,7 +70,7 @@ def test_a_stale_or_backwards_counter_is_flagged_and_power_takes_over(drive, fau
 
 def test_a_stale_counter_without_power_leaves_energy_unknown(drive) -> None:
     out = drive(times=TIMES, windows=[[4.0, 8.0]], ENERGY="stale=3", FAIL="nvmlDeviceGetPowerUsage=3")
-    energy = out["windows"][0]["gpu0"]["energy"]
+    energy = out["windows"][0]["gpu0"]["drawn"]
     assert (energy["joules"], energy["provenance"]) == (None, None)
     assert len(energy["doubts"]) == 2
 
@@ -111,7 +111,7 @@ def test_devices_are_sampled_side_by_side_with_one_slow_call_a_sample(drive) -> 
     out = drive(times=TIMES, windows=[[BEGIN_S, END_S]], DEVICES=2)
     whole, half = out["windows"][0]["gpu0"], out["windows"][0]["gpu1"]
     assert half["gpm_sm"]["mean"] == within(whole["gpm_sm"]["mean"] / 2, 1e-9)
-    assert half["energy"]["joules"] == within(100 * WINDOW_S + 250 * ACTIVITY_S, 1e-3)
+    assert half["drawn"]["joules"] == within(100 * WINDOW_S + 250 * ACTIVITY_S, 1e-3)
     slow = [(row["engine"], row["metric"]) for row in out["rows"] if row["metric"].startswith("pcie")]
     assert Counter(slow) == {
         ("gpu0", "pcie_tx"): 17,
