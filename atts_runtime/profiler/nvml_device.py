@@ -91,7 +91,7 @@ def _utilization(nvml: Any, handle: Any) -> tuple[float, float]:
 QUERIES = (
     # Allocated by processes; what the driver reserves is apart from it in version 2.
     Query((("memory_used", "bytes"),), lambda nvml, h: (nvml.nvmlDeviceGetMemoryInfo(h, nvml.nvmlMemory_v2).used,)),
-    # From Ampere on (but for the A100's chip) a mean over the last second.
+    # From Ampere on (but for GA100, the A100's chip) a mean over the last second.
     Query((("power", "W"),), lambda nvml, h: (nvml.nvmlDeviceGetPowerUsage(h) / 1e3,)),
     # Since the driver was loaded; Volta and later.
     Query((("energy", "J"),), lambda nvml, h: (nvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3,)),
@@ -170,12 +170,12 @@ class Device:
     @property
     def queries_in_turn(self) -> list[Query]:
         """The slow calls that still get answers."""
-        return [query for query in QUERIES if query.in_turn and self._asked(query)]
+        return [query for query in QUERIES if query.in_turn and self._asks(query)]
 
     def sample(self, slow: Query | None) -> None:
         """One reading of everything that is quick, and of one slow query."""
         for query in QUERIES:
-            if (query is slow or not query.in_turn) and self._asked(query):
+            if (query is slow or not query.in_turn) and self._asks(query):
                 try:
                     values = query.read(self._nvml, self._handle)
                 except Exception as error:
@@ -185,15 +185,17 @@ class Device:
                     for (name, _), value in zip(query.metrics, values, strict=True):
                         self.record.points[name].add(now_s, value)
                         self._count(name)
+        if self._gpm is None and self._asks_any(_GPM):
+            self._open_gpm()  # it failed, but not for good
         if self._gpm is not None:
-            self._sample_gpm(self._gpm)
+            self._sample_gpm(self._gpm, self._clock())
 
-    def _sample_gpm(self, gpm: Gpm) -> None:
+    def _sample_gpm(self, gpm: Gpm, now_s: float) -> None:
         try:
-            window = gpm.sample(self._clock())
+            window = gpm.sample(now_s)
         except Exception as error:
             self._refuse([*_GPM, "dram_rate"], verdict(error))
-            if all(self.states[name].state in _FINAL for name in _GPM):
+            if not self._asks_any(_GPM):
                 self._close_gpm()
             return
         if window is None:
@@ -215,8 +217,11 @@ class Device:
             self.record.spans[name].add(window.begin_s, window.end_s, value)
             self._count(name)
 
-    def _asked(self, query: Query) -> bool:
-        return any(self.states[name].state not in _FINAL for name, _ in query.metrics)
+    def _asks(self, query: Query) -> bool:
+        return self._asks_any(name for name, _ in query.metrics)
+
+    def _asks_any(self, names: Iterable[str]) -> bool:
+        return any(self.states[name].state not in _FINAL for name in names)
 
     def _count(self, name: str) -> None:
         """A value came: of earlier reasons only that of a failure is kept."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ def _doubts(counter: Points, t_s: Floats, joules: Floats) -> list[str]:
     return []
 
 
-def _flat(t_s: Floats, value: Floats) -> Any:
+def _flat(t_s: Floats, value: Floats) -> Iterator[tuple[float, float]]:
     """(begin, end) of every stretch over which the value stays the same."""
     changes = np.flatnonzero(np.diff(value)) + 1
     firsts = np.concatenate(([0], changes))

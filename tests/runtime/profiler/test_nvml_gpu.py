@@ -44,4 +44,3 @@ def test_two_seconds_of_matmul_show_in_the_samples() -> None:
     if energy.provenance == "counter":
         counted = record.energy(*middle).joules
         assert counted == pytest.approx(record.integral("power", *middle).value, rel=0.3)
-    assert sampler.cost.cores < 0.05

@@ -103,6 +103,14 @@ def test_gpm_windows_span_a_sample_that_failed_and_lose_one_that_gave_no_metrics
         assert out["windows"][0]["gpu0"]["gpm_sm"]["covered_s"] == covered_s
 
 
+def test_gpm_that_could_not_be_opened_for_now_is_tried_again(drive) -> None:
+    for function in ("nvmlGpmQueryDeviceSupport", "nvmlGpmSampleAlloc"):
+        heal = [0.4, {"ATTS_FAKE_NVML_FAIL": ""}]
+        out = drive(times=[0.0, 0.2, 0.4, 0.6], changes=[heal], FAIL=f"{function}=999", windows=[[0.0, 0.6]])
+        assert states(out) == expected(set(), "")
+        assert out["windows"][0]["gpu0"]["gpm_sm"]["covered_s"] == pytest.approx(0.2)
+
+
 def test_gpm_warms_until_its_second_sample(drive) -> None:
     out = drive(times=[0.0, 0.1])
     assert states(out) == expected(GPM, "warming")
