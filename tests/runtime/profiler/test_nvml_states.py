@@ -42,7 +42,9 @@ def expected(concerned: set[str], state: str) -> dict[str, str]:
 
 
 def test_every_metric_of_a_whole_device_becomes_available(drive) -> None:
-    assert states(drive(times=TIMES)) == expected(set(), "")
+    out = drive(times=TIMES)
+    assert states(out) == expected(set(), "")
+    assert {(state["reason"], state["failures"]) for state in out["states"]["gpu0"].values()} == {("", 0)}
 
 
 @pytest.mark.parametrize("function", ASKED_BY)
@@ -62,6 +64,8 @@ def test_not_supported_is_a_state_of_that_functions_metrics_alone(drive, functio
         (13, "unsupported", "Function Not Found"),
         (15, "unavailable", "GPU is lost"),
         (21, "warming", ""),
+        (25, "unsupported", ""),
+        (27, "warming", ""),
         (999, "error", "Unknown Error"),
     ],
 )
