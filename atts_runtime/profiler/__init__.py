@@ -1,1 +1,1 @@
-"""Where a run's time went: measured from its records, or counted."""
+"""The profiler: what a run computed, moved and waited for, and what the device could have done. Loads no torch."""
