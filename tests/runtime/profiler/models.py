@@ -18,7 +18,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from atts_runtime.profiler import ModelSpec
+from atts_runtime.profiler import Fed, ModelSpec
 
 DENSE: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 MIXTURES: dict[str, Any] = {"mixtral": MixtralConfig, "qwen2_moe": Qwen2MoeConfig, "qwen3_moe": Qwen3MoeConfig}
@@ -76,14 +76,15 @@ def built(config: Any, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelSp
     return model, ModelSpec.from_config(model.config, bytes_per_weight=size, bytes_per_kv_element=size)
 
 
-def counted(model: Any, new: int, cached: int, rows: int, logit_rows: int) -> tuple[int, Any]:
-    """FLOPs by FlopCounterMode of feeding `rows` rows `new` tokens each on `cached` ones, and the KV cache after it."""
+def counted(model: Any, fed: Fed, rows: int) -> tuple[int, Any]:
+    """FLOPs by FlopCounterMode of a step that feeds so many rows alike, and the KV cache after it."""
     vocab, past = model.config.vocab_size, None
+    new, cached = fed.new_tokens, fed.cached_tokens
     ids = torch.arange(rows * (cached + new)).remainder(vocab).view(rows, -1)
     with torch.inference_mode():
         if cached:
             past = model(input_ids=ids[:, :cached], use_cache=True).past_key_values
         with FlopCounterMode(display=False) as counter:
-            out = model(input_ids=ids[:, cached:], past_key_values=past, use_cache=True, logits_to_keep=logit_rows)
-    assert out.logits.shape == (rows, logit_rows, vocab)
+            out = model(input_ids=ids[:, cached:], past_key_values=past, use_cache=True, logits_to_keep=fed.logit_rows)
+    assert out.logits.shape == (rows, fed.logit_rows, vocab)
     return int(counter.get_total_flops()), out.past_key_values

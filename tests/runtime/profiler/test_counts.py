@@ -20,41 +20,30 @@ from atts_runtime.models import evaluate
 from atts_runtime.profiler import Counts, Experts, Fed, ModelSpec, decode, expected_experts, prefill, score, step
 from tests.runtime.profiler.models import DENSE, MIXTURES, built, configs, counted
 
-EXACT = pytest.approx(1.0, abs=1e-6)
-examples = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# By default a step of the smallest models spends its time on handing work to threads.
+pytestmark = pytest.mark.usefixtures("one_thread")
+examples = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SPEC = ModelSpec("m", 3, 8, 4, 2, 5, 7, 11, tied=False, bytes_per_weight=2, bytes_per_kv_element=2)
 MIXTURE = replace(SPEC, ffn=None, experts=Experts(layers=3, experts=5, per_token=2, ffn=6))
 
 
-@given(configs(DENSE | MIXTURES), st.integers(1, 9), st.integers(1, 3))
-@examples
-def test_prefill_counts_what_torch_counts(config: Any, new: int, rows: int) -> None:
-    model, spec = built(config)
-    flops, _ = counted(model, new, 0, rows, 1)
-    assert step(spec, [prefill(new)] * rows).flops / flops == EXACT
-
-
-@given(configs(DENSE | MIXTURES), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
-@examples
-def test_scoring_counts_what_torch_counts(config: Any, new: int, cached: int, rows: int) -> None:
-    model, spec = built(config)
-    flops, _ = counted(model, new, cached, rows, new)
-    assert step(spec, [score(new, cached)] * rows).flops / flops == EXACT
-
-
-@given(configs(DENSE | MIXTURES), st.integers(1, 20), st.integers(1, 4))
-@examples
-def test_decoding_counts_what_torch_counts(config: Any, cached: int, rows: int) -> None:
-    model, spec = built(config)
-    flops, _ = counted(model, 1, cached, rows, 1)
-    assert step(spec, [decode(cached)] * rows).flops / flops == EXACT
+@pytest.mark.parametrize("make", sorted(DENSE | MIXTURES))
+@given(st.data(), st.integers(1, 9), st.integers(1, 20), st.integers(1, 3))
+@settings(examples, max_examples=4)
+def test_prefill_scoring_and_decoding_count_what_torch_counts(
+    make: str, data: st.DataObject, new: int, cached: int, rows: int
+) -> None:
+    model, spec = built(data.draw(configs({make: (DENSE | MIXTURES)[make]})))
+    for fed in (prefill(new), score(new, cached), decode(cached)):
+        flops, _ = counted(model, fed, rows)
+        assert step(spec, [fed] * rows).flops == flops
 
 
 @pytest.mark.parametrize("role", ["draft", "target"])
 def test_the_bundled_models_decode_at_the_flops_of_their_card(role: str) -> None:
     folder = Path(evaluate.__file__).parent / role
     spec = ModelSpec.from_config(folder)
-    assert step(spec, [decode(evaluate._CONTEXT_TOKENS)]).flops / evaluate.decode_flops(folder) == EXACT
+    assert step(spec, [decode(evaluate._CONTEXT_TOKENS)]).flops == evaluate.decode_flops(folder)
 
 
 @pytest.mark.parametrize("every", [True, False])
@@ -73,7 +62,7 @@ def test_the_embedded_engine_executes_the_padded_batch(tiny_target: Path, every:
     attending = step(spec, [Fed(longest, time - longest, longest)] * len(new))
     fed = step(spec, [Fed(longest, 0, longest)] * rows)
     executed = fed.linear_flops + fed.logits_flops + attending.attention_flops
-    assert executed / counter.get_total_flops() == EXACT
+    assert executed == counter.get_total_flops()
     needed = step(spec, [score(n, s) for n, s in zip(new, starts, strict=True)])
     assert needed.flops < executed
 
@@ -133,7 +122,7 @@ def test_bytes_are_those_of_the_models_tensors_and_of_its_cache(
     config: Any, dtype: torch.dtype, new: int, cached: int
 ) -> None:
     model, spec = built(config, dtype)
-    _, cache = counted(model, new, cached, 2, 1)
+    _, cache = counted(model, prefill(new, cached), 2)
     counts = step(spec, [prefill(new, cached)] * 2)
     table = model.get_input_embeddings().weight
     rows = 2 * new * table[0].nbytes
@@ -197,5 +186,5 @@ def test_the_rule_of_two_flops_a_parameter_is_off_on_small_models() -> None:
     folder = Path(evaluate.__file__).parent / "target"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     spec = ModelSpec.from_config(folder)
-    exact, _ = counted(model, 1, 128, 1, 1)
+    exact, _ = counted(model, decode(128), 1)
     assert abs(2 * spec.parameters / exact - 1) > 0.05
