@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import MixtralConfig
 
 from atts_runtime.errors import InputError
@@ -64,9 +65,11 @@ QWEN3_30B_A3B = {
 }
 
 
-@given(configs(DENSE | MIXTURES))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_parameters_are_those_of_the_transformers_model(config: Any) -> None:
+@pytest.mark.parametrize("make", sorted(DENSE | MIXTURES))
+@given(st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_parameters_are_those_of_the_transformers_model(make: str, data: st.DataObject) -> None:
+    config = data.draw(configs({make: (DENSE | MIXTURES)[make]}))
     model, spec = built(config)
     assert spec.parameters == sum(p.numel() for p in model.parameters())
     assert spec.embedding_parameters == model.get_input_embeddings().weight.numel()
@@ -123,6 +126,27 @@ def test_what_a_config_leaves_out_is_what_the_architecture_says() -> None:
     spec = ModelSpec.from_config(old)
     assert (spec.kv_heads, spec.head_dim, spec.tied, spec.qkv_bias, spec.experts) == (4, 3, False, False, None)
     assert ModelSpec.from_config(LLAMA | {"model_type": "qwen2"}).qkv_bias
+    shared = {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 5}
+    assert ModelSpec.from_config(QWEN3_30B_A3B | shared).qkv_bias
+    windowless = LLAMA | {"model_type": "qwen2", "sliding_window": 8}
+    assert ModelSpec.from_config(windowless).layers == 2
+
+
+def test_an_mlp_without_a_gate_has_two_matrices() -> None:
+    spec = ModelSpec.from_config(LLAMA)
+    gateless = replace(spec, gated_mlp=False)
+    gates = spec.layers * 12 * 20
+    assert spec.parameters - gateless.parameters == gates
+    assert spec.multiplied_elements - gateless.multiplied_elements == gates
+
+
+def test_a_shared_expert_and_its_gate_serve_every_token() -> None:
+    mixture = ModelSpec.from_config(QWEN3_30B_A3B)
+    assert mixture.experts is not None
+    sharing = replace(mixture, experts=replace(mixture.experts, shared_ffn=5))
+    more = 48 * (3 * 2048 * 5 + 2048)
+    for total in ("parameters", "active_parameters", "common_parameters", "multiplied_elements"):
+        assert getattr(sharing, total) - getattr(mixture, total) == more
 
 
 def test_layers_without_experts_are_dense() -> None:
