@@ -1,4 +1,4 @@
-"""The fake NVML library, compiled on demand, and processes that sample it through the real pynvml."""
+"""Fixtures: one thread for torch; the fake NVML library, compiled on demand, and processes that sample it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -79,3 +80,12 @@ def drive(build: Build, process: Callable[[Path], subprocess.Popen[str]]) -> Dri
         return out
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread, as long as a module's tests run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
