@@ -1,4 +1,4 @@
-"""A chain as the driver sees it: its text, where its answer counts from, what it waits for, its record."""
+"""Chains as the driver sees them: text, where an answer counts from, waits, records; and how far all of them are."""
 
 from __future__ import annotations
 
@@ -60,3 +60,14 @@ def replayed(command: Call, record: ChainRecord) -> Event:
         return Scored(command.call, call.ell, settled)
     outcome = Drafted if isinstance(command, Draft) else TakenOver
     return outcome(command.call, answered=bool(call.answered), ended=bool(call.ended))
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is; `stall_s` counts barrier and bank waits that have ended."""
+
+    chains: int
+    chains_done: int = 0
+    decisions: int = 0
+    takeovers: int = 0
+    stall_s: float = 0.0

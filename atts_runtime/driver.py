@@ -11,10 +11,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from atts_runtime.chain import KINDS, ChainState, replayed
+from atts_runtime.chain import KINDS, ChainState, Progress, replayed
 from atts_runtime.config import RunConfig
 from atts_runtime.control import (
     POLICIES,
@@ -44,17 +43,6 @@ from atts_runtime.tasks.base import Task
 _BACKOFF_S = 0.5
 _IN_FLIGHT_PER_ROW = 4
 _ROLE_SEEDS = {"draft": 0, "takeover": 1}
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run is; `stall_s` counts barrier and bank waits that have ended."""
-
-    chains: int
-    chains_done: int = 0
-    decisions: int = 0
-    takeovers: int = 0
-    stall_s: float = 0.0
 
 
 class Driver:

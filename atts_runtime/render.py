@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from atts_runtime import driver
+from atts_runtime import chain
 
 
 class ProgressBar:
@@ -48,7 +48,7 @@ class ProgressBar:
     ) -> None:
         self._bar.__exit__(kind, error, trace)
 
-    def update(self, progress: driver.Progress) -> None:
+    def update(self, progress: chain.Progress) -> None:
         """Show how far the run is."""
         rate = f"{progress.takeovers / progress.decisions:.2f}" if progress.decisions else "-"
         stall = f"{progress.stall_s:.0f} s"

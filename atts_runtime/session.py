@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.chain import Progress
 from atts_runtime.config import BUNDLED, RunConfig
 from atts_runtime.control import POLICIES
-from atts_runtime.driver import Driver, Progress
+from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
 from atts_runtime.errors import InputError
 from atts_runtime.rundir import RunDir

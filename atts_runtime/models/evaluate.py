@@ -29,9 +29,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
 from atts_runtime.control import ChainId
-from atts_runtime.driver import Progress
 from atts_runtime.engines.base import Engine, GenerateCall, Piece, ScoreCall
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once

@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
-from atts_runtime.driver import Progress
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.load import load_task
