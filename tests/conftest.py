@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A test does not time, and a busy machine is no fault of the code.
+settings.register_profile("atts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("atts")
 
 MAX_POSITIONS = 1024
 
