@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A test does not time, and a busy machine is no fault of the code.
 settings.register_profile("atts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("atts")
+# For tests/mutants.py, to which one failure is as good as another: mutants die sooner where none is shrunk.
+settings.register_profile(
+    "unshrunk", settings.get_profile("atts"), phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)
 
 MAX_POSITIONS = 1024
 

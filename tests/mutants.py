@@ -239,6 +239,7 @@ def copy_repository(to: Path) -> None:
 
 def run_tests(python: str, folder: Path, name: str) -> Outcome:
     command = [python, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    command += ["--hypothesis-profile=unshrunk"]
     # Two mutants of a file may share its size and, within a second, its time: compiled files would not be renewed.
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     started = time.monotonic()
