@@ -18,10 +18,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from atts_runtime import __version__
 from atts_runtime.commands import trace
+from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
@@ -64,16 +65,9 @@ _LEFT = {
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line; the usage text is what --help is for."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser; flags are the fields of RunConfig."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="atts-runtime",
         description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody.",
         epilog="example: atts-runtime run --policy async-marginal --alpha 0.1 --chains 8",

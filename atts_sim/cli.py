@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
 
 BAD_USAGE = 2
@@ -32,13 +32,6 @@ COMING = {
 """Purpose and example of each command that is still to come."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line; the usage text is what --help is for."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def package_version() -> str:
     """Version of the installed distribution; ``unknown`` when run from a source tree that is not installed."""
     try:
@@ -49,7 +42,7 @@ def package_version() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="atts-sim",
         description="Simulate asynchronous test-time scaling. `replay` is there; the simulator itself arrives in a "
         "later release, and until then its commands only say so.",

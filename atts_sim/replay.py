@@ -86,16 +86,14 @@ def decide(scores: Scores, settings: Settings) -> list[Decision]:
 def _calibrator(scores: Scores, settings: Settings) -> Calibrator:
     alpha, bank = settings.alpha, settings.bank
     match settings.calibrator:
-        case "frozen" if bank is None:
-            return PreSampled(alpha, SealedBank(scores.ell[scores.turn == 0]))
-        case "frozen" if bank is not None:
-            return Frozen(alpha, bank)
+        case "frozen":
+            return PreSampled(alpha, SealedBank(scores.ell[scores.turn == 0])) if bank is None else Frozen(alpha, bank)
         case "marginal":
-            return Online(alpha, lambda question, turn: None, _starting({None: bank}))
+            return Online(alpha, lambda question, turn: None, _starting(None, bank))
         case "conditional":
             return Online(alpha, lambda question, turn: question, Mondrian())
         case "turn":
-            return Online(alpha, lambda question, turn: turn, _starting({0: bank}))
+            return Online(alpha, lambda question, turn: turn, _starting(0, bank))
         case _:
             adaptive = Adaptive(
                 alpha,
@@ -112,12 +110,11 @@ def _calibrator(scores: Scores, settings: Settings) -> Calibrator:
             return adaptive
 
 
-def _starting(banks: dict[Any, SealedBank | None]) -> Mondrian:
+def _starting(key: int | None, bank: SealedBank | None) -> Mondrian:
+    """Live banks, that of `key` starting from the scores of `bank`."""
     mondrian = Mondrian()
-    for key, bank in banks.items():
-        if bank is not None:
-            for score in bank.scores.tolist():
-                mondrian[key].add(score)
+    for score in () if bank is None else bank.scores.tolist():
+        mondrian[key].add(score)
     return mondrian
 
 

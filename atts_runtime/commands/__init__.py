@@ -1,1 +1,1 @@
-"""The commands that do not run a model, a module each: their flags and what they do."""
+"""Commands that do not run a model, a module each: their flags and what they do; and the parser of them all."""
