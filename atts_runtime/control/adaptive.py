@@ -74,10 +74,10 @@ class AsyncAdaptive(AsyncMarginal):
         # The largest tie-breaker makes a smoothed p-value the plain one.
         u = 1.0 if self.knobs.tie_seed is None else tie_breaker(self._seed, chain, turn)
         p_value = smoothed(counts, u)
-        allowed = cap is None or len(cap) < cap.limit
+        allowed = cap is None or cap.acquire(chain)
         taken_over, alpha = self.calibrator.judge(chain.question, turn, p_value, allowed=allowed)
-        if cap is not None and taken_over:
-            cap.acquire(chain)
+        if not taken_over:
+            self._release(chain)
         return Verdict(chain, ell, taken_over, p_value, alpha, bank)
 
     def _release(self, chain: ChainId) -> None:
