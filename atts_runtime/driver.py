@@ -290,3 +290,7 @@ class Driver:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached
         call.tokens_prefilled, call.tokens_recomputed = usage.tokens_prefilled, usage.tokens_recomputed
         call.t_start_s, call.t_end_s = usage.t_start_s - self._zero, usage.t_end_s - self._zero
+        if usage.prefill is not None and usage.own is not None:
+            call.prefill_flops, call.prefill_bytes = usage.prefill.flops, usage.prefill.bytes
+            call.flops = usage.prefill.flops + usage.own.flops
+            call.bytes = usage.prefill.bytes + usage.own.bytes

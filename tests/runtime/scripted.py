@@ -102,6 +102,13 @@ class ScriptedEngine:
     def stats(self) -> EngineStats:
         return replace(self._stats)
 
+    def steps(self) -> None:
+        """It does not count."""
+
+    @property
+    def placement(self) -> None:
+        """It is nowhere."""
+
     def prompt_tokens(self, prompt: str) -> int:
         return len(prompt)
 
