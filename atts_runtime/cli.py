@@ -23,7 +23,7 @@ from typing import Any
 from atts_runtime import __version__
 from atts_runtime.commands import trace
 from atts_runtime.commands.parser import OneLineParser
-from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
+from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
@@ -55,6 +55,8 @@ _HELP = {
     "threads": "CPU threads of each engine (default: half the cores, so that draft and target run side by side)",
     "call_timeout_s": "seconds before a call is given up",
     "retries": "times a failed call is tried again",
+    "profiler": f"{' or '.join(SWITCH)}: count FLOPs and bytes, sample NVIDIA GPUs",
+    "hardware": "hardware profile (.toml) that r is counted against (default: this machine's, else measured quickly)",
     "out": "run directory (default: runs/TIME-POLICY)",
 }
 _LEFT = {

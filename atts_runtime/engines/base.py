@@ -143,15 +143,14 @@ class Scored:
 class EngineStats:
     """Running totals of one engine. `steps` counts forward passes, `decode_rows` the rows of decode steps.
 
-    busy_s: in steps; handling_s: taking calls in, between steps; waiting_s: with nothing to do.
+    busy_s: at work, in steps and in taking calls in; idle_s: waiting for work, by its own clock (None: not measured).
     prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
     kv_tokens / kv_peak_tokens: KV held now and at most; evictions: chains whose KV was dropped for room.
     phases, flops_executed: what the calls' tokens demanded, and FLOPs with the padding of batches; None: not counted.
     """
 
     busy_s: float = 0.0
-    handling_s: float = 0.0
-    waiting_s: float = 0.0
+    idle_s: float | None = None
     steps: int = 0
     decode_steps: int = 0
     decode_rows: int = 0
@@ -195,6 +194,9 @@ class Engine(Protocol):
 
     def steps(self) -> Steps | None:
         """Every step since the last `reset`; None where the engine does not count."""
+
+    async def settled(self) -> None:
+        """Until the step is over that answered the last call: only then do the totals hold it."""
 
     async def reset(self) -> None:
         """Forget all chains and totals, as if just started."""

@@ -126,12 +126,12 @@ class Meter:
         usage.own.add(steps, rates.flops(steps, kept, steps), weight_bytes + rates.kv_bytes * (kept + steps))
 
     def _log(self, step: Step, padded: Padded) -> None:
-        executed = self._executed(*padded)
+        executed = self.executed(*padded)
         assert self._stats.flops_executed is not None
         self._stats.flops_executed += executed
         self._step = step._replace(flops_executed=executed)
 
-    def _executed(self, rows: int, attending: int, new: int, time_: int) -> int:
+    def executed(self, rows: int, attending: int, new: int, time_: int) -> int:
         """FLOPs of a padded pass: `rows` of `new` tokens, of which `attending` rows look at `time_` positions."""
         return self._rates.flops(rows * new, attending * new * time_, rows * new)
 

@@ -93,8 +93,8 @@ class TransformersEngine:
         stats = self._live.stats
         phases = None if stats.phases is None else {name: replace(demand) for name, demand in stats.phases.items()}
         since_s = self._waiting_since_s
-        waiting_s = stats.waiting_s + (0.0 if since_s is None else time.perf_counter() - since_s)
-        return replace(stats, phases=phases, waiting_s=waiting_s)
+        waited_s = 0.0 if since_s is None else time.perf_counter() - since_s
+        return replace(stats, phases=phases, idle_s=(stats.idle_s or 0.0) + waited_s)
 
     def steps(self) -> Steps | None:
         meter = self._live.meter
@@ -113,14 +113,21 @@ class TransformersEngine:
     def max_context_tokens(self) -> int | None:
         return self._live.lm.max_context_tokens
 
+    async def settled(self) -> None:
+        await self._between_steps(lambda worker: None)
+
     async def reset(self) -> None:
+        await self._between_steps(Worker.reset)
+
+    async def _between_steps(self, action: Callable[[Worker], None]) -> None:
+        """Have the worker thread do something, and wait for it."""
         done = threading.Event()
 
-        def forget(worker: Worker) -> None:
-            worker.reset()
+        def act(worker: Worker) -> None:
+            action(worker)
             done.set()
 
-        self._hand_over(forget)
+        self._hand_over(act)
         await asyncio.get_running_loop().run_in_executor(None, done.wait)
 
     async def close(self) -> None:
@@ -224,10 +231,10 @@ class TransformersEngine:
             self._inbox.clear()
             closing = self._closing  # read together with the inbox, so that what was posted before is handled
         woke_s, self._waiting_since_s = time.perf_counter(), None
-        worker.stats.waiting_s += woke_s - began_s
+        worker.stats.idle_s = (worker.stats.idle_s or 0.0) + woke_s - began_s
         for message in messages:
             message(worker)
-        worker.stats.handling_s += time.perf_counter() - woke_s
+        worker.stats.busy_s += time.perf_counter() - woke_s
         return not closing
 
 

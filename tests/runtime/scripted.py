@@ -93,6 +93,8 @@ class ScriptedEngine:
 
     async def close(self) -> None: ...
 
+    async def settled(self) -> None: ...
+
     async def reset(self) -> None:
         self._stats = EngineStats()
 

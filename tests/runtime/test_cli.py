@@ -438,7 +438,7 @@ def test_a_run_of_real_models_keeps_the_contract_of_its_json(
     assert summary["accuracy"].keys() >= {"mean_chain", "majority", "pass_at_m"}
     assert summary["tokens"].keys() == {"draft", "scored", "score_prefix_recomputed", "takeover"}
     assert summary["latency_s"].keys() == {"p50", "p95", "max"}
-    assert summary["intensity"].keys() == {"r", "T_c_s", "T_m_s", "T_s_s", "T_overhead_s"}
+    assert summary["intensity"].keys() >= {"r", "T_c_s", "T_m_s", "T_s_s", "T_overhead_s"}
     assert summary["engines"].keys() == {"draft", "target"}
     for engine in summary["engines"].values():
         assert engine.keys() >= {"busy_s", "idle_s", "flops", "bytes"}
