@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,8 @@ async def run_once(
         run_dir=str(run_dir.path),
         intensity=run_intensity(records, runs, wall_s, whole=not resumed),
     )
+    specs = {role: engine.spec for role, engine in used.items()}
+    run_dir.note("models", {role: None if spec is None else asdict(spec) for role, spec in specs.items()})
     run_dir.note("gpus", telemetry.gpus())
     made = {**tables(records, task, config.chains), "telemetry": telemetry.table()}
     run_dir.finalize(summary, made | steps_table(runs, driver.zero_s))

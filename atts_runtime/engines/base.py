@@ -13,6 +13,7 @@ from typing import Literal, Protocol, get_args
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.steps import Steps
+from atts_runtime.profiler.modelspec import ModelSpec
 
 
 class EngineError(RuntimeError):
@@ -173,9 +174,13 @@ class Placement:
 
 
 class Engine(Protocol):
-    """One model, served. Calls may overlap freely; each is answered when it is done, in any order."""
+    """One model, served. Calls may overlap freely; each is answered when it is done, in any order.
+
+    `spec` are the model's dimensions, None until `start` and where they are not known.
+    """
 
     name: str
+    spec: ModelSpec | None
 
     async def start(self) -> None:
         """Load weights and be ready; raises InputError if the model cannot serve."""

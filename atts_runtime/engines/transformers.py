@@ -67,6 +67,7 @@ class TransformersEngine:
         self._worker: Worker | None = None
         self._closing = False
         self._waiting_since_s: float | None = None
+        self.spec: ModelSpec | None = None
 
     async def start(self) -> None:
         """Load the model in the worker thread; raises InputError if it cannot serve."""
@@ -203,7 +204,8 @@ class TransformersEngine:
                 torch.set_num_threads(self._threads)
             device, gguf_file = self._options
             lm = CausalLM(self.model, device, gguf_file)
-            rates = _rates(lm) if self._metered else None
+            spec = self.spec = _spec(lm)
+            rates = Rates(spec) if spec is not None and self._metered else None
             worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget, rates=rates)
         except InputError as error:
             tell(ready.set_exception, error)
@@ -238,11 +240,10 @@ class TransformersEngine:
         return not closing
 
 
-def _rates(lm: CausalLM) -> Rates | None:
-    """What the model's tokens cost; None for a make that is not known."""
+def _spec(lm: CausalLM) -> ModelSpec | None:
+    """The model's dimensions; None for a make that is not known."""
     size = lm.dtype.itemsize
     try:
-        spec = ModelSpec.from_config(lm.model.config, bytes_per_weight=size, bytes_per_kv_element=size)
+        return ModelSpec.from_config(lm.model.config, bytes_per_weight=size, bytes_per_kv_element=size)
     except InputError:
         return None
-    return Rates(spec)

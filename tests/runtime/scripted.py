@@ -81,6 +81,7 @@ class ScriptedEngine:
     wrote: dict[tuple[ChainId, int], Piece] = field(default_factory=dict)
     asked: list[GenerateCall] = field(default_factory=list)
     released: list[ChainId] = field(default_factory=list)
+    spec: None = None
     open: int = 0
     most_open: int = 0
 
