@@ -1,4 +1,5 @@
-"""Counts what the embedded engine's steps need, call by call, while they run. No torch here.
+"""Counts what the embedded engine's steps need, call by call, while they run. No torch here, and little else: two
+engines share an interpreter, so a microsecond of bookkeeping a step is one that both may wait for.
 
 An append's rows are counted as they are fed. A decoding row costs nothing extra a step: what it needed follows in
 closed form from where it joined and left, but for its share of the weights, which depends on its neighbours and is
@@ -9,18 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from atts_runtime.engines.base import PHASES, Demand, EngineStats, Phase, Usage
-from atts_runtime.engines.steps import Step, Steps
+from atts_runtime.engines.steps import Steps
 from atts_runtime.profiler.counts import Rates
 
 Padded = tuple[int, int, int, int]
 """Rows, rows that attend, new tokens a row, and cached positions a row, padding included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """New tokens of a row, all of one phase. `usage` is the call's that they are fed for."""
 
     usage: Usage
@@ -29,20 +29,7 @@ class Part:
     logit_rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of an append: its cached tokens, and the parts that it is fed in order."""
-
-    cached_tokens: int
-    parts: tuple[Part, ...]
-
-    @property
-    def new_tokens(self) -> int:
-        return sum(part.new_tokens for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """A row's entry into the decode batch: its cached tokens, and the weights' running sum."""
 
     cached_tokens: int
@@ -57,9 +44,10 @@ class Meter:
         self.steps = Steps()
         self._phases: dict[Phase, Demand] = {phase: Demand() for phase in PHASES}
         stats.phases, stats.flops_executed = self._phases, 0
+        self._executed = 0
         self._weight_bytes_a_row = 0.0
-        self._tokens: dict[Phase, int] = {}
-        self._step: Step | None = None
+        self._fed: list[tuple[Demand, int]] = []  # the pass under way: phases and their tokens
+        self._pass: tuple[float, ...] | None = None
         self._mark_s = 0.0
 
     @staticmethod
@@ -71,35 +59,30 @@ class Meter:
         """The engine starts on a pass, or on a pair of them."""
         self._mark_s = now_s
 
-    def append(self, rows: Sequence[Row], padded: Padded) -> None:
-        """A pass has fed these rows; `padded` is the batch that was computed."""
-        rates = self._rates
-        fed = sum(row.new_tokens for row in rows)
-        kept = sum(row.cached_tokens + row.new_tokens for row in rows)
-        logit_rows = sum(part.logit_rows for row in rows for part in row.parts)
+    def append(self, cached_tokens: Sequence[int], rows: Sequence[tuple[Part, ...]], padded: Padded) -> None:
+        """A pass has fed each row its parts in order, on top of so many cached tokens."""
+        rates, phases = self._rates, self._phases
+        lengths = [sum(part[2] for part in parts) for parts in rows]
+        fed, logit_rows = sum(lengths), sum(part[3] for parts in rows for part in parts)
         weight_bytes_a_token = rates.weight_bytes(fed, logit_rows) / fed
-        flops, moved, self._tokens = 0, 0.0, {}
-        for row in rows:
-            length = row.cached_tokens + row.new_tokens
-            kv_bytes_a_token = rates.kv_bytes * (length / row.new_tokens + 1)  # the row's cache read, and a token's own
-            for part in row.parts:
-                n = part.new_tokens
-                needed = rates.flops(n, n * length, part.logit_rows)
-                bytes_ = n * (weight_bytes_a_token + kv_bytes_a_token)
-                self._charge(part, needed, bytes_)
+        flops, moved, longest = 0, 0.0, 0
+        self._fed = []
+        for cached, n_row, parts in zip(cached_tokens, lengths, rows, strict=True):
+            kept = cached + n_row
+            longest = max(longest, kept)
+            # The row's cache is read once for all of its new tokens; each writes its own.
+            bytes_a_token = weight_bytes_a_token + rates.kv_bytes * (kept / n_row + 1)
+            for usage, phase, n, logits in parts:
+                charged = usage.prefill if phase == "prefill" else usage.own
+                assert charged is not None  # since `open`
+                needed, bytes_ = rates.flops(n, n * kept, logits), n * bytes_a_token
+                charged.add(n, needed, bytes_)
+                phases[phase].add(n, needed, bytes_)
+                self._fed.append((phases[phase], n))
                 flops, moved = flops + needed, moved + bytes_
-        longest = max(row.cached_tokens + row.new_tokens for row in rows)
-        widest = max(row.new_tokens for row in rows)
-        shape = (len(rows), fed, widest, kept, longest, logit_rows)
-        self._log(Step(self._mark_s, 0.0, 1, *shape, flops, moved, 0), padded)
-
-    def _charge(self, part: Part, flops: int, bytes_: float) -> None:
-        n = part.new_tokens
-        charged = part.usage.prefill if part.phase == "prefill" else part.usage.own
-        assert charged is not None  # since `open`
-        charged.add(n, flops, bytes_)
-        self._phases[part.phase].add(n, flops, bytes_)
-        self._tokens[part.phase] = self._tokens.get(part.phase, 0) + n
+        kept_tokens = sum(cached_tokens) + fed
+        shape = (1, len(rows), fed, max(lengths), kept_tokens, longest, logit_rows)
+        self._pass = (*shape, flops, moved, self.executed(*padded))
 
     def decode(self, cached_tokens: Sequence[int], padded: Padded) -> None:
         """A pass has fed one token to each row, on top of so many cached ones."""
@@ -108,10 +91,11 @@ class Meter:
         weight_bytes = rates.weight_bytes(rows, rows)
         flops, moved = rates.flops(rows, kept, rows), weight_bytes + rates.kv_bytes * (kept + rows)
         self._weight_bytes_a_row += weight_bytes / rows
-        self._phases["decode"].add(rows, flops, moved)
-        self._tokens = {"decode": rows}
-        shape = (rows, rows, 1, kept, max(cached_tokens) + 1, rows)
-        self._log(Step(self._mark_s, 0.0, 0, *shape, flops, moved, 0), padded)
+        demand = self._phases["decode"]
+        demand.add(rows, flops, moved)
+        self._fed = [(demand, rows)]
+        shape = (0, rows, rows, 1, kept, max(cached_tokens) + 1, rows)
+        self._pass = (*shape, flops, moved, self.executed(*padded))
 
     def joined(self, cached_tokens: int) -> Joined:
         """A row enters the decode batch."""
@@ -125,24 +109,21 @@ class Meter:
         assert usage.own is not None  # since `open`
         usage.own.add(steps, rates.flops(steps, kept, steps), weight_bytes + rates.kv_bytes * (kept + steps))
 
-    def _log(self, step: Step, padded: Padded) -> None:
-        executed = self.executed(*padded)
-        assert self._stats.flops_executed is not None
-        self._stats.flops_executed += executed
-        self._step = step._replace(flops_executed=executed)
-
     def executed(self, rows: int, attending: int, new: int, time_: int) -> int:
         """FLOPs of a padded pass: `rows` of `new` tokens, of which `attending` rows look at `time_` positions."""
         return self._rates.flops(rows * new, attending * new * time_, rows * new)
 
     def lap(self) -> None:
-        """The pass is over."""
-        if self._step is None:
+        """The pass is over, if there was one: log it."""
+        done = self._pass
+        if done is None:
             return
         now_s = time.perf_counter()
-        duration_s, self._mark_s = now_s - self._mark_s, now_s
-        self.steps.add(self._step._replace(duration_s=duration_s))
-        self._step = None
-        fed = sum(self._tokens.values())
-        for phase, n in self._tokens.items():
-            self._phases[phase].seconds += duration_s * n / fed
+        duration_s = now_s - self._mark_s
+        self.steps.add((self._mark_s, duration_s, *done))
+        self._pass, self._mark_s = None, now_s
+        self._executed += int(done[-1])
+        self._stats.flops_executed = self._executed
+        a_token_s = duration_s / done[2]
+        for demand, n in self._fed:
+            demand.seconds += a_token_s * n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ class Steps:
     def __init__(self) -> None:
         self._data = array("d")
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Sequence[float]) -> None:
+        """The fields of a `Step`."""
         self._data.extend(step)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Ge
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import ChainStore, Held, common_prefix
 from atts_runtime.engines.jobs import CallJob, GenerateJob, Job, Reply, ScoreJob, make_job
-from atts_runtime.engines.meter import Meter, Row
+from atts_runtime.engines.meter import Meter
 from atts_runtime.engines.sampling import sample
 from atts_runtime.profiler.counts import Rates
 
@@ -208,8 +208,8 @@ class Worker:
         self.stats.steps += 1
         self.stats.prefilled_tokens += sum(map(len, feeds))
         if self.meter is not None:
-            rows = [Row(start, job.parts(len(feed))) for job, start, feed in zip(batch, starts, feeds, strict=True)]
-            self.meter.append(rows, self.lm.padded(starts, width, every=True))
+            parts = [job.parts(len(feed)) for job, feed in zip(batch, feeds, strict=True)]
+            self.meter.append(starts, parts, self.lm.padded(starts, width, every=True))
         for row, (job, feed) in enumerate(zip(batch, feeds, strict=True)):
             job.see(feed, logits[row])
             held = job.held

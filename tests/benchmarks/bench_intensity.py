@@ -50,7 +50,7 @@ async def measure(
     repeats: int,
     fit: int,
 ) -> tuple[dict[Key, list[dict[str, Any]]], dict[str, Predictor]]:
-    """Summaries of every run; and by policy, what its first run of `fit` chains with one question in flight predicts."""
+    """Summaries of every run; and what the first run of `fit` chains, one question in flight, predicts."""
     task = load_task(base.task, base.questions, base.seed)
     found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
     predictors: dict[str, Predictor] = {}
