@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
                 "run": str(run.path),
                 "label": run.label,
                 "policy": run.policy,
-                "chains_per_question": run.m,
+                "chains_per_question": None if run.m is None else int(run.m),
                 "chains": len(run.records),
                 "finished": run.finished,
                 "wall_s": run.wall_s,

@@ -41,9 +41,3 @@ def scaled(value: float | None, unit: str) -> str:
 def short(value: float | None) -> str:
     """To three figures."""
     return UNKNOWN if value is None else f"{value:,.3g}" if abs(value) < 1e6 else f"{value:.2e}"
-
-
-def spread(values: list[float], form: str = ".2f", unit: str = "") -> str:
-    """Lowest to highest; one number where they read the same."""
-    low, high = (format(edge, form) for edge in (min(values), max(values)))
-    return f"{low}{unit}" if low == high else f"{low}{unit} to {high}{unit}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from atts_runtime.profiler.spans import seconds_by_turn
+from atts_runtime.profiler.spans import Span, seconds_by_turn
 from atts_runtime.records import STALL_CAUSES
 from atts_runtime.report.amounts import fixed, percent, seconds
 from atts_runtime.report.facts import RunFacts
 from atts_runtime.report.shown import Shown, nothing
-from atts_runtime.report.theme import BLUE, GREY, INK, ORANGE, RED, drawing, inline_svg
+from atts_runtime.report.theme import BLUE, GREY, INK, ORANGE, RED, drawing, inline_svg, wrapped
 from atts_runtime.summary import wilson
 
 if TYPE_CHECKING:
@@ -32,18 +32,19 @@ def stall(runs: Sequence[RunFacts]) -> Shown:
     with drawing():
         from matplotlib.patches import Patch
 
-        figure, panels = _panels(len(shown), sharey=False)
+        figure, panels = _panels(len(shown), sharey=True)
         for axes, run in zip(panels, shown, strict=True):
-            by_kind = seconds_by_turn(chain.from_iterable(run.spans))
+            by_kind = seconds_by_turn(_spans(run))
             bottom = [0.0] * len(by_kind["barrier"])
             for cause in STALL_CAUSES:
                 axes.bar(range(len(bottom)), by_kind[cause], bottom=bottom, color=_COLORS[cause], width=0.8)
                 bottom = [low + more for low, more in zip(bottom, by_kind[cause], strict=True)]
-            axes.set(title=run.label, xlabel="turn")
+            axes.set(title=f"{wrapped(run.label)}\n{seconds(run.stall_s)}", xlabel="turn")
             axes.locator_params(axis="x", integer=True)
         for axes in panels[::_COLUMNS]:
             axes.set_ylabel("stall, chain-seconds")
-        handles = [Patch(color=_COLORS[cause], label=cause) for cause in STALL_CAUSES]
+        causes = [cause for cause in STALL_CAUSES if any(s.kind == cause for run in shown for s in _spans(run))]
+        handles = [Patch(color=_COLORS[cause], label=cause) for cause in causes]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         svg = inline_svg(figure, "stall", "Stall by turn and cause")
     return Shown(
@@ -51,6 +52,10 @@ def stall(runs: Sequence[RunFacts]) -> Shown:
         svg,
         "Measured, summed over chains; a wait counts for the turn before it." + _left(stalled),
     )
+
+
+def _spans(run: RunFacts) -> Iterator[Span]:
+    return chain.from_iterable(run.spans)
 
 
 def takeovers(runs: Sequence[RunFacts]) -> Shown:
@@ -71,15 +76,25 @@ def takeovers(runs: Sequence[RunFacts]) -> Shown:
         handles = [
             Line2D([], [], color=BLUE, marker="o", label="rate, 95% Wilson interval"),
             Line2D([], [], color=INK, ls="--", label="alpha, nominal"),
-            Patch(color=ORANGE, alpha=0.35, lw=0, label="range of alpha_t"),
-            Patch(color=GREY, alpha=0.35, lw=0, label="decisions (share of the most)"),
+            Patch(color=GREY, alpha=0.35, lw=0, label="decisions, in proportion"),
         ]
+        if any(map(_adaptive, shown)):
+            handles.append(Patch(color=ORANGE, alpha=0.35, lw=0, label="range of alpha_t"))
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         svg = inline_svg(figure, "takeovers", "Takeover rate by turn against alpha")
-    note = (
-        "Measured. Intervals take decisions for independent, so they are too narrow where chains of a question agree."
-    )
+    note = "Measured. Intervals take decisions for independent: they are too narrow where chains of a question agree."
+    note += "".join(f" {said}" for said in map(_adaptive, shown) if said)
     return Shown(_takeover_finding(deciding), svg, note + _left(deciding))
+
+
+def _adaptive(run: RunFacts) -> str:
+    """What an adaptive calibrator did; nothing for others, whose alpha stays."""
+    told = run.calibration
+    if told is None or told.alarms is None:
+        return ""
+    range_ = f"alpha_t ran from {fixed(told.alpha_low)} to {fixed(told.alpha_high)} (below 0 nothing is taken over)"
+    cohort = f"{percent(told.fallback_rate)} of the decisions had no cohort"
+    return f"{run.label}: {range_}, {cohort}, and the monitors raised {told.alarms} alarms."
 
 
 def _rates(axes: Axes, run: RunFacts) -> None:
@@ -97,7 +112,7 @@ def _rates(axes: Axes, run: RunFacts) -> None:
     below = [max(0.0, rate - low) for rate, (low, _) in zip(rates, intervals, strict=True)]
     above = [max(0.0, high - rate) for rate, (_, high) in zip(rates, intervals, strict=True)]
     axes.errorbar(turns, rates, yerr=[below, above], fmt="o-", color=BLUE, lw=1.2, elinewidth=0.9, markersize=4)
-    axes.set(title=run.label, xlabel=f"turn; {told[0][0]:,} decisions in the first, {told[-1][0]:,} in the last")
+    axes.set(title=wrapped(run.label), xlabel=f"turn (decisions: {told[0][0]:,} to {told[-1][0]:,})")
     axes.set_ylim(-0.02, 1.02)
     axes.locator_params(axis="x", integer=True)
 
@@ -122,8 +137,8 @@ def _left(runs: Sequence[RunFacts]) -> str:
 def _stall_finding(runs: Sequence[RunFacts]) -> str:
     ranked = sorted(runs, key=lambda run: run.stall_s / run.chain_s if run.chain_s else 0.0, reverse=True)
     most, least = ranked[0], ranked[-1]
-    share = percent(most.stall_s / most.chain_s, 0)
-    told = f"Chains of {most.label} stall for {share} of their time ({seconds(most.stall_s)})"
+    share = percent(most.stall_s / most.chain_s if most.chain_s else 0.0, 0)
+    told = f"Chains of {most.label} stall for {share} of their time in flight ({seconds(most.stall_s)})"
     if most is least:
         return told
     share = percent(least.stall_s / least.chain_s if least.chain_s else 0.0, 0)

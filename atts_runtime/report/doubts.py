@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from atts_runtime.report.amounts import count, percent, seconds
@@ -18,8 +18,15 @@ _SAME_MACHINE = ("engine", "device", "threads", "max_rows")
 
 def doubts(runs: Sequence[RunFacts]) -> list[str]:
     """A sentence each, runs first, then what stands between them."""
-    found = [f"{run.label}: {said}" for run in runs for said in _of_run(run)]
-    return found + list(_between(runs))
+    of: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for said in _of_run(run):
+            of[said].append(run.label)
+    return [f"{_names(labels, len(runs))}: {said}" for said, labels in of.items()] + list(_between(runs))
+
+
+def _names(labels: list[str], runs: int) -> str:
+    return "All runs" if len(labels) == runs > 1 else "; ".join(labels)
 
 
 def _of_run(run: RunFacts) -> Iterator[str]:

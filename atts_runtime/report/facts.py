@@ -174,8 +174,8 @@ class RunFacts:
 
     @property
     def chain_s(self) -> float:
-        """Seconds of all chains' lives together."""
-        return math.fsum(span.duration_s for spans in self.spans for span in spans)
+        """Seconds of all chains' lives, but for waits for admission: those are the load's, not the policy's."""
+        return math.fsum(s.duration_s for spans in self.spans for s in spans if s.kind != "admission")
 
 
 def number(data: Mapping[str, Any], key: str, where: str) -> float | None:
@@ -249,7 +249,7 @@ def facts(read: RunRead) -> RunFacts:
 
 def labelled(runs: list[RunFacts]) -> list[RunFacts]:
     """The runs with labels that tell them apart: policy and m, the folder's name where that is not enough."""
-    plain = [f"{run.policy}, m = {'?' if run.m is None else f'{run.m:g}'}" for run in runs]
+    plain = [f"{run.policy}, m\xa0=\xa0{'?' if run.m is None else f'{run.m:g}'}" for run in runs]
     named = [f"{p} ({r.path.name})" if plain.count(p) > 1 else p for p, r in zip(plain, runs, strict=True)]
     full = [f"{p} ({r.path})" if named.count(n) > 1 else n for p, n, r in zip(plain, named, runs, strict=True)]
     return [replace(run, label=label) for run, label in zip(runs, full, strict=True)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atts_runtime.profiler.perfetto import Sample
 from atts_runtime.profiler.spans import SPAN_KINDS, Span, SpanKind, level, to_ns
 from atts_runtime.report.amounts import percent
 from atts_runtime.report.facts import RunFacts
@@ -32,13 +34,13 @@ _GROUPS: tuple[tuple[str, tuple[SpanKind, ...]], ...] = (
     ("in service", ("draft", "score", "takeover")),
     ("in a queue", ("queue",)),
     ("stalled", ("barrier", "bank")),
-    ("waiting for admission", ("admission",)),
     ("between commands", ("driver",)),
     ("in failed calls", ("failed",)),
 )
 _WIDTH_PT = 700
 _LEAST_PT = 0.15  # narrower spans are not seen
 _BINS = 500
+_NAME = 18  # characters of a question
 
 
 def gantt(run: RunFacts, name: str, most_rows: int) -> Shown:
@@ -48,7 +50,8 @@ def gantt(run: RunFacts, name: str, most_rows: int) -> Shown:
     end = max((spans[-1].t_end_s for spans in shown if spans), default=begin)
     end = end if end > begin else begin + 1e-9
     roles = sorted({call.engine for record in run.records for call in record.calls})
-    heights = [0.25 + 0.12 * len(shown), *(0.42 for _ in roles)]
+    kept = [s for s in run.telemetry if s.metric == "kv" and begin <= s.t_s <= end]
+    heights = [0.25 + 0.12 * len(shown), *(0.42 for _ in roles), *([0.42] if kept else [])]
     with drawing():
         from matplotlib.figure import Figure
         from matplotlib.patches import Patch
@@ -59,8 +62,10 @@ def gantt(run: RunFacts, name: str, most_rows: int) -> Shown:
         )
         _rows(rows, shown, (begin, end))
         _questions(rows, run, len(shown))
-        for axes, role in zip(strips, roles, strict=True):
+        for axes, role in zip(strips, roles, strict=False):
             _strip(axes, run, role, (begin, end))
+        if kept:
+            _kv(strips[-1], kept)
         [rows, *strips][-1].set_xlabel("seconds since the run began")
         rows.set_xlim(begin, end)
         kinds = [kind for kind in SPAN_KINDS if any(s.kind == kind for spans in shown for s in spans)]
@@ -68,7 +73,8 @@ def gantt(run: RunFacts, name: str, most_rows: int) -> Shown:
         figure.legend(handles=handles, loc="outside upper left", ncols=len(kinds), columnspacing=1.2, handlelength=1.2)
         svg = inline_svg(figure, name, f"Chains of {run.label} over time")
     note = f"The first {len(shown)} of {len(run.spans)} chains." if len(shown) < len(run.spans) else "All chains."
-    note += " Below: calls in service at each engine, of all chains. Measured."
+    note += " Below: calls in service at each engine, of all chains"
+    note += ", and the KV that it holds. Measured." if kept else ". Measured."
     return Shown(_finding(run), svg, note)
 
 
@@ -99,7 +105,10 @@ def _questions(axes: Axes, run: RunFacts, rows: int) -> None:
     firsts: dict[int, int] = {}
     for place, record in enumerate(run.records[:rows]):
         firsts.setdefault(record.question, place)
-    axes.set_yticks(list(firsts.values()), [f"question {question}" for question in firsts])
+    names = [f"{question}: {' '.join(run.records[place].question_id.split())}" for question, place in firsts.items()]
+    axes.set_yticks(
+        list(firsts.values()), [name if len(name) <= _NAME else name[: _NAME - 3] + "..." for name in names]
+    )
     for place in list(firsts.values())[1:]:
         axes.axhline(place - 0.5, color=INK, lw=0.5)
 
@@ -120,18 +129,31 @@ def _strip(axes: Axes, run: RunFacts, role: str, window: tuple[float, float]) ->
     integral = np.concatenate([[0.0], np.cumsum(counts[:-1] * np.diff(seconds))]) if len(seconds) else np.zeros(0)
     at = np.interp(edges, seconds, integral) if len(seconds) else np.zeros(len(edges))
     means = np.diff(at) / np.diff(edges)
-    axes.stairs(means, edges, fill=True, color=SKY if role == "draft" else BLUE, lw=0)
+    axes.stairs(means, edges, fill=True, color=_engine_color(role), lw=0)
     axes.set_ylabel(role, rotation=0, ha="right", va="center")
     axes.set_ylim(bottom=0)
     axes.set_yticks([0, max(1, round(float(means.max(initial=0.0))))])
 
 
+def _kv(axes: Axes, kept: Sequence[Sample]) -> None:
+    """Tokens of KV that each engine holds, as sampled."""
+    for engine in dict.fromkeys(sample.engine for sample in kept):
+        points = [(sample.t_s, sample.value) for sample in kept if sample.engine == engine]
+        axes.plot(*zip(*points, strict=True), ".-", color=_engine_color(engine), lw=1, markersize=3)
+    axes.set_ylabel("KV, tokens", rotation=0, ha="right", va="center")
+    axes.set_ylim(bottom=0)
+    axes.set_yticks([0, max(1, round(max(sample.value for sample in kept)))])
+
+
+def _engine_color(engine: str) -> str:
+    return SKY if engine == "draft" else BLUE
+
+
 def _finding(run: RunFacts) -> str:
     by_kind: dict[SpanKind, float] = defaultdict(float)
-    for spans in run.spans:
-        for span in spans:
-            by_kind[span.kind] += span.duration_s
-    total = sum(by_kind.values()) or 1.0
+    for span in chain.from_iterable(run.spans):
+        by_kind[span.kind] += span.duration_s
+    total = run.chain_s or 1.0
     shares = [(name, sum(by_kind[kind] for kind in kinds) / total) for name, kinds in _GROUPS]
     told = [f"{percent(share, 0)} {name}" for name, share in shares if share >= 0.005]
-    return f"Chains of {run.label} spend their time {', '.join(told)}"
+    return f"Chains of {run.label} spend their time in flight {', '.join(told)}"

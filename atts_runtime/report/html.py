@@ -34,7 +34,8 @@ def sourced(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]])
     titles = "".join(cell(text, head=True) for text in head)
     last = cell("provenance", head=True, css="from")
     top = f"<tr>{titles}{last}</tr>"
-    return f'<div class="wide"><table><thead>{top}</thead>\n<tbody>{chr(10).join(made)}</tbody></table></div>\n'
+    body = "\n".join(made)
+    return f'<div class="wide"><table class="by-run"><thead>{top}</thead>\n<tbody>{body}</tbody></table></div>\n'
 
 
 def folded(title: str, body: str) -> str:

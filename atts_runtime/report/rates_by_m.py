@@ -77,10 +77,10 @@ def _finding(lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:
         low, high = min(by_m), max(by_m)
         first, last = (statistics.median(by_m[m]) for m in (low, high))
         if low == high:
-            told.append(f"{short(first)} at m = {low:g} for {name}")
+            told.append(f"{short(first)} at m\xa0=\xa0{low:g} for {name}")
             continue
         way = "falls" if last < 0.95 * first else "rises" if last > 1.05 * first else "stays"
-        told.append(f"{way} from {short(first)} at m = {low:g} to {short(last)} at m = {high:g} for {name}")
-    more = f"; {len(told) - 3} more" if len(told) > 3 else ""
+        told.append(f"{way} from {short(first)} at m\xa0=\xa0{low:g} to {short(last)} at m\xa0=\xa0{high:g} for {name}")
+    more = f"; {len(told) - 4} more lines" if len(told) > 4 else ""
     is_point = all(len(by_m) == 1 for by_m in lines.values())
-    return f"r {'is ' if is_point else ''}{'; '.join(told[:3])}{more}"
+    return f"r {'is ' if is_point else ''}{'; '.join(told[:4])}{more}"

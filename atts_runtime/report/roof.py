@@ -46,22 +46,28 @@ def share_of_roof(run: RunFacts, phase: Phase) -> float | None:
 
 
 def roofline(runs: Sequence[RunFacts]) -> Shown:
-    """FLOP/s against FLOP/byte: a colour a run, a marker a phase, hollow for the draft."""
+    """FLOP/s against FLOP/byte: a colour a run (or, of many runs, a policy), a marker a phase, hollow for the draft."""
     found = points(runs)
     if not found:
         return nothing("The roofline is unknown: no run here counted FLOPs and bytes by phase")
     with drawing():
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
+        from matplotlib.ticker import NullFormatter
 
         figure = Figure(figsize=(8.4, 4.3), layout="constrained")
         axes = figure.subplots()
         axes.set(xscale="log", yscale="log", xlabel="intensity, FLOP/byte (analytic)")
-        axes.set_ylabel("FLOP/s (analytic FLOPs over measured busy seconds)")
+        axes.set_ylabel("FLOP/s (analytic over measured busy seconds)")
+        axes.xaxis.set_major_formatter(lambda x, _: short(x))
+        axes.yaxis.set_major_formatter(lambda y, _: scaled(y, ""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         balances = _roofs(axes, runs, found)
-        colors = {run.label: SERIES[place % len(SERIES)] for place, run in enumerate(runs)}
+        named = _names(_told(found))
+        colors = {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(named.values()))}
         for point in found:
-            color = colors[point.run.label]
+            color = colors[named[point.run.label]]
             axes.plot(
                 point.intensity,
                 point.flops_per_s,
@@ -70,7 +76,7 @@ def roofline(runs: Sequence[RunFacts]) -> Shown:
                 markerfacecolor="none" if point.engine.name == "draft" else color,
                 markersize=7,
             )
-        keys = [Line2D([], [], ls="", marker="o", color=colors[r.label], label=r.label) for r in _told(found)]
+        keys = [Line2D([], [], ls="", marker="o", color=color, label=name) for name, color in colors.items()]
         for name in dict.fromkeys(point.name for point in found):
             keys.append(Line2D([], [], ls="", marker=_MARKERS.get(name, "D"), color=MUTED, label=name))
         keys.append(Line2D([], [], ls="", marker="o", color=MUTED, markerfacecolor="none", label="hollow: draft"))
@@ -113,6 +119,11 @@ def _roofs(axes: object, runs: Sequence[RunFacts], found: Sequence[Point]) -> li
 
 def _told(found: Sequence[Point]) -> list[RunFacts]:
     return list({point.run.label: point.run for point in found}.values())
+
+
+def _names(runs: Sequence[RunFacts]) -> dict[str, str]:
+    """What a run's points are coloured by: the run, or its policy where there are more runs than colours."""
+    return {run.label: run.label if len(runs) <= len(SERIES) else run.policy for run in runs}
 
 
 def _finding(found: Sequence[Point]) -> str:

@@ -25,11 +25,11 @@ def header(runs: Sequence[RunFacts]) -> str:
         ("processor", lambda run: _hardware(run), "measured"),
         ("device of the roof", _device, "as its profile says"),
         (
-            "  arithmetic",
+            "its arithmetic",
             lambda run: scaled(run.hardware.flops_per_s if run.hardware else None, "FLOP/s"),
             _kinds(runs),
         ),
-        ("  memory", lambda run: scaled(run.hardware.bytes_per_s if run.hardware else None, "B/s"), _kinds(runs)),
+        ("its memory", lambda run: scaled(run.hardware.bytes_per_s if run.hardware else None, "B/s"), _kinds(runs)),
     ]
     body = _by_run(runs, rows)
     differ = differing(runs)
@@ -94,7 +94,17 @@ def phases(runs: Sequence[RunFacts]) -> str:
 
 def engines(runs: Sequence[RunFacts]) -> str:
     """Counters of each engine."""
-    head = ["run: engine", "steps", "rows a decode step", "prefilled", "KV peak", "evictions", "handling", "energy"]
+    head = [
+        "run: engine",
+        "steps",
+        "rows a decode step",
+        "prefilled",
+        "KV peak",
+        "evictions",
+        "idle",
+        "handling",
+        "energy",
+    ]
     rows = [
         [
             f"{run.label}: {engine.name}",
@@ -103,6 +113,7 @@ def engines(runs: Sequence[RunFacts]) -> str:
             count(engine.prefilled_tokens),
             count(engine.kv_peak_tokens),
             count(engine.evictions),
+            seconds(engine.idle_s),
             seconds(engine.handling_s),
             scaled(engine.joules, "J"),
         ]
@@ -162,7 +173,7 @@ def _device(run: RunFacts) -> str:
     told = run.hardware
     if told is None:
         return "unknown"
-    threads = "" if told.threads is None else f", {told.threads:g} threads"
+    threads = "" if told.threads is None else f", threads: {told.threads:g}"
     return f"{told.name}: {told.device}, {told.dtype}{threads}"
 
 

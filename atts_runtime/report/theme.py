@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, FAINT = "#1f2329", "#5b636e", "#d9dde3", "#e9ecf0"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f01", "#009e73", "#d55e00"
 PURPLE, SKY, GREY, OLIVE = "#b5608f", "#56b4e9", "#a3a9b1", "#8a7a00"
+ON_SERIES = "#0d0f12"  # text on orange, green, sky and grey, in light and dark alike
 SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 _DARK = {
     INK: "#e8eaed",
@@ -65,6 +67,11 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5.5,
 }
+
+
+def wrapped(label: str) -> str:
+    """A run's label as the title of a narrow panel."""
+    return textwrap.fill(label, 27)
 
 
 @contextmanager
@@ -127,7 +134,8 @@ h3{{font-size:1.02rem;margin:1.4rem 0 .3rem}} p{{max-width:62rem;margin:.4rem 0}
 table{{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;margin:.5rem 0}}
 th,td{{padding:.2rem .7rem .2rem 0;text-align:right;vertical-align:top;border-bottom:1px solid {grid}}}
 th{{font-weight:600}} th:first-child,td:first-child,.left{{text-align:left}} td.left{{overflow-wrap:anywhere}}
-.from{{color:{muted};font-size:.8rem;text-align:left}} .unknown{{color:{muted};font-style:italic}}
+.by-run td:first-child{{white-space:nowrap}}
+.from{{color:{muted};font-size:.8rem;text-align:left;min-width:9rem}} .unknown{{color:{muted};font-style:italic}}
 .warnings{{border-left:4px solid var({_VARIABLE[RED]});background:{faint};padding:.3rem 1rem}}
 .warnings li{{overflow-wrap:anywhere}} dt{{font-weight:600;margin-top:.5rem}} dd{{margin:0 0 0 1.2rem;max-width:58rem}}
 code{{font-size:.9em}} summary{{cursor:pointer}}

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from atts_runtime.report.amounts import percent
 from atts_runtime.report.facts import EngineFacts, RunFacts
 from atts_runtime.report.shown import Shown, nothing
-from atts_runtime.report.theme import BLUE, GREY, ORANGE, SKY, drawing, inline_svg
+from atts_runtime.report.theme import GREEN, GREY, ON_SERIES, ORANGE, SKY, drawing, inline_svg
 
 _PARTS = (
-    ("T_roof_s", "roof: the larger of T_c and T_m, step by step", BLUE),
+    ("T_roof_s", "roof: the larger of T_c and T_m, step by step", SKY),
     ("T_overhead_s", "T_overhead: a step's time above the roof, handling", ORANGE),
     ("T_idle_s", "idle", GREY),
 )
-_ROUGH = (("busy_s", "busy, not split: no profile or no counts", SKY), ("idle_s", "idle", GREY))
+_ROUGH = (("busy_s", "busy, not split: no profile or no counts", GREEN), ("idle_s", "idle", GREY))
 
 
 def parts(engine: EngineFacts) -> tuple[tuple[str, float, str], ...]:
@@ -43,7 +43,8 @@ def time_spent(runs: Sequence[RunFacts]) -> Shown:
             for label, value, color in split:
                 axes.barh(place, value, left=left, color=color, height=0.7)
                 if wall > 0 and value / wall >= 0.05 and value / _longest(rows) >= 0.04:
-                    axes.text(left + value / 2, place, f"{value / wall:.0%}", ha="center", va="center", fontsize=8)
+                    share = f"{value / wall:.0%}"
+                    axes.text(left + value / 2, place, share, ha="center", va="center", fontsize=8, color=ON_SERIES)
                 left += value
                 keys[label] = color
         axes.set_yticks(range(len(rows)), [f"{run.label}: {engine.name}" for run, engine, _ in rows])
