@@ -37,7 +37,8 @@ def execute(args: argparse.Namespace) -> int:
     paths: list[Path] = args.runs
     out: Path = args.out or (paths[0] / "report.html" if len(paths) == 1 else Path("report.html"))
     _check_distinct(paths)
-    _check_out(out)
+    if args.out:
+        _check_out(out)
     runs = []
     for path in paths:
         _say(f"reading {path}")
@@ -89,6 +90,8 @@ def _check_distinct(paths: Sequence[Path]) -> None:
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise InputError(f"{out} is a folder; give --out the name of a file")
+    if not out.parent.is_dir():
+        raise InputError(f"cannot write {out}: there is no folder {out.parent}; make it or choose another --out")
 
 
 def _write(out: Path, text: str) -> None:

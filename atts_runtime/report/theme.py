@@ -102,9 +102,11 @@ def inline_svg(figure: Figure, name: str, says: str) -> str:
     )
     svg = head + svg[svg.index(">") + 1 :]
     svg = svg.replace("'DejaVu Sans'", "system-ui,'DejaVu Sans',sans-serif")
-    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
-    svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
+    # matplotlib's ids hash positions to the last bit, in which its layout may differ from one time to the next.
+    used = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    short = {old: f"{name}-{place}" for place, old in enumerate(used)}
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", svg)
+    svg = re.sub(r'(url\(#|href="#)([^")]+)', lambda m: m[1] + short[m[2]], svg)
     svg = re.sub(r' d="([^"]+)"', lambda m: f' d="{_shorter(m[1])}"', svg)
     for color, variable in _VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")

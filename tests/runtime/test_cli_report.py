@@ -98,7 +98,7 @@ def test_the_same_run_twice_is_named_under_any_spelling(run: Path, capsys: Captu
 def test_an_out_that_cannot_be_written_is_named(run: Path, capsys: Capture) -> None:
     assert "is a folder; give --out" in mistake(capsys, str(run), "--out", str(run))
     gone = run / "gone" / "page.html"
-    assert f"cannot write {gone}: No such file" in mistake(capsys, str(run), "--out", str(gone))
+    assert f"cannot write {gone}: there is no folder {run / 'gone'}" in mistake(capsys, str(run), "--out", str(gone))
 
 
 def test_help_shows_an_example(capsys: Capture) -> None:

@@ -51,15 +51,31 @@ def count(run: Path, *, r: float = 0.5, hardware: dict[str, Any] | None = HARDWA
     summary = json.loads((run / "summary.json").read_text())
     decode = phase(1000, 8e9, 4e9, 5.0)
     engine = {
-        **{"T_c_s": 0.1, "T_m_s": 0.2, "T_roof_s": 0.2, "T_overhead_s": 5.8, "T_idle_s": 4.0, "r_engine": 0.1 / 4.2},
-        **{"intensity_flop_per_byte": 2.0, "joules": None, "phases": {"decode": decode}},
+        "T_c_s": 0.1,
+        "T_m_s": 0.2,
+        "T_roof_s": 0.2,
+        "T_overhead_s": 5.8,
+        "T_idle_s": 4.0,
+        "r_engine": 0.1 / 4.2,
+        "intensity_flop_per_byte": 2.0,
+        "joules": None,
+        "phases": {"decode": decode},
     }
     counted = {"busy_s": 5.0, "idle_s": 4.0, "handling_s": 1.0, "flops": 8e9, "flops_executed": 9e9, "bytes": 4e9}
     turn = {"turn": 0, "flops": 8e9, "bytes": 4e9, "T_c_s": 0.1, "T_m_s": 0.2, "T_s_s": 0.0, "r": 0.5}
     intensity = {
-        **{"r": r, "T_c_s": 0.2, "T_m_s": 0.4, "T_s_s": 0.0, "T_overhead_s": 11.6, "r_engine": 0.2 / 8.4},
-        **{"T_idle_s": 8.0, "intensity_flop_per_byte": 2.0, "machine_balance_flop_per_byte": 4.0},
-        **{"hardware": hardware, "engines": dict.fromkeys(summary["engines"], engine), "turns": [turn]},
+        "r": r,
+        "T_c_s": 0.2,
+        "T_m_s": 0.4,
+        "T_s_s": 0.0,
+        "T_overhead_s": 11.6,
+        "r_engine": 0.2 / 8.4,
+        "T_idle_s": 8.0,
+        "intensity_flop_per_byte": 2.0,
+        "machine_balance_flop_per_byte": 4.0,
+        "hardware": hardware,
+        "engines": dict.fromkeys(summary["engines"], engine),
+        "turns": [turn],
     }
     engines = {role: told | counted for role, told in summary["engines"].items()}
     edit(run / "summary.json", wall_s=10.0, engines=engines, intensity=intensity | changes)

@@ -30,9 +30,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Document]:
     for policy, m, r in (
         ("barrier", 2, 0.4),
         ("barrier", 4, 0.1),
-        ("async-adaptive", 2, 0.5),
         ("async-adaptive", 4, 0.5),
-        ("target-only", 4, 0.6),
+        ("target-only", 2, 0.6),
     ):
         run = folder / f"{policy}-{m}"
         record_run(run, settings(policy, chains=m))
@@ -45,15 +44,14 @@ def test_every_figure_leads_with_its_finding(study: tuple[Page, Document]) -> No
     found, document = study
     for finding in found.findings:
         assert " ".join(finding.replace("\xa0", " ").split()) in document.text
-    assert document.tags.count("svg") == 5 + 5  # the figures, and the chains of each run
-    assert len(found.findings) == 10
+    assert document.tags.count("svg") == 5 + 4  # the figures, and the chains of each run
+    assert len(found.findings) == 9
 
 
 def test_r_is_told_by_policy_and_m(study: tuple[Page, Document]) -> None:
     _, document = study
     assert "falls from 0.4 at m = 2 to 0.1 at m = 4 for barrier" in document.text
-    assert "stays from 0.5 at m = 2 to 0.5 at m = 4 for async-adaptive" in document.text
-    assert "0.6 at m = 4 for target-only" in document.text
+    assert "; 0.5 at m = 4 for async-adaptive; 0.6 at m = 2 for target-only" in document.text
 
 
 def test_the_roofline_and_the_wall_say_what_the_counts_say(study: tuple[Page, Document]) -> None:
@@ -93,9 +91,10 @@ def test_every_number_of_the_outcomes_has_a_provenance(study: tuple[Page, Docume
         assert re.search(r'<td class="from">(measured|analytic)', row), row
 
 
+@pytest.mark.slow
 def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
     record_run(tmp_path, settings("async-marginal", questions=1, chains=2))
-    assert made(tmp_path)[0] == made(tmp_path)[0]
+    assert len({made(tmp_path)[0].html for _ in range(8)}) == 1
 
 
 def test_a_run_without_counts_says_unknown_and_never_zero(tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ def test_names_and_texts_of_a_run_are_shown_not_obeyed(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"async-adaptive"', '"<script>policy</script>"'))
     found, document = made(tmp_path)
     assert "script" not in document.tags
-    assert "0: <script>x</sc..." in document.text
+    assert "0: <script>x</s..." in document.text
     assert "by: <script>no</script>" in document.text
     assert 'alert("$x$")' in document.text
     assert "<script" not in found.html
