@@ -27,7 +27,7 @@ def r_against_m(runs: Sequence[RunFacts]) -> Shown:
         return nothing("r is unknown: no run here has both FLOPs and the device's rates")
     with drawing():
         from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+        from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True)
@@ -41,7 +41,6 @@ def r_against_m(runs: Sequence[RunFacts]) -> Shown:
                 axes.plot(*zip(*dots, strict=True), "o", color=colors[name])
             axes.set(xscale="log", title=title, xlabel="chains a question, m")
             axes.xaxis.set_major_locator(FixedLocator(ms))
-            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.minorticks_off()
             axes.set_xlim(min(ms) / 1.25, max(ms) * 1.25)

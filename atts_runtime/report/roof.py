@@ -53,7 +53,6 @@ def roofline(runs: Sequence[RunFacts]) -> Shown:
     with drawing():
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
-        from matplotlib.ticker import NullFormatter
 
         figure = Figure(figsize=(8.4, 4.3), layout="constrained")
         axes = figure.subplots()
@@ -61,8 +60,7 @@ def roofline(runs: Sequence[RunFacts]) -> Shown:
         axes.set_ylabel("FLOP/s (analytic over measured busy seconds)")
         axes.xaxis.set_major_formatter(lambda x, _: short(x))
         axes.yaxis.set_major_formatter(lambda y, _: scaled(y, ""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
         balances = _roofs(axes, runs, found)
         named = _names(_told(found))
         colors = {name: SERIES[place % len(SERIES)] for place, name in enumerate(dict.fromkeys(named.values()))}
