@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
-from atts_runtime.report.facts import facts, labelled
 from atts_runtime.report.page import page
+from atts_runtime.report.reading import facts, labelled
 from atts_runtime.runread import read_run
 
 

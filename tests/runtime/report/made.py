@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.report.facts import RunFacts, facts, labelled
+from atts_runtime.report.facts import RunFacts
+from atts_runtime.report.reading import facts, labelled
 from atts_runtime.runread import read_run
 
 FLOPS_PER_S, BYTES_PER_S = 80e9, 20e9
