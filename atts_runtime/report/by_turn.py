@@ -152,5 +152,5 @@ def _takeover_finding(runs: Sequence[RunFacts]) -> str:
         alarms = run.calibration.alarms if run.calibration else None
         alarmed = "" if alarms is None else f", {alarms} alarms"
         told.append(f"{fixed(run.takeover_rate)} of the segments of {run.label}{alpha}{alarmed}")
-    more = f"; {len(runs) - 3} more runs" if len(runs) > 3 else ""
+    more = f"; and {len(runs) - 3} more" if len(runs) > 3 else ""
     return f"The target takes over {'; '.join(told)}{more}"

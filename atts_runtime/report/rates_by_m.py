@@ -80,6 +80,6 @@ def _finding(lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:
             continue
         way = "falls" if last < 0.95 * first else "rises" if last > 1.05 * first else "stays"
         told.append(f"{way} from {short(first)} at m\xa0=\xa0{low:g} to {short(last)} at m\xa0=\xa0{high:g} for {name}")
-    more = f"; {len(told) - 4} more lines" if len(told) > 4 else ""
+    more = f"; and {len(told) - 4} more" if len(told) > 4 else ""
     is_point = all(len(by_m) == 1 for by_m in lines.values())
     return f"r {'is ' if is_point else ''}{'; '.join(told[:4])}{more}"

@@ -71,7 +71,7 @@ _STYLE: dict[Any, Any] = {
 
 def wrapped(label: str) -> str:
     """A run's label as the title of a narrow panel."""
-    return textwrap.fill(label, 27)
+    return textwrap.fill(label, 24)
 
 
 @contextmanager
@@ -138,7 +138,7 @@ th,td{{padding:.2rem .7rem .2rem 0;text-align:right;vertical-align:top;border-bo
 th{{font-weight:600}} th:first-child,td:first-child,.left{{text-align:left}} td.left{{overflow-wrap:anywhere}}
 .by-run td:first-child{{white-space:nowrap}}
 .from{{color:{muted};font-size:.8rem;text-align:left;min-width:9rem}} .unknown{{color:{muted};font-style:italic}}
-.warnings{{border-left:4px solid var({_VARIABLE[RED]});background:{faint};padding:.3rem 1rem}}
+.warnings{{border-left:4px solid var({_VARIABLE[RED]});background:{faint};padding:.4rem 1rem .4rem 2rem}}
 .warnings li{{overflow-wrap:anywhere}} dt{{font-weight:600;margin-top:.5rem}} dd{{margin:0 0 0 1.2rem;max-width:58rem}}
 code{{font-size:.9em}} summary{{cursor:pointer}}
 """
