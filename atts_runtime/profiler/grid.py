@@ -25,12 +25,25 @@ from atts_runtime.profiler.steptime import Padding, Phase, StepShape
 if TYPE_CHECKING:
     from atts_runtime.engines.worker import Worker
 
-__all__ = ["CallKind", "CallSample", "Grid", "Measured", "Point", "Sample", "engine_padding", "grid_of", "measure"]
+__all__ = [
+    "PROMPT",
+    "CallKind",
+    "CallSample",
+    "Grid",
+    "Measured",
+    "Point",
+    "Sample",
+    "engine_padding",
+    "grid_of",
+    "measure",
+]
 
 CallKind = Literal["generate", "score"]
 
-_DECODE_STEPS = 10  # of a visit; the first also takes the calls in and the last answers them, so they are no samples
-_APPENDS = 2  # of a visit
+PROMPT = "1"
+"""Of every call: any text will do, as long as its ids are few."""
+
+_DECODE_STEPS = 8  # of a visit; the first also takes the calls in and the last answers them, so they are no samples
 _QUANTILE = 0.2
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
 _NEW = (4, 16, 48, 128, 512)
@@ -95,15 +108,16 @@ class Grid:
     longest: int
 
 
-def grid_of(max_rows: int, step_tokens: int, max_context_tokens: int | None) -> Grid:
+def grid_of(max_rows: int, step_tokens: int, max_context_tokens: int | None, prompt_tokens: int = 1) -> Grid:
     """The points for an engine of these limits; those held out lie inside the range, between the others.
 
-    Half of those held out have rows of unlike lengths, as runs have.
+    Half of those held out have rows of unlike lengths, as runs have. No row holds less than a prompt.
     """
     context = max_context_tokens or 2 * _CACHED[-1]
     points: list[Point] = []
 
     def add(phase: Phase, rows: tuple[tuple[int, int], ...], held_out: bool) -> None:
+        rows = tuple((n, max(s, prompt_tokens)) for n, s in rows)
         ends = _DECODE_STEPS + 1 if phase == "decode" else 0
         longest_new = -(-max(n for n, _ in rows) // 4) * 4
         fits = len(rows) <= max_rows and max(n + s + ends for n, s in rows) < context
@@ -111,27 +125,30 @@ def grid_of(max_rows: int, step_tokens: int, max_context_tokens: int | None) -> 
         if fits and sum(n + s for n, s in rows) <= _MOST_KEPT:
             points.append(Point(phase, rows, held_out))
 
-    for count in _ROWS:
-        for cached in _CACHED:
-            add("decode", ((1, cached),) * count, False)
-    for count in (3, 6, 12, 24, 48):
-        for cached in (48, 176, 400, 704):
-            add("decode", ((1, cached),) * count, True)
-            add("decode", tuple((1, 16 + (cached - 16) * i // count // 16 * 16) for i in range(1, count + 1)), True)
     for i, count in enumerate(_ROWS):
-        for j, new in enumerate(_NEW):
-            for k, cached in enumerate(_CACHED):
+        for k, cached in enumerate(_CACHED):
+            add("decode", ((1, cached),) * count, False)
+            for j, new in enumerate(_NEW):
                 if (i + j + k) % 2 == 0:  # every other corner: neighbours say much the same
                     add("append", ((new, cached),) * count, False)
-    for count in (3, 6, 12, 24, 48):
-        for new in (8, 33, 80, 240):
-            for cached in (64, 176, 640):
-                add("append", ((new, cached),) * count, True)
-                rows = ((1 + (new - 1) * i // count, 16 + (cached - 16) * (count - i) // count) for i in range(count, 0, -1))
-                add("append", tuple(rows), True)
+    for i, count in enumerate((3, 6, 12, 24, 48)):
+        for k, cached in enumerate((48, 176, 640)):
+            add("decode", ((1, cached),) * count, True)
+            add("decode", tuple((1, _part(cached, j, count)) for j in range(count)), True)
+            for j, new in enumerate((8, 33, 80, 240)):
+                if (i + j + k) % 2 == 0:
+                    add("append", ((new, cached),) * count, True)
+                else:
+                    rows = ((_part(new, j, count), _part(cached, count - 1 - j, count)) for j in range(count))
+                    add("append", tuple(rows), True)
     if not points:
         raise InputError(f"a context of {context} tokens is too short to profile; choose another model")
     return Grid(tuple(points), max(n + s for point in points for n, s in point.rows) + _DECODE_STEPS + 1)
+
+
+def _part(whole: int, index: int, count: int) -> int:
+    """From a quarter to the whole, in even steps over a batch; no less than four."""
+    return max(4, whole // 4 + (whole - whole // 4) * (index + 1) // count)
 
 
 def engine_padding() -> Padding:
@@ -186,9 +203,7 @@ class _Bench:
         self.worker, lm = worker, worker.lm
         lm.eos_ids = frozenset()
         self._ids = random.Random(1)
-        # Any text will do, as long as its ids are few.
-        self._prompt = "1"
-        self._prompt_ids = lm.encode_prompt(self._prompt)
+        self._prompt_ids = lm.encode_prompt(PROMPT)
         self._vocab = len(lm.tokenizer)
         generator = torch.Generator().manual_seed(0)
         shape = (lm.layers, 2, lm.kv_heads, longest, lm.head_dim)
@@ -204,27 +219,22 @@ class _Bench:
         for i, (_, cached) in enumerate(point.rows):
             ids = self._chain(i, cached, 1)
             pieces = (Piece("", tuple(ids), self.worker.lm.vocab),)
-            calls.append(GenerateCall(ChainId(0, i), self._prompt, pieces, _DECODE_STEPS, 1.0, "\0", (i,)))
+            calls.append(GenerateCall(ChainId(0, i), PROMPT, pieces, _DECODE_STEPS, 1.0, "\0", (i,)))
         adding_s, steps = self._run(calls)
         middle = steps[1:-1]
         usual = _low(middle)
         return middle, (adding_s + max(0.0, steps[0] - usual) + max(0.0, steps[-1] - usual)) / len(calls)
 
     def _append(self, point: Point) -> tuple[list[float], float]:
-        steps: list[float] = []
-        adding = []
-        for _ in range(_APPENDS):
-            self.worker.reset()
-            calls = []
-            for i, (new, cached) in enumerate(point.rows):
-                ids = self._chain(i, cached, new)
-                context, segment = ids[: len(ids) - new], ids[len(ids) - new :]
-                pieces = tuple(Piece("", tuple(part), self.worker.lm.vocab) for part in (context, segment))
-                calls.append(ScoreCall(ChainId(0, i), self._prompt, pieces))
-            adding_s, took = self._run(calls)
-            steps += took
-            adding.append(adding_s / len(calls))
-        return steps, min(adding)
+        self.worker.reset()
+        calls = []
+        for i, (new, cached) in enumerate(point.rows):
+            ids = self._chain(i, cached, new)
+            context, segment = ids[: len(ids) - new], ids[len(ids) - new :]
+            pieces = tuple(Piece("", tuple(part), self.worker.lm.vocab) for part in (context, segment))
+            calls.append(ScoreCall(ChainId(0, i), PROMPT, pieces))
+        adding_s, steps = self._run(calls)
+        return steps, adding_s / len(calls)
 
     def _chain(self, index: int, cached: int, new: int) -> list[int]:
         """Let a chain hold `cached` ids; returns those after the prompt's, `new` that it does not hold included."""

@@ -243,10 +243,7 @@ class StepModel:
         at_zero = self._terms(costs, none)
         slopes = [one - zero for one, zero in zip(self._terms(costs, each), at_zero, strict=True)]
         constant = self._overhead(costs, rows, rows)
-        if costs.overlapped:
-            lines = tuple(zip(at_zero, slopes, strict=True))
-        else:
-            lines = ((sum(at_zero), sum(slopes)),)
+        lines = tuple(zip(at_zero, slopes, strict=True)) if costs.overlapped else ((sum(at_zero), sum(slopes)),)
         fullest = StepShape(rows, rows, 1, rows * longest_kept, longest_kept, rows)
         until = padding.kept(longest_kept) if padding.rectangular else None
         return DecodeLines(lines, constant, until, self.covers("decode", fullest))

@@ -1,0 +1,310 @@
+"""``atts-runtime profile``: what this machine can do at most, and what a step of each engine costs on it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.config import BUNDLED, RunConfig
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.engineprofile import EngineProfile
+from atts_runtime.profiler.hardware import HardwareProfile, Peak, machine_name
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.provenance import Number
+from atts_runtime.profiler.steptime import Phase
+
+_MODELS = Path(__file__).parents[1] / "models"
+_PEAKS_S = 2.0  # for each number of threads
+_GRID_S = {"draft": 10.0, "target": 25.0}
+_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # those of the embedded engine
+_PHASES: tuple[Phase, ...] = ("append", "decode")
+
+_OnProgress = Callable[[str, float], None]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the subparsers of ``atts-runtime``."""
+    parser = commands.add_parser(
+        "profile",
+        help="measure this machine and the engines on it",
+        description="Measure the device's peaks and the step times of both models on the embedded engine, fit them, "
+        "and write a hardware profile and an engine profile of each model. Under a minute for the bundled pair.",
+        epilog="example: atts-runtime profile --out profiles/hardware/my-laptop.toml",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the hardware profile (default: profiles/hardware/MACHINE.toml); the engines' go to ../engines beside its "
+        "folder where that is named hardware, else into its folder",
+    )
+    parser.add_argument("--draft", default=BUNDLED, help="folder of the draft model (default: %(default)s)")
+    parser.add_argument("--target", default=BUNDLED, help="folder of the target model (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads of each engine (default: half the cores)")
+    parser.add_argument("--device", help="torch device (default: CUDA where there is one, else CPU)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(execute=execute)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where the profiles go."""
+
+    hardware: Path
+    engines: Path
+
+    @classmethod
+    def at(cls, out: Path) -> _Files:
+        if out.is_dir() or out.suffix != ".toml":
+            raise InputError(f"{out} is no name of a profile; give --out a file that ends in .toml")
+        folder = out.parent
+        files = cls(out, folder.parent / "engines" if folder.name == "hardware" else folder)
+        for path in (files.hardware.parent, files.engines):
+            _check_writable(path)
+        return files
+
+    def engine(self, name: str) -> Path:
+        return self.engines / f"{name}.toml"
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measure, fit, write, and print a table."""
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"threads must be at least 1, got {args.threads}")
+    machine, device = _device(args.device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = (args.threads or max(1, cores // 2)) if device.startswith("cpu") else None
+    files = _Files.at(args.out or Path("profiles") / "hardware" / f"{_slug(machine)}.toml")
+    models = _models(args.draft, args.target)
+    with _progress() as show:
+        # The models first: one that cannot be loaded is known before a minute of measuring.
+        specs = {role: _spec(folder, role, device) for role, folder in models.items()}
+        hardware = _measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores}), show)
+        peak = hardware.peak(_DTYPES[hardware.device], threads)
+        profiles = [_measure_engine(role, models[role], specs[role], hardware, peak, device, show) for role in models]
+    hardware.to_toml(files.hardware)
+    for profile in profiles:
+        profile.to_toml(files.engine(profile.name))
+    found = _found(hardware, profiles, files)
+    if args.json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        _print(hardware, profiles, files)
+    return 0
+
+
+# -- what to measure
+
+
+def _device(asked: str | None) -> tuple[str, str]:
+    """The machine's name and the torch device."""
+    import torch
+
+    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is not known to torch; give cpu or cuda") from error
+    if kind not in _DTYPES:
+        raise InputError(f"device {device!r} is not profiled; give cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} is not there: torch finds no CUDA GPU; give --device cpu")
+    return machine_name(device) or "unknown machine", device
+
+
+def _models(draft: str, target: str) -> dict[str, str]:
+    """Folder by role; one where both are the same model, other than the bundled pair."""
+    named = {"draft": draft, "target": target}
+    folders = {role: str(_MODELS / role) if model == BUNDLED else model for role, model in named.items()}
+    if draft == target != BUNDLED:
+        del folders["draft"]
+    return folders
+
+
+def _spec(folder: str, role: str, device: str) -> ModelSpec:
+    """Dimensions as the embedded engine serves them: weights and KV in its own dtype."""
+    if not Path(folder).expanduser().is_dir():
+        raise InputError(f"model {folder!r} is not a folder; give a folder with config.json and weights")
+    size = 2 if device.startswith("cuda") else 4
+    spec = ModelSpec.from_config(folder, bytes_per_weight=size, bytes_per_kv_element=size)
+    bundled = Path(folder).resolve() == (_MODELS / role).resolve()
+    return replace(spec, name=f"bundled/{role}" if bundled else Path(folder).expanduser().resolve().name)
+
+
+def _measure_hardware(
+    name: str, machine: str, device: str, threads: list[int], show: Callable[[str, float], None]
+) -> HardwareProfile:
+    from atts_runtime.profiler.roofline import measure_peaks
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    kind = "cuda" if device.startswith("cuda") else "cpu"
+    settings: list[tuple[str, int | None]] = [("float32", count) for count in threads]
+    if kind == "cuda":
+        settings = [(dtype, None) for dtype in ("float32", "tf32", "float16", "bfloat16")]
+    peaks = []
+    for i, (dtype, count) in enumerate(settings):
+        show("peaks", i / len(settings))
+        peaks.append(measure_peaks(device, dtype, count, _PEAKS_S).peak(dtype, count, load))
+    show("peaks", 1.0)
+    stated = None if load is None else Number(round(load, 2), "processes", "measured", "mean of the minute before")
+    return HardwareProfile(
+        name,
+        "cuda" if kind == "cuda" else "cpu",
+        machine,
+        tuple(peaks),
+        load_average=stated,
+        measured_on=date.today().isoformat(),  # noqa: DTZ011 - the day where the machine is
+    )
+
+
+def _measure_engine(
+    role: str, folder: str, spec: ModelSpec, hardware: HardwareProfile, peak: Peak, device: str, show: _OnProgress
+) -> EngineProfile:
+    """Load a model, step it over the grid and fit; its threads are those of `peak`."""
+    import torch
+
+    from atts_runtime.engines.causal_lm import CausalLM
+    from atts_runtime.engines.worker import Worker
+    from atts_runtime.profiler.grid import PROMPT, engine_padding, grid_of, measure
+    from atts_runtime.profiler.stepfit import fit_calls, fit_phase
+
+    show(role, 0.0)
+    max_rows, before = RunConfig().max_rows, torch.get_num_threads()
+    try:
+        torch.set_num_threads(peak.threads or before)
+        lm = CausalLM(folder, device)
+        grid = grid_of(max_rows, lm.step_tokens, lm.max_context_tokens, len(lm.encode_prompt(PROMPT)))
+        worker = Worker(lm, max_rows=max_rows, kv_budget_tokens=None)
+        measured = measure(worker, grid, _GRID_S[role], lambda share: show(role, share))
+    finally:
+        torch.set_num_threads(before)
+    show(role, 1.0)
+    padding = engine_padding()
+    return EngineProfile.of_fit(
+        {
+            "name": f"{_slug(spec.name)}-{hardware.name}",
+            "engine": "transformers",
+            "model": spec.name,
+            "hardware": hardware.name,
+            "device": hardware.device,
+            "dtype": peak.dtype,
+            "measured_on": hardware.measured_on or "unknown",
+        },
+        peak.threads,
+        {package: importlib.metadata.version(package) for package in ("torch", "transformers")},
+        spec,
+        peak,
+        {"max_rows": max_rows, "step_tokens": lm.step_tokens},
+        padding,
+        {phase: fit_phase(phase, measured.samples, spec, peak, padding) for phase in _PHASES},
+        {kind: fit_calls(kind, measured.calls) for kind in ("generate", "score")},
+    )
+
+
+# -- files and figures
+
+
+def _slug(name: str) -> str:
+    """A name as a file's: letters, digits, dots and hyphens."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "machine"
+
+
+def _check_writable(folder: Path) -> None:
+    """InputError now rather than after a minute: whether profiles can be put into a folder, or it can be made."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write into {folder}; choose another --out")
+
+
+def _found(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Files) -> dict[str, Any]:
+    return {
+        "hardware": {
+            "name": hardware.name,
+            "machine": hardware.machine,
+            "file": str(files.hardware),
+            "load_average": None if hardware.load_average is None else hardware.load_average.value,
+            "peaks": [
+                {"dtype": p.dtype, "threads": p.threads, "flops_per_s": p.flops_per_s, "bytes_per_s": p.bytes_per_s}
+                for p in hardware.peaks
+            ],
+        },
+        "engines": [
+            {
+                "name": profile.name,
+                "model": profile.model,
+                "file": str(files.engine(profile.name)),
+                "threads": profile.threads,
+                **{phase: _figures(profile, phase) for phase in _PHASES},
+            }
+            for profile in profiles
+        ],
+    }
+
+
+def _figures(profile: EngineProfile, phase: Phase) -> dict[str, Any]:
+    fitted, held_out = profile.residuals(phase)
+    costs = profile.costs(phase)
+    return {
+        "mfu": costs.mfu,
+        "mfu_attention": costs.mfu_attention,
+        "eta": costs.eta,
+        "step_s": costs.step_s,
+        "row_s": costs.row_s,
+        "fitted": asdict(fitted),
+        "held_out": asdict(held_out),
+    }
+
+
+def _print(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Files) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    peaks = Table(title=f"{hardware.machine}: {files.hardware}", title_justify="left")
+    for heading in ("peak", "GFLOP/s", "GB/s", "FLOP/byte"):
+        peaks.add_column(heading, justify="left" if heading == "peak" else "right")
+    for peak in hardware.peaks:
+        called = peak.dtype if peak.threads is None else f"{peak.dtype}, threads {peak.threads}"
+        rates = (f"{peak.flops_per_s / 1e9:,.1f}", f"{peak.bytes_per_s / 1e9:,.1f}", f"{peak.machine_balance:.1f}")
+        peaks.add_row(called, *rates)
+    steps = Table(title="step times: absolute relative error on points held out of the fit", title_justify="left")
+    for heading in ("engine profile", "phase", "median", "p90", "points", "MFU", "eta", "step ms", "row us"):
+        steps.add_column(heading, justify="left" if heading in ("engine profile", "phase") else "right")
+    for profile in profiles:
+        for phase in _PHASES:
+            costs, (_, held_out) = profile.costs(phase), profile.residuals(phase)
+            errors = (f"{held_out.median:.1%}", f"{held_out.p90:.1%}", f"{held_out.points:.0f}")
+            overheads = (f"{costs.step_s * 1e3:.2f}", f"{costs.row_s * 1e6:.0f}")
+            steps.add_row(profile.name, phase, *errors, f"{costs.mfu:.2f}", f"{costs.eta:.2f}", *overheads)
+    console = Console()
+    console.print(peaks)
+    console.print(steps)
+
+
+@contextmanager
+def _progress() -> Iterator[_OnProgress]:
+    """A bar on stderr for each stage, told the share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<8}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        stages: dict[str, Any] = {}
+
+        def show(stage: str, share: float) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=1.0)
+            bar.update(stages[stage], completed=share)
+
+        yield show
