@@ -7,6 +7,8 @@ import importlib.metadata
 import json
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +27,7 @@ from atts_runtime.profiler.steptime import Phase
 _MODELS = Path(__file__).parents[1] / "models"
 _PEAKS_S = 2.0  # for each number of threads
 _GRID_S = {"draft": 10.0, "target": 25.0}
+_TRUSTED_P90 = 0.25
 _DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # those of the embedded engine
 _PHASES: tuple[Phase, ...] = ("append", "decode")
 
@@ -96,6 +99,14 @@ def execute(args: argparse.Namespace) -> int:
     for profile in profiles:
         profile.to_toml(files.engine(profile.name))
     found = _found(hardware, profiles, files)
+    for profile in profiles:
+        for phase in _PHASES:
+            if (p90 := profile.residuals(phase)[1].p90) > _TRUSTED_P90:
+                print(
+                    f"atts-runtime profile: {profile.model}, {phase}: a tenth of the held-out steps are off by "
+                    f"{p90:.0%} or more; other programs may have been running, profile again on an idle machine",
+                    file=sys.stderr,
+                )
     if args.json:
         print(json.dumps(found, allow_nan=False))
     else:
@@ -224,8 +235,10 @@ def _check_writable(folder: Path) -> None:
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into {folder}; choose another --out")
+    try:
+        tempfile.TemporaryFile(dir=there).close()  # asking for permissions is not enough for root, nor in /proc
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
 
 
 def _found(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Files) -> dict[str, Any]:
@@ -279,17 +292,19 @@ def _print(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Fil
         rates = (f"{peak.flops_per_s / 1e9:,.1f}", f"{peak.bytes_per_s / 1e9:,.1f}", f"{peak.machine_balance:.1f}")
         peaks.add_row(called, *rates)
     steps = Table(title="step times: absolute relative error on points held out of the fit", title_justify="left")
-    for heading in ("engine profile", "phase", "median", "p90", "points", "MFU", "eta", "step ms", "row us"):
-        steps.add_column(heading, justify="left" if heading in ("engine profile", "phase") else "right")
+    for heading in ("model", "phase", "median", "p90", "points", "MFU", "eta", "step ms", "row us"):
+        steps.add_column(heading, justify="left" if heading in ("model", "phase") else "right")
     for profile in profiles:
         for phase in _PHASES:
             costs, (_, held_out) = profile.costs(phase), profile.residuals(phase)
             errors = (f"{held_out.median:.1%}", f"{held_out.p90:.1%}", f"{held_out.points:.0f}")
             overheads = (f"{costs.step_s * 1e3:.2f}", f"{costs.row_s * 1e6:.0f}")
-            steps.add_row(profile.name, phase, *errors, f"{costs.mfu:.2f}", f"{costs.eta:.2f}", *overheads)
+            steps.add_row(profile.model, phase, *errors, f"{costs.mfu:.2f}", f"{costs.eta:.2f}", *overheads)
     console = Console()
     console.print(peaks)
     console.print(steps)
+    for profile in profiles:
+        console.print(f"{profile.model}: {files.engine(profile.name)}", highlight=False)
 
 
 @contextmanager

@@ -238,8 +238,10 @@ def shipped_engines() -> dict[str, EngineProfile]:
 
 
 def _rounded(value: float) -> float:
-    """To the four digits that a fit is good for; counts stay whole."""
-    return value if isinstance(value, int) or value.is_integer() else float(f"{value:.4g}")
+    """To the four digits that a fit is good for, and what is under a nanosecond to 0; counts stay whole."""
+    if isinstance(value, int) or value.is_integer():
+        return value
+    return 0.0 if abs(value) < 1e-9 else float(f"{value:.4g}")
 
 
 def _flat(prefix: str, table: Any) -> list[tuple[str, Any]]:

@@ -217,7 +217,7 @@ class _Bench:
         self.worker.reset()
         calls = []
         for i, (_, cached) in enumerate(point.rows):
-            ids = self._chain(i, cached, 1)
+            ids = self._chain(i, cached, 1, logits=False)
             pieces = (Piece("", tuple(ids), self.worker.lm.vocab),)
             calls.append(GenerateCall(ChainId(0, i), PROMPT, pieces, _DECODE_STEPS, 1.0, "\0", (i,)))
         adding_s, steps = self._run(calls)
@@ -229,15 +229,18 @@ class _Bench:
         self.worker.reset()
         calls = []
         for i, (new, cached) in enumerate(point.rows):
-            ids = self._chain(i, cached, new)
+            ids = self._chain(i, cached, new, logits=True)
             context, segment = ids[: len(ids) - new], ids[len(ids) - new :]
             pieces = tuple(Piece("", tuple(part), self.worker.lm.vocab) for part in (context, segment))
             calls.append(ScoreCall(ChainId(0, i), PROMPT, pieces))
         adding_s, steps = self._run(calls)
         return steps, adding_s / len(calls)
 
-    def _chain(self, index: int, cached: int, new: int) -> list[int]:
-        """Let a chain hold `cached` ids; returns those after the prompt's, `new` that it does not hold included."""
+    def _chain(self, index: int, cached: int, new: int, *, logits: bool) -> list[int]:
+        """Let a chain hold `cached` ids; returns those after the prompt's, `new` that it does not hold included.
+
+        With `logits` it also holds those that follow its ids, as after an earlier call.
+        """
         import torch
 
         ids = [self._ids.randrange(self._vocab) for _ in range(cached + new - len(self._prompt_ids))]
@@ -245,8 +248,8 @@ class _Bench:
         held.ids = [*self._prompt_ids, *ids][:cached]
         held.seen = cached
         held.kv = self._kv[:, :, :, :cached].clone()
-        if new > 1:
-            held.logits = torch.zeros(self._vocab, device=self._kv.device)  # what a finished call leaves
+        if logits:
+            held.logits = torch.zeros(self._vocab, device=self._kv.device)
         return ids
 
     def _run(self, calls: list[GenerateCall] | list[ScoreCall]) -> tuple[float, list[float]]:
