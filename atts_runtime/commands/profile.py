@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.config import BUNDLED, RunConfig
+from atts_runtime.config import BUNDLED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
-from atts_runtime.profiler.hardware import HardwareProfile, Peak, machine_name
-from atts_runtime.profiler.modelspec import ModelSpec
-from atts_runtime.profiler.provenance import Number
+from atts_runtime.profiler.hardware import HardwareProfile, machine_name
+from atts_runtime.profiler.profiling import (
+    DTYPES,
+    OnProgress,
+    measure_engine,
+    measure_hardware,
+    models_of,
+    slug,
+    spec_of,
+)
 from atts_runtime.profiler.steptime import Phase
 
-_MODELS = Path(__file__).parents[1] / "models"
-_PEAKS_S = 2.0  # for each number of threads
-_GRID_S = {"draft": 10.0, "target": 25.0}
 _TRUSTED_P90 = 0.25
-_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # those of the embedded engine
 _PHASES: tuple[Phase, ...] = ("append", "decode")
-
-_OnProgress = Callable[[str, float], None]
 
 
 def add_to(commands: Any) -> None:
@@ -87,14 +85,14 @@ def execute(args: argparse.Namespace) -> int:
     machine, device = _device(args.device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = (args.threads or max(1, cores // 2)) if device.startswith("cpu") else None
-    files = _Files.at(args.out or Path("profiles") / "hardware" / f"{_slug(machine)}.toml")
-    models = _models(args.draft, args.target)
+    files = _Files.at(args.out or Path("profiles") / "hardware" / f"{slug(machine)}.toml")
+    models = models_of(args.draft, args.target)
     with _progress() as show:
         # The models first: one that cannot be loaded is known before a minute of measuring.
-        specs = {role: _spec(folder, role, device) for role, folder in models.items()}
-        hardware = _measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores}), show)
-        peak = hardware.peak(_DTYPES[hardware.device], threads)
-        profiles = [_measure_engine(role, models[role], specs[role], hardware, peak, device, show) for role in models]
+        specs = {role: spec_of(folder, role, device) for role, folder in models.items()}
+        hardware = measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores}), show)
+        peak = hardware.peak(DTYPES[hardware.device], threads)
+        profiles = [measure_engine(role, models[role], specs[role], hardware, peak, device, show) for role in models]
     hardware.to_toml(files.hardware)
     for profile in profiles:
         profile.to_toml(files.engine(profile.name))
@@ -126,108 +124,14 @@ def _device(asked: str | None) -> tuple[str, str]:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise InputError(f"device {device!r} is not known to torch; give cpu or cuda") from error
-    if kind not in _DTYPES:
+    if kind not in DTYPES:
         raise InputError(f"device {device!r} is not profiled; give cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is not there: torch finds no CUDA GPU; give --device cpu")
     return machine_name(device) or "unknown machine", device
 
 
-def _models(draft: str, target: str) -> dict[str, str]:
-    """Folder by role; one where both are the same model, other than the bundled pair."""
-    named = {"draft": draft, "target": target}
-    folders = {role: str(_MODELS / role) if model == BUNDLED else model for role, model in named.items()}
-    if draft == target != BUNDLED:
-        del folders["draft"]
-    return folders
-
-
-def _spec(folder: str, role: str, device: str) -> ModelSpec:
-    """Dimensions as the embedded engine serves them: weights and KV in its own dtype."""
-    if not Path(folder).expanduser().is_dir():
-        raise InputError(f"model {folder!r} is not a folder; give a folder with config.json and weights")
-    size = 2 if device.startswith("cuda") else 4
-    spec = ModelSpec.from_config(folder, bytes_per_weight=size, bytes_per_kv_element=size)
-    bundled = Path(folder).resolve() == (_MODELS / role).resolve()
-    return replace(spec, name=f"bundled/{role}" if bundled else Path(folder).expanduser().resolve().name)
-
-
-def _measure_hardware(
-    name: str, machine: str, device: str, threads: list[int], show: Callable[[str, float], None]
-) -> HardwareProfile:
-    from atts_runtime.profiler.roofline import measure_peaks
-
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    kind = "cuda" if device.startswith("cuda") else "cpu"
-    settings: list[tuple[str, int | None]] = [("float32", count) for count in threads]
-    if kind == "cuda":
-        settings = [(dtype, None) for dtype in ("float32", "tf32", "float16", "bfloat16")]
-    peaks = []
-    for i, (dtype, count) in enumerate(settings):
-        show("peaks", i / len(settings))
-        peaks.append(measure_peaks(device, dtype, count, _PEAKS_S).peak(dtype, count, load))
-    show("peaks", 1.0)
-    stated = None if load is None else Number(round(load, 2), "processes", "measured", "mean of the minute before")
-    return HardwareProfile(
-        name,
-        "cuda" if kind == "cuda" else "cpu",
-        machine,
-        tuple(peaks),
-        load_average=stated,
-        measured_on=date.today().isoformat(),  # noqa: DTZ011 - the day where the machine is
-    )
-
-
-def _measure_engine(
-    role: str, folder: str, spec: ModelSpec, hardware: HardwareProfile, peak: Peak, device: str, show: _OnProgress
-) -> EngineProfile:
-    """Load a model, step it over the grid and fit; its threads are those of `peak`."""
-    import torch
-
-    from atts_runtime.engines.causal_lm import CausalLM
-    from atts_runtime.engines.worker import Worker
-    from atts_runtime.profiler.grid import PROMPT, engine_padding, grid_of, measure
-    from atts_runtime.profiler.stepfit import fit_calls, fit_phase
-
-    show(role, 0.0)
-    max_rows, before = RunConfig().max_rows, torch.get_num_threads()
-    try:
-        torch.set_num_threads(peak.threads or before)
-        lm = CausalLM(folder, device)
-        grid = grid_of(max_rows, lm.step_tokens, lm.max_context_tokens, len(lm.encode_prompt(PROMPT)))
-        worker = Worker(lm, max_rows=max_rows, kv_budget_tokens=None)
-        measured = measure(worker, grid, _GRID_S[role], lambda share: show(role, share))
-    finally:
-        torch.set_num_threads(before)
-    show(role, 1.0)
-    padding = engine_padding()
-    return EngineProfile.of_fit(
-        {
-            "name": f"{_slug(spec.name)}-{hardware.name}",
-            "engine": "transformers",
-            "model": spec.name,
-            "hardware": hardware.name,
-            "device": hardware.device,
-            "dtype": peak.dtype,
-            "measured_on": hardware.measured_on or "unknown",
-        },
-        peak.threads,
-        {package: importlib.metadata.version(package) for package in ("torch", "transformers")},
-        spec,
-        peak,
-        {"max_rows": max_rows, "step_tokens": lm.step_tokens},
-        padding,
-        {phase: fit_phase(phase, measured.samples, spec, peak, padding) for phase in _PHASES},
-        {kind: fit_calls(kind, measured.calls) for kind in ("generate", "score")},
-    )
-
-
 # -- files and figures
-
-
-def _slug(name: str) -> str:
-    """A name as a file's: letters, digits, dots and hyphens."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "machine"
 
 
 def _check_writable(folder: Path) -> None:
@@ -308,7 +212,7 @@ def _print(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Fil
 
 
 @contextmanager
-def _progress() -> Iterator[_OnProgress]:
+def _progress() -> Iterator[OnProgress]:
     """A bar on stderr for each stage, told the share that is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from atts_runtime.cli import main
-from atts_runtime.commands import profile
-from atts_runtime.profiler import ModelSpec
+from atts_runtime.profiler import ModelSpec, profiling
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import HardwareProfile
 
@@ -44,8 +43,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 def test_profiles_of_a_model_are_written_and_read_back(
     tiny_target: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile, "_PEAKS_S", 0.05)
-    monkeypatch.setattr(profile, "_GRID_S", {"draft": 0.1, "target": 0.1})
+    monkeypatch.setattr(profiling, "_PEAKS_S", 0.05)
+    monkeypatch.setattr(profiling, "_GRID_S", {"draft": 0.1, "target": 0.1})
     out = tmp_path / "hardware" / "here.toml"
     model = str(tiny_target)
     assert main(["profile", "--out", str(out), "--draft", model, "--target", model, "--threads", "1", "--json"]) == 0
