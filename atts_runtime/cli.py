@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime import __version__
-from atts_runtime.commands import report, trace
+from atts_runtime.commands import profile, report, trace
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
@@ -64,6 +64,7 @@ _LEFT = {
     "compare": "finished chains are kept, compare starts afresh",
     "trace": "nothing was written",
     "report": "nothing was written",
+    "profile": "nothing was written",
 }
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
@@ -100,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--repeats", type=int, default=1, help="times each policy runs; wall seconds are medians")
     trace.add_to(commands)
     report.add_to(commands)
+    profile.add_to(commands)
     return parser
 
 

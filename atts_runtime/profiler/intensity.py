@@ -25,23 +25,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from atts_runtime.engines.base import Demand, EngineStats
 from atts_runtime.engines.steps import Steps
+from atts_runtime.profiler.device import DevicePeak
 from atts_runtime.profiler.spans import Span, chain_spans
 from atts_runtime.records import STALL_CAUSES, CallRecord, ChainRecord
-
-
-class Peak(Protocol):
-    """What a device can do in one arithmetic."""
-
-    @property
-    def flops_per_s(self) -> float: ...
-    @property
-    def bytes_per_s(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class EngineRun:
 
     stats: EngineStats
     steps: Steps | None
-    peak: Peak | None
+    peak: DevicePeak | None
     joules: float | None = None
 
 
@@ -64,7 +56,7 @@ class Terms:
     T_m_s: float
 
     @classmethod
-    def at(cls, peak: Peak, flops: int, bytes_: float) -> Terms:
+    def at(cls, peak: DevicePeak, flops: int, bytes_: float) -> Terms:
         return cls(flops, bytes_, flops / peak.flops_per_s, bytes_ / peak.bytes_per_s)
 
     @classmethod
@@ -112,6 +104,7 @@ def run_intensity(
     by_engine = {role: _engine(run, wall_s) if whole else None for role, run in engines.items()}
     parts = [_engine(run, wall_s) for run in distinct] if whole else []
     idle_s = math.fsum(part["T_idle_s"] for part in parts) if whole else None
+    peaks = list({run.peak for run in distinct if run.peak is not None})
     return {
         "r": total.r(stall_s),
         **_named(total),
@@ -119,6 +112,8 @@ def run_intensity(
         "T_overhead_s": math.fsum(part["T_overhead_s"] for part in parts) if whole else None,
         "T_idle_s": idle_s,
         "r_engine": None if idle_s is None else total.r(idle_s),
+        "machine_balance_flop_per_byte": None if len(peaks) > 1 else peaks[0].balance,
+        "hardware": None if len(peaks) > 1 else asdict(peaks[0]),
         "engines": by_engine,
         "turns": _by_turn(terms, spans),
         "unclaimed_flops": sum(part["flops"] for part in parts) - total.flops if whole else None,
@@ -171,7 +166,8 @@ def _engine(run: EngineRun, wall_s: float) -> dict[str, Any]:
         "T_idle_s": idle_s,
         "unaccounted_s": wall_s - stats.busy_s - idle_s,
         "r_engine": total.r(idle_s),
-        "machine_balance_flop_per_byte": peak.flops_per_s / peak.bytes_per_s,
+        "machine_balance_flop_per_byte": peak.balance,
+        "hardware": asdict(peak),
         "joules": run.joules,
         "phases": {phase: _phase(demand, peak) for phase, demand in stats.phases.items()},
     }
@@ -182,7 +178,7 @@ def idle(stats: EngineStats, wall_s: float) -> float:
     return max(0.0, wall_s - stats.busy_s) if stats.idle_s is None else stats.idle_s
 
 
-def _phase(demand: Demand, peak: Peak) -> dict[str, Any]:
+def _phase(demand: Demand, peak: DevicePeak) -> dict[str, Any]:
     terms = Terms.at(peak, demand.flops, demand.bytes)
     achieved = demand.flops / demand.seconds if demand.seconds > 0 else None
     return {"tokens": demand.tokens, **_named(terms), "busy_s": demand.seconds, "flops_per_s": achieved}

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.counts import Rates
-from atts_runtime.profiler.intensity import Peak, ratio
+from atts_runtime.profiler.device import DevicePeak
+from atts_runtime.profiler.intensity import ratio
 from atts_runtime.records import CallRecord, ChainRecord
 
 Floats = NDArray[np.float64]
@@ -193,7 +194,7 @@ class Role:
     """What `Predictor.fit` must know of a model beside the records."""
 
     rates: Rates
-    peak: Peak
+    peak: DevicePeak
     step_s: Callable[[float], float]
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,14 +12,16 @@ from hypothesis import strategies as st
 
 from atts_runtime.engines.base import PHASES, Demand, EngineStats
 from atts_runtime.engines.steps import Step, Steps
+from atts_runtime.profiler.device import DevicePeak
 from atts_runtime.profiler.intensity import EngineRun, Terms, run_intensity
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord, Kind
 
 
-@dataclass(frozen=True)
-class Device:
-    flops_per_s: float = 100.0
-    bytes_per_s: float = 10.0
+def peak(flops_per_s: float = 100.0, bytes_per_s: float = 10.0) -> DevicePeak:
+    return DevicePeak("by hand", "cpu", "float32", 1, flops_per_s, bytes_per_s, "fake", "this test")
+
+
+DEVICE = peak()
 
 
 def call(turn: int, kind: Kind, start: float, end: float, flops: int, bytes_: float, **more: Any) -> CallRecord:
@@ -46,7 +47,7 @@ def engine(busy_s: float, idle_s: float | None, *steps: Step, peak: Device | Non
     seconds = math.fsum(one.duration_s for one in steps)
     phases = {phase: Demand() for phase in PHASES} | {"decode": Demand(len(steps), flops, bytes_, seconds)}
     stats = EngineStats(busy_s=busy_s, idle_s=idle_s, phases=phases, flops_executed=2 * flops)
-    return EngineRun(stats, log, peak)
+    return EngineRun(stats, log, at)
 
 
 RECORDS = [
@@ -176,8 +177,19 @@ def test_without_counts_there_is_no_intensity(records: list[ChainRecord]) -> Non
     assert run_intensity(records, ENGINES, 5.0, whole=True) is None
 
 
+def test_engines_on_one_device_share_its_balance_and_others_do_not() -> None:
+    made = found()
+    assert made["hardware"]["kind"] == "fake"
+    assert made["machine_balance_flop_per_byte"] == 10.0
+    engines = ENGINES | {"draft": engine(2.5, 2.5, step(2.0, 200, 40.0), at=peak(50.0))}
+    mixed = found(engines=engines)
+    assert mixed["hardware"] is mixed["machine_balance_flop_per_byte"] is None
+    assert mixed["engines"]["draft"]["hardware"]["flops_per_s"] == 50.0
+    assert mixed["T_c_s"] == pytest.approx(200 / 50 + 450 / 100)
+
+
 def test_without_a_peak_there_is_no_intensity() -> None:
-    engines = ENGINES | {"draft": engine(2.5, 2.5, step(2.0, 200, 40.0), peak=None)}
+    engines = ENGINES | {"draft": engine(2.5, 2.5, step(2.0, 200, 40.0), at=None)}
     assert run_intensity(RECORDS, engines, 5.0, whole=True) is None
 
 
@@ -186,7 +198,7 @@ whole_numbers = st.integers(0, 10**15)
 
 @given(st.lists(st.tuples(whole_numbers, whole_numbers), min_size=1), st.floats(0, 1e6))
 def test_terms_add_up_and_r_falls_as_waits_grow(parts: list[tuple[int, int]], stall_s: float) -> None:
-    terms = [Terms.at(Device(), flops, bytes_) for flops, bytes_ in parts]
+    terms = [Terms.at(DEVICE, flops, bytes_) for flops, bytes_ in parts]
     total = Terms.total(terms)
     assert total.flops == sum(flops for flops, _ in parts)
     assert total.T_c_s == pytest.approx(total.flops / 100)

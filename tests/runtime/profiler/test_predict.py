@@ -14,7 +14,7 @@ from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.predict import Predictor, Role, Writer
 from atts_runtime.records import CallRecord, ChainRecord
-from tests.runtime.profiler.test_intensity import Device
+from tests.runtime.profiler.test_intensity import peak
 
 SPEC = ModelSpec("m", 1, 4, 2, 1, 2, 6, 9, tied=True, bytes_per_weight=1, bytes_per_kv_element=1)
 
@@ -72,7 +72,7 @@ def records(chains: int = 4, turns: int = 2) -> list[ChainRecord]:
 
 
 def predictor(made: list[ChainRecord] | None = None) -> Predictor:
-    role = Role(Rates(SPEC), Device(bytes_per_s=1000.0), step_s)
+    role = Role(Rates(SPEC), peak(bytes_per_s=1000.0), step_s)
     return Predictor.fit(records() if made is None else made, role, role)
 
 
