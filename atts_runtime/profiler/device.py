@@ -1,4 +1,4 @@
-"""The peak that a run's intensity is counted against: a profile's that was asked for, this machine's, or a quick look."""
+"""The peak that intensity is counted against: of a profile that was asked for, of this machine, or measured quickly."""
 
 from __future__ import annotations
 

@@ -20,9 +20,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple, Self, TypeAlias
 
-from atts_runtime.profiler.counts import Fed, expected_experts
+from atts_runtime.profiler.counts import Fed, Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.provenance import Number
 
@@ -212,6 +213,10 @@ class StepModel:
         if self.tp < 1 or (self.tp > 1 and self.link is None):
             raise ValueError(f"tp must be at least 1, and above 1 there must be a link, got {self.tp}")
 
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates(self.spec)
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         """Seconds of a step, and whether the profile vouches for them."""
         return Cost(self._seconds(phase, shape), self.covers(phase, shape))
@@ -269,19 +274,8 @@ class StepModel:
         return Work(
             2.0 * (tokens * spec.multiplied_elements + logits * spec.width * spec.vocab),
             4.0 * spec.layers * spec.heads * spec.head_dim * pairs,
-            spec.bytes_per_weight * self._weights(tokens, logits) + spec.kv_bytes_per_token * (read + copies * kept),
+            self._rates.weight_bytes(tokens, logits) + spec.kv_bytes_per_token * (read + copies * kept),
         )
-
-    def _weights(self, tokens: int, logits: int) -> float:
-        """Weights that a step reads, as `counts.step` counts them."""
-        spec = self.spec
-        weights: float = tokens * spec.width + spec.common_parameters
-        if logits:
-            weights += spec.vocab * spec.width
-        if spec.experts is not None:
-            touched = expected_experts(spec.experts.experts, spec.experts.per_token, tokens)
-            weights += spec.experts.layers * touched * spec.expert_parameters
-        return weights
 
     def _seconds(self, phase: Phase, shape: StepShape) -> float:
         costs = self.append if phase == "append" else self.decode

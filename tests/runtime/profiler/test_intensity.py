@@ -39,7 +39,7 @@ def step(duration_s: float, flops: int, bytes_: float) -> Step:
     return Step(0.0, duration_s, 0, 1, 1, 1, 1, 1, 1, flops, bytes_, flops)
 
 
-def engine(busy_s: float, idle_s: float | None, *steps: Step, peak: Device | None = Device()) -> EngineRun:
+def engine(busy_s: float, idle_s: float | None, *steps: Step, at: DevicePeak | None = DEVICE) -> EngineRun:
     log = Steps()
     for one in steps:
         log.add(one)
