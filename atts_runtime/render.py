@@ -111,5 +111,7 @@ _FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("tokens, draft", lambda row: _number(row["tokens"]["draft"])),
     ("tokens, target wrote", lambda row: _number(row["tokens"]["takeover"])),
     ("tokens, target scored", lambda row: _number(row["tokens"]["scored"])),
+    ("r by the chains' stall", lambda row: _number(row["intensity"]["r"], ".3f")),
+    ("r by the engines' idle time", lambda row: _number(row["intensity"].get("r_engine"), ".3f")),
     ("busier engine / wall", lambda row: _number(row["lower_bound_s"] and row["lower_bound_s"] / row["wall_s"], ".2f")),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,13 @@ async def run_once(
         async with telemetry:
             wall_s = await driver.run()
             await asyncio.gather(*(engine.settled() for engine in distinct.values()))
-            seen = {key: EngineRun(engine.stats(), engine.steps(), peaks[key]) for key, engine in distinct.items()}
+            stats = {key: engine.stats() for key, engine in distinct.items()}
     finally:
         run_dir.close()
+    seen = {
+        key: EngineRun(stats[key], engine.steps(), peaks[key], *_device(engine, distinct.values(), telemetry))
+        for key, engine in distinct.items()
+    }
     on_progress(driver.progress)
     records = sorted(run_dir.finished, key=lambda record: record.chain)  # tied majorities go by order
     runs = {role: seen[id(engine)] for role, engine in used.items()}
@@ -127,3 +131,10 @@ async def run_once(
     made = {**tables(records, task, config.chains), "telemetry": telemetry.table()}
     run_dir.finalize(summary, made | steps_table(runs, driver.zero_s))
     return summary
+
+
+def _device(engine: Engine, engines: Iterable[Engine], telemetry: Telemetry) -> tuple[float | None, float | None]:
+    """Joules and bytes of an engine's GPU, where no other engine is on it."""
+    here = engine.placement
+    alone = sum(other.placement == here for other in engines) == 1
+    return (telemetry.joules(here), telemetry.dram_bytes(here)) if alone else (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,8 +11,9 @@ from typing import Any, Self
 
 from atts_runtime.chain import Progress
 from atts_runtime.driver import Driver
-from atts_runtime.engines.base import Engine
+from atts_runtime.engines.base import Engine, Placement
 from atts_runtime.profiler.nvml import NO_DEVICE, NvmlReader, NvmlSampler
+from atts_runtime.profiler.record import Record
 
 OnProgress = Callable[[Progress], None]
 COLUMNS = ("t_s", "engine", "source", "metric", "value", "unit")
@@ -24,6 +26,7 @@ class Telemetry:
     def __init__(self, driver: Driver, engines: Mapping[str, Engine], on_progress: OnProgress, *, gpus: bool) -> None:
         self._driver, self._engines, self._on_progress = driver, engines, on_progress
         self._rows: list[dict[str, Any]] = []
+        self._window_s = (0.0, 0.0)  # of the run, on the sampler's clock
         self._nvml = NvmlSampler(NvmlReader(time.perf_counter)) if gpus else None
 
     async def __aenter__(self) -> Self:
@@ -33,6 +36,7 @@ class Telemetry:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._window_s = (self._driver.zero_s, time.perf_counter())
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
         if self._nvml is not None:
@@ -64,13 +68,36 @@ class Telemetry:
         there is no device, why. None: not sampled."""
         if self._nvml is None:
             return None
-        reader, zero_s = self._nvml.reader, self._driver.zero_s
+        reader = self._nvml.reader
         states = reader.states()
         if not reader.devices:
             return {"unavailable": next(iter(states[NO_DEVICE].values())).reason}
-        end_s = zero_s + self._driver.now_s
+        moved = {name: record.integral("dram_rate", *self._window_s) for name, record in reader.records.items()}
         return {
             "states": {name: {k: asdict(state) for k, state in found.items()} for name, found in states.items()},
-            "energy": {name: asdict(record.energy(zero_s, end_s)) for name, record in reader.records.items()},
+            "energy": {name: asdict(record.energy(*self._window_s)) for name, record in reader.records.items()},
+            "dram_bytes": {name: None if found is None else asdict(found) for name, found in moved.items()},
             "sampler_cores": self._nvml.cost.cores,
         }
+
+    def joules(self, placement: Placement | None) -> float | None:
+        """What the GPU of an engine drew in the run. None for other devices, where NVML has none, and where
+        CUDA_VISIBLE_DEVICES may have given the GPUs other numbers than NVML's."""
+        record = self._gpu(placement)
+        return None if record is None else record.energy(*self._window_s).joules
+
+    def dram_bytes(self, placement: Placement | None) -> float | None:
+        """What GPM saw the GPU of an engine read and write in the run; None as in `joules`."""
+        record = self._gpu(placement)
+        moved = None if record is None else record.integral("dram_rate", *self._window_s)
+        return None if moved is None else moved.value
+
+    def _gpu(self, placement: Placement | None) -> Record | None:
+        if (
+            self._nvml is None
+            or placement is None
+            or placement.device != "cuda"
+            or "CUDA_VISIBLE_DEVICES" in os.environ
+        ):
+            return None
+        return self._nvml.reader.records.get(f"gpu{placement.index or 0}")

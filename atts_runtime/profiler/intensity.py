@@ -38,12 +38,16 @@ from atts_runtime.records import STALL_CAUSES, CallRecord, ChainRecord
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """One engine over a run: its totals, its steps, its device's peak, its device's joules; None: not known."""
+    """One engine over a run: its totals, its steps, its device's peak; None: not known.
+
+    joules, dram_bytes: what NVML and GPM saw of its device, where it has one to itself.
+    """
 
     stats: EngineStats
     steps: Steps | None
     peak: DevicePeak | None
     joules: float | None = None
+    dram_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ def _engine(run: EngineRun, wall_s: float) -> dict[str, Any]:
         "machine_balance_flop_per_byte": peak.balance,
         "hardware": asdict(peak),
         "joules": run.joules,
+        # How far the counted bytes are from those that the device says it moved.
+        "dram_over_counted": run.dram_bytes / total.bytes - 1 if run.dram_bytes is not None and total.bytes else None,
         "phases": {phase: _phase(demand, peak) for phase, demand in stats.phases.items()},
     }
 

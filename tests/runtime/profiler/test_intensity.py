@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,6 +187,14 @@ def test_engines_on_one_device_share_its_balance_and_others_do_not() -> None:
     assert mixed["hardware"] is mixed["machine_balance_flop_per_byte"] is None
     assert mixed["engines"]["draft"]["hardware"]["flops_per_s"] == 50.0
     assert mixed["T_c_s"] == pytest.approx(200 / 50 + 450 / 100)
+
+
+def test_a_device_of_ones_own_tells_joules_and_checks_the_counted_bytes() -> None:
+    run = replace(ENGINES["draft"], joules=7.0, dram_bytes=50.0)
+    part = found(engines=ENGINES | {"draft": run})["engines"]
+    assert part["draft"]["joules"] == 7.0
+    assert part["draft"]["dram_over_counted"] == pytest.approx(50 / 40 - 1)
+    assert part["target"]["joules"] is part["target"]["dram_over_counted"] is None
 
 
 def test_without_a_peak_there_is_no_intensity() -> None:
