@@ -78,8 +78,8 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> Telemetry:
     assert telemetry._nvml is not None
     record = telemetry._nvml.reader.records["gpu1"] = Record("gpu1", UNITS)
     for t_s in range(99, 112):
-        record.points["power"].append(float(t_s), 200.0)
-        record.spans["dram_rate"].append(t_s - 1.0, float(t_s), 5.0)
+        record.points["power"].add(float(t_s), 200.0)
+        record.spans["dram_rate"].add(t_s - 1.0, float(t_s), 5.0)
     return telemetry
 
 
