@@ -143,8 +143,9 @@ class KvLedger:
         """Decode steps, after each of which the budget is kept to."""
         budget = self.budget
         if budget is not None:
-            while steps and self.growing and self.tokens + self.growing * steps > budget:
-                run = min(steps, max(1, (budget - self.tokens) // self.growing + 1))
+            while steps and self.tokens + self.growing * steps > budget:
+                over = max(1, (budget - self.tokens) // self.growing + 1) if self.growing else 1
+                run = min(steps, over)
                 self.tokens += self.growing * run
                 steps -= run
                 self.settle()
