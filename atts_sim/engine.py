@@ -71,7 +71,6 @@ class BatchingEngine:
         return self._totals
 
     def submit(self, call: EngineCall) -> None:
-        call.t_queued_s = self._clock.now
         self._inbox.append(("add", call))
         self._post()
 

@@ -75,7 +75,6 @@ class ReferenceEngine:
         clock.process(self._run())
 
     def submit(self, call: EngineCall) -> None:
-        call.t_queued_s = self._clock.now
         queue = self._scores if call.kind == "score" else self._generates
         self._post(lambda: queue.append(_Job(call.full_tokens, call)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from hypothesis import strategies as st
@@ -143,6 +144,7 @@ def carry_out(work: Work, make: MakeEngine) -> Done:
             call = EngineCall(
                 want.kind, chain, turn, prompt, first, full, context, stable, want.tokens, want.ends, answered
             )
+            call.t_queued_s = clock.now
             done.calls.append(call)
             engines[want.at].submit(call)
             if want.drop_s is not None:
@@ -165,7 +167,7 @@ def carry_out(work: Work, make: MakeEngine) -> Done:
     for index, time in work.released:
         if index < len(work.chains):
             prompt = work.chains[index][0] % len(work.prompts)
-            later(time, lambda chain=ChainId(prompt, index): engines[1].release(chain))
+            later(time, partial(engines[1].release, ChainId(prompt, index)))
     while clock.peek() != float("inf"):
         clock.step()
         done.events += 1
