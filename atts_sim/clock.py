@@ -22,10 +22,10 @@ class Tick(simpy.Event):
 
     def __init__(self, clock: simpy.Environment, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
         self.env = clock
-        self.callbacks = [cast(Callable[[simpy.Event], None], then)]
+        self.callbacks = [cast("Callable[[simpy.Event], None]", then)]
         self._value = None
         self._ok = True
-        clock.schedule(self, EventPriority(priority), delay_s)
+        clock.schedule(self, cast(EventPriority, priority), delay_s)
 
 
 class Clock(simpy.Environment):

@@ -113,23 +113,26 @@ class DecodeRuns:
 
     def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
         """Time of `steps` steps."""
-        total = 0.0
-        for count, first, growth in self._series(rows, kept, longest, steps):
-            total += count * (first + growth * (count - 1) / 2)
-        return total
+        block = self._unpadded.get(rows) or self._block(rows, longest + 1)
+        end, seconds, per_token = block[1][0]
+        if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
+            return steps * (seconds + per_token * (kept + rows * (steps + 1) / 2))
+        return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps)])
 
     def until(self, rows: int, kept: int, longest: int, steps: int, time_s: float) -> tuple[int, float]:
         """The least number of steps, at least one and at most `steps`, that take `time_s` or longer; and their time."""
         done, total = 0, 0.0
         for count, first, growth in self._series(rows, kept, longest, steps):
-            whole = count * (first + growth * (count - 1) / 2)
+            whole = _sum(count, first, growth)
             if total + whole >= time_s:
                 part = _steps_for(time_s - total, count, first, growth)
-                while part > 1 and total + (part - 1) * (first + growth * (part - 2) / 2) >= time_s:
+                while part > 1 and total + _sum(part - 1, first, growth) >= time_s:
                     part -= 1
-                while total + part * (first + growth * (part - 1) / 2) < time_s and part < count:
+                taken = total + _sum(part, first, growth)
+                while taken < time_s and part < count:
                     part += 1
-                return done + part, total + part * (first + growth * (part - 1) / 2)
+                    taken = total + _sum(part, first, growth)
+                return done + part, taken
             done += count
             total += whole
         return done, total
@@ -160,6 +163,11 @@ class DecodeRuns:
                 if until is None:
                     self._unpadded[rows] = block
         return block
+
+
+def _sum(count: int, first: float, growth: float) -> float:
+    """Of `count` terms, of which each is larger by `growth` than the one before."""
+    return count * (first + growth * (count - 1) / 2)
 
 
 def _envelope(lines: tuple[tuple[float, float], ...]) -> tuple[_Piece, ...]:

@@ -126,7 +126,8 @@ class SimDriver:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
         run, clock = self.run_record, self._clock
         self._apply(self._controller.start())
-        while not self._controller.done:
+        of_all = run.questions * run.chains
+        while len(run.finished) < of_all:
             if clock.peek() == float("inf"):
                 raise RuntimeError("nothing is left to happen, but chains are not over")
             clock.step()

@@ -19,7 +19,7 @@ from atts_sim.clock import Clock, Tick, begin_priority, end_priority
 from atts_sim.cost import DecodeRuns, StepCost, StepShape
 from atts_sim.memory import Held, KvLedger
 
-_Message = tuple[Literal["add", "drop"], EngineCall] | tuple[Literal["release"], ChainId]
+_Message = tuple[Literal["drop"], EngineCall] | tuple[Literal["release"], ChainId]
 
 
 class _Job:
@@ -46,7 +46,7 @@ class BatchingEngine:
         self._rank = clock.rank()
         self._end, self._begin = end_priority(self._rank), begin_priority(self._rank)
         self._kv = KvLedger(spec.kv_budget_tokens)
-        self._inbox: list[_Message] = []
+        self._inbox: list[_Job | _Message] = []
         self._scores: deque[_Job] = deque()
         self._generates: deque[_Job] = deque()
         self._appending: list[_Job] = []
@@ -71,7 +71,7 @@ class BatchingEngine:
         return self._totals
 
     def submit(self, call: EngineCall) -> None:
-        self._inbox.append(("add", call))
+        self._inbox.append(_Job(call.full_tokens, call))
         self._post()
 
     def cancel(self, call: EngineCall) -> None:
@@ -100,17 +100,18 @@ class BatchingEngine:
 
     def _take_messages(self) -> None:
         for message in self._inbox:
-            match message:
-                case ("add", call):
-                    job = _Job(call.full_tokens, call)
-                    (self._generates if job.generates else self._scores).append(job)
-                case ("drop", call):
-                    call.dropped = self._any_dropped = True
-                case ("release", chain):
-                    held = self._kv.holder(chain)
-                    row = next((job for job in self._rows if job.held is held), None) if held and held.busy else None
-                    self._kv.release(chain, None if row is None else row.offset + self._step)
+            if isinstance(message, _Job):
+                (self._generates if message.generates else self._scores).append(message)
+            elif message[0] == "drop":
+                message[1].dropped = self._any_dropped = True
+            else:
+                self._release(message[1])
         self._inbox.clear()
+
+    def _release(self, chain: ChainId) -> None:
+        held = self._kv.holder(chain)
+        row = next((job for job in self._rows if job.held is held), None) if held and held.busy else None
+        self._kv.release(chain, None if row is None else row.offset + self._step)
 
     def _schedule(self) -> None:
         """Let waiting calls in: to an append, or straight into the decode batch."""
@@ -184,19 +185,26 @@ class BatchingEngine:
         batch: list[_Job] = []
         width = 0
         for job in self._appending:
-            wider = max(width, min(job.full - job.held.tokens, most))
+            unfed = job.full - job.held.tokens
+            wider = max(width, min(unfed, most))
             if batch and wider * (len(batch) + 1) > most:
                 break
             batch.append(job)
             width = wider
         if not batch:
             return False
-        self._batch = batch
-        fed = self._fed_to = [min(job.held.tokens + width, job.full) for job in batch]
-        before = [job.held.tokens for job in batch]
-        new = sum(fed) - sum(before)
-        longest_new = max([after - start for after, start in zip(fed, before, strict=True)])
-        seconds = self._cost.seconds("append", StepShape(len(batch), new, longest_new, sum(fed), max(fed), new))
+        kept = new = longest = longest_new = 0
+        fed = []
+        for job in batch:
+            start = job.held.tokens
+            end = min(start + width, job.full)
+            fed.append(end)
+            kept += end
+            new += end - start
+            longest = max(longest, end)
+            longest_new = max(longest_new, end - start)
+        self._batch, self._fed_to = batch, fed
+        seconds = self._cost.seconds("append", StepShape(len(batch), new, longest_new, kept, longest, new))
         totals = self._totals
         totals.steps += 1
         totals.busy_s += seconds
@@ -210,10 +218,14 @@ class BatchingEngine:
     def _on_appended(self, tick: Tick) -> None:
         for job, tokens in zip(self._batch, self._fed_to, strict=True):
             self._kv.append(job.held, tokens)
-        for job in self._batch:
-            if job.held.tokens == job.full:
+        done = [job for job in self._batch if job.held.tokens == job.full]
+        if len(done) == len(self._appending):
+            self._appending.clear()
+        else:
+            for job in done:
                 self._appending.remove(job)
-                self._fed(job)
+        for job in done:
+            self._fed(job)
         self._decode()
 
     # -- decode

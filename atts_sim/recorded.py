@@ -170,6 +170,7 @@ def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded =
     chains: dict[ChainId, RecordedChain] = {}
     by_sample = {int(sample): rows for sample, rows in events.groupby("sample", sort=False)}
     index: dict[int, int] = {}
+    last_turn = int(events["turn"].max())
     for row in samples.sort_values(["problem", "sample"]).itertuples():
         question = numbers[int(row.problem)]
         chain = ChainId(question, index.get(question, 0))
@@ -185,7 +186,8 @@ def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded =
             )
         ]
         try:
-            recorded = _published_chain(calls, token_scale, answered=row.final_answer != "invalid")
+            ends = calls[-1][0] < last_turn
+            recorded = _published_chain(calls, token_scale, answered=row.final_answer != "invalid", ends=ends)
         except ValueError as error:
             raise InputError(f"trace {path}, sample {row.sample}: {error}") from error
         recorded.duration_s = float(row.duration_s)
@@ -211,13 +213,15 @@ def _table(path: Path, needed: tuple[str, ...]) -> Any:
     return table
 
 
-def _published_chain(calls: list[tuple[int, str, Any, Any]], scale: float, *, answered: bool) -> RecordedChain:
-    """Raises ValueError where the calls are no chain of drafts, scores and takeovers."""
+def _published_chain(
+    calls: list[tuple[int, str, Any, Any]], scale: float, *, answered: bool, ends: bool
+) -> RecordedChain:
+    """`ends`: it had turns left when it stopped. Raises ValueError where the calls are no chain of drafts, scores and takeovers."""
     import math
 
     last_turn, last_kind, last_tokens, _ = calls[-1]
     if last_kind == "draft" and last_tokens == 0 and last_turn > 0:
-        calls = calls[:-1]
+        calls, ends = calls[:-1], True
     recorded = RecordedChain()
     for turn, kind, tokens, ppl in calls:
         if kind == "draft" and turn == recorded.turns:
@@ -234,19 +238,17 @@ def _published_chain(calls: list[tuple[int, str, Any, Any]], scale: float, *, an
             recorded.takeovers[turn] = _written(tokens, scale)
         else:
             raise ValueError(f"rows of kind {kind!r} cannot be replayed; draft, score and target can")
-    end = {"answered": answered, "ended": not answered}
     for written in (recorded.drafts, recorded.takeovers):
         last = written[-1]
         if last is not None:
-            written[-1] = replace(last, **end)
+            eos = written is recorded.takeovers and last_tokens == 0
+            written[-1] = replace(last, answered=answered, ended=eos or (ends and not answered), eos=eos)
     return recorded
 
 
 def _written(tokens: Any, scale: float) -> Written:
-    count = round(int(tokens) * scale)
-    if count == 0:
-        return Written(1, ended=True, eos=True)
-    return Written(count)
+    """An empty piece is one token, an end of text, which does not stop the chain unless it is the chain's last."""
+    return Written(max(1, round(int(tokens) * scale)))
 
 
 # -- our own runs
