@@ -72,12 +72,13 @@ class EngineCall:
 class Totals:
     """What an engine did. `busy_s` is the time of its steps, `append_s` of its append passes; `steps` are passes.
 
-    The last four say how far look-ups of the step-time model went: the most rows of a decode, tokens kept by its rows
-    together and by its longest, and the most new tokens of an append.
+    outside_s: time of steps that the step-time model does not vouch for. The last four are the largest batches: rows of
+    a decode, tokens kept by its rows together and by its longest, and new tokens of an append.
     """
 
     busy_s: float = 0.0
     append_s: float = 0.0
+    outside_s: float = 0.0
     steps: int = 0
     decode_steps: int = 0
     decode_rows: int = 0

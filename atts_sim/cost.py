@@ -17,7 +17,8 @@ Phase = Literal["append", "decode"]
 
 
 class StepShape(NamedTuple):
-    """One forward pass. `kept_tokens` are cached and new ones together; sums go over the rows of the batch."""
+    """One forward pass in sums over its rows. `kept_tokens`: cached and new ones together; `pairs`: query-key pairs
+    that causality leaves, sum of new * cached + new * (new + 1) / 2."""
 
     rows: int
     new_tokens: int
@@ -25,27 +26,34 @@ class StepShape(NamedTuple):
     kept_tokens: int
     longest_kept: int
     logit_rows: int
+    pairs: int | None = None
+
+
+class Cost(NamedTuple):
+    """`inside`: the model vouches for a batch of this shape."""
+
+    seconds: float
+    inside: bool
 
 
 class DecodeLines(NamedTuple):
-    """Decode steps of a number of rows whose longest keeps at most `until` tokens (None: however many): the largest of
-    `seconds + seconds_per_token * kept_tokens` over `lines`."""
+    """Decode steps of a number of rows whose longest keeps at most `until` tokens (None: however many): `constant_s`
+    and the largest of `seconds + seconds_per_token * kept_tokens` over `lines`; `inside` as in `Cost`."""
 
-    until: int | None
     lines: tuple[tuple[float, float], ...]
+    constant_s: float
+    until: int | None
+    inside: bool
 
 
 class StepCost(Protocol):
     """Seconds of an engine's steps, what passes between them included."""
 
-    def seconds(self, phase: Phase, shape: StepShape) -> float:
-        """Seconds of one pass."""
+    def cost(self, phase: Phase, shape: StepShape, /) -> Cost:
+        """Of one pass."""
 
-    def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
-        """As `seconds` for a decode, which makes one new token and one row of logits for each row."""
-
-    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        """The same as lines, for the block of padding that `longest_kept` lies in."""
+    def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
+        """Of decode passes of so many rows, for the block of padding that `longest_kept` lies in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ class AffineCost:
     """A step takes the longer of compute and memory, and an overhead. Made-up or fitted by hand: no profile behind it.
 
     compute_s: a new token, attention a token it looks at; memory_s: the weights, then a kept token. Rows are padded to
-    the longest, whose kept tokens are padded to a multiple of `block` (0: nothing is padded).
+    the longest, whose kept tokens are padded to a multiple of `block` (0: nothing is padded). It vouches for steps
+    of at most `rows_measured` rows (None: any).
     """
 
     overhead_s: float
@@ -65,23 +74,21 @@ class AffineCost:
     logit_s: float = 0.0
     block: int = 0
     padded_s: float = 0.0
+    rows_measured: int | None = None
 
-    def seconds(self, phase: Phase, shape: StepShape) -> float:
-        # Every new token of a pass looks at its own row's kept tokens; taken at the rows' mean.
-        pairs = shape.new_tokens / shape.rows * shape.kept_tokens
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        pairs = shape.pairs if shape.pairs is not None else shape.new_tokens * shape.kept_tokens / shape.rows
         compute = self.token_s * shape.new_tokens + self.logit_s * shape.logit_rows + self.attention_s * pairs
         memory = self.weights_s + self.kept_s * shape.kept_tokens
-        return max(compute, memory) + self._fixed(shape.rows, shape.longest_kept)
-
-    def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
-        compute = (self.token_s + self.logit_s) * rows + self.attention_s * kept_tokens
-        return max(compute, self.weights_s + self.kept_s * kept_tokens) + self._fixed(rows, longest_kept)
+        inside = self.rows_measured is None or shape.rows <= self.rows_measured
+        return Cost(max(compute, memory) + self._fixed(shape.rows, shape.longest_kept), inside)
 
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        fixed = self._fixed(rows, longest_kept)
         until = -(-longest_kept // self.block) * self.block if self.block else None
-        compute = ((self.token_s + self.logit_s) * rows + fixed, self.attention_s)
-        return DecodeLines(until, (compute, (self.weights_s + fixed, self.kept_s)))
+        compute = ((self.token_s + self.logit_s) * rows, self.attention_s)
+        inside = self.rows_measured is None or rows <= self.rows_measured
+        memory = (self.weights_s, self.kept_s)
+        return DecodeLines((compute, memory), self._fixed(rows, longest_kept), until, inside)
 
     def _fixed(self, rows: int, longest_kept: int) -> float:
         padded = -(-longest_kept // self.block) * self.block if self.block else 0
@@ -96,7 +103,7 @@ class _Piece(NamedTuple):
     per_token: float
 
 
-_Block = tuple[int | None, tuple[_Piece, ...]]
+_Block = tuple[int | None, tuple[_Piece, ...], bool]
 
 
 class DecodeRuns:
@@ -137,11 +144,15 @@ class DecodeRuns:
             total += whole
         return done, total
 
+    def inside(self, rows: int, longest: int) -> bool:
+        """Whether the model vouches for a step whose longest row keeps `longest` tokens."""
+        return (self._unpadded.get(rows) or self._block(rows, longest))[2]
+
     def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[tuple[int, float, float]]:
         """The run as arithmetic series: how many steps, the first one's seconds, what each adds to the one before."""
         done = 0
         while done < steps:
-            last_longest, pieces = self._block(rows, longest + done + 1)
+            last_longest, pieces, _ = self._block(rows, longest + done + 1)
             last = steps if last_longest is None else min(steps, last_longest - longest)
             for until_kept, seconds, per_token in pieces:
                 end = last if until_kept == math.inf else min(last, math.floor((until_kept - kept) / rows))
@@ -158,8 +169,8 @@ class DecodeRuns:
             known = self._known.setdefault(rows, {})
             block = known.get(longest)
             if block is None:
-                until, lines = self._cost.decode_lines(rows, longest)
-                block = known[longest] = (until, _envelope(lines))
+                lines, constant, until, inside = self._cost.decode_lines(rows, longest)
+                block = known[longest] = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
                 if until is None:
                     self._unpadded[rows] = block
         return block
@@ -170,7 +181,7 @@ def _sum(count: int, first: float, growth: float) -> float:
     return count * (first + growth * (count - 1) / 2)
 
 
-def _envelope(lines: tuple[tuple[float, float], ...]) -> tuple[_Piece, ...]:
+def _envelope(lines: list[tuple[float, float]]) -> tuple[_Piece, ...]:
     """The largest of the lines, from no tokens on upwards; the last piece has no end."""
     hull: list[tuple[float, float]] = []
     ends: list[float] = []

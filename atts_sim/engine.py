@@ -193,22 +193,27 @@ class BatchingEngine:
             width = wider
         if not batch:
             return False
-        kept = new = longest = longest_new = 0
+        kept = new = longest = longest_new = pairs = 0
         fed = []
         for job in batch:
             start = job.held.tokens
             end = min(start + width, job.full)
             fed.append(end)
+            feed = end - start
             kept += end
-            new += end - start
+            new += feed
+            pairs += feed * start + feed * (feed + 1) // 2
             longest = max(longest, end)
-            longest_new = max(longest_new, end - start)
+            longest_new = max(longest_new, feed)
         self._batch, self._fed_to = batch, fed
-        seconds = self._cost.seconds("append", StepShape(len(batch), new, longest_new, kept, longest, new))
+        shape = StepShape(len(batch), new, longest_new, kept, longest, new, pairs)
+        seconds, inside = self._cost.cost("append", shape)
         totals = self._totals
         totals.steps += 1
         totals.busy_s += seconds
         totals.append_s += seconds
+        if not inside:
+            totals.outside_s += seconds
         totals.prefilled_tokens += new
         if new > totals.most_new:
             totals.most_new = new
@@ -319,6 +324,8 @@ class BatchingEngine:
         totals.decode_rows += steps * rows
         totals.busy_s += self._run_s
         kept, longest = self._offsets + rows * self._step, self._longest + self._step
+        if not self._runs.inside(rows, longest):
+            totals.outside_s += self._run_s
         if rows > totals.most_rows:
             totals.most_rows = rows
         if kept > totals.most_kept:

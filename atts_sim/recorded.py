@@ -7,9 +7,9 @@ none as the recording's median one; what it would have changed in later turns st
 that never asks for it.
 
 Published traces leave gaps, which are filled so: an empty target row is an end of text drawn at once, one token; an
-empty draft at a chain's end likewise, and as it was not scored, the end belongs to the turn before; a prompt has a token
-for four characters of the question; an answer stands where the trace's final one is not ``invalid``, and whether it is
-right is not known. `token_scale` corrects token counts that were made with another tokenizer.
+empty draft at a chain's end likewise, and as it was not scored, the end belongs to the turn before; a prompt has a
+token for four characters of the question; an answer stands where the trace's final one is not ``invalid``, and whether
+it is right is not known. `token_scale` corrects token counts that were made with another tokenizer.
 """
 
 from __future__ import annotations
@@ -216,7 +216,8 @@ def _table(path: Path, needed: tuple[str, ...]) -> Any:
 def _published_chain(
     calls: list[tuple[int, str, Any, Any]], scale: float, *, answered: bool, ends: bool
 ) -> RecordedChain:
-    """`ends`: it had turns left when it stopped. Raises ValueError where the calls are no chain of drafts, scores and takeovers."""
+    """`ends`: it had turns left when it stopped. Raises ValueError where the calls are no chain of drafts, scores and
+    takeovers."""
     import math
 
     last_turn, last_kind, last_tokens, _ = calls[-1]

@@ -15,7 +15,7 @@ import simpy
 from atts_runtime.control.events import ChainId
 from atts_sim.calls import EngineCall, EngineSpec, Totals
 from atts_sim.clock import Clock, Tick, begin_priority, end_priority
-from atts_sim.cost import StepCost, StepShape
+from atts_sim.cost import Cost, StepCost, StepShape
 
 _Passes = Generator[simpy.Event, None, None]
 
@@ -191,8 +191,10 @@ class ReferenceEngine:
 
     # -- passes
 
-    def _pass(self, seconds: float) -> simpy.Event:
+    def _pass(self, cost: Cost) -> simpy.Event:
+        seconds = cost.seconds
         self.totals.busy_s += seconds
+        self.totals.outside_s += 0.0 if cost.inside else seconds
         self.totals.steps += 1
         return Tick(self._clock, seconds, end_priority(self._rank), lambda tick: None)
 
@@ -213,12 +215,13 @@ class ReferenceEngine:
             return
         feeds = [min(width, job.unfed) for job in batch]
         kept = [job.held.tokens + feed for job, feed in zip(batch, feeds, strict=True)]
-        shape = StepShape(len(batch), sum(feeds), max(feeds), sum(kept), max(kept), sum(feeds))
-        seconds = self._cost.seconds("append", shape)
-        self.totals.append_s += seconds
+        pairs = sum(n * (k - n) + n * (n + 1) // 2 for n, k in zip(feeds, kept, strict=True))
+        shape = StepShape(len(batch), sum(feeds), max(feeds), sum(kept), max(kept), sum(feeds), pairs)
+        cost = self._cost.cost("append", shape)
+        self.totals.append_s += cost.seconds
         self.totals.prefilled_tokens += sum(feeds)
         self.totals.most_new = max(self.totals.most_new, sum(feeds))
-        yield self._pass(seconds)
+        yield self._pass(cost)
         for job, tokens in zip(batch, kept, strict=True):
             held = job.held
             held.tokens, held.logits, held.shared = tokens, True, False
@@ -244,7 +247,8 @@ class ReferenceEngine:
         totals.most_rows = max(totals.most_rows, len(kept))
         totals.most_kept = max(totals.most_kept, sum(kept))
         totals.longest_kept = max(totals.longest_kept, max(kept))
-        yield self._pass(self._cost.decode_seconds(len(kept), sum(kept), max(kept)))
+        rows = len(kept)
+        yield self._pass(self._cost.cost("decode", StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept))))
         for job in self._rows:
             job.held.tokens += 1
             job.left -= 1

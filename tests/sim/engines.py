@@ -65,6 +65,7 @@ def works(*, exact: bool, budget: bool = True) -> st.SearchStrategy[Work]:
             logit_s=small,
             block=st.sampled_from([0, 4, 16]),
             padded_s=small.map(lambda x: x / 64),
+            rows_measured=st.none() | st.integers(1, 5),
         )
 
     specs = st.builds(

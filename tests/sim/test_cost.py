@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_sim.cost import AffineCost, DecodeLines, DecodeRuns, StepShape
+from atts_sim.cost import AffineCost, Cost, DecodeLines, DecodeRuns, Phase, StepShape
 
 RELATIVE = 1e-12
 
@@ -36,7 +36,10 @@ starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
 
 def one_by_one(cost: AffineCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
     """Time after each step."""
-    times = [cost.decode_seconds(rows, kept + j * rows, longest + j) for j in range(1, steps + 1)]
+    shapes = [
+        StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
+    ]
+    times = [cost.cost("decode", shape).seconds for shape in shapes]
     return [math.fsum(times[: j + 1]) for j in range(steps)]
 
 
@@ -73,10 +76,9 @@ def test_a_cut_at_the_end_of_a_step_is_that_step(
 @given(costs, starts)
 def test_lines_and_shapes_say_the_same_of_a_decode(cost: AffineCost, start: tuple[int, int, int]) -> None:
     rows, kept, longest = start[0], start[1] + start[0], start[2] + 1
-    shape = StepShape(rows, rows, 1, kept, longest, rows)
-    until, lines = cost.decode_lines(rows, longest)
-    assert cost.decode_seconds(rows, kept, longest) == pytest.approx(cost.seconds("decode", shape), rel=RELATIVE)
-    assert max(a + b * kept for a, b in lines) == pytest.approx(cost.seconds("decode", shape), rel=RELATIVE)
+    seconds = cost.cost("decode", StepShape(rows, rows, 1, kept, longest, rows, kept)).seconds
+    lines, constant, until, _ = cost.decode_lines(rows, longest)
+    assert constant + max(a + b * kept for a, b in lines) == pytest.approx(seconds, rel=RELATIVE)
     assert until is None or until >= longest
 
 
@@ -85,11 +87,11 @@ class ThreeLines(AffineCost):
 
     LINES = ((3.0, 0.0), (1.0, 1.0), (-4.0, 2.0), (0.5, 0.9))
 
-    def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
-        return max(a + b * kept_tokens for a, b in self.LINES)
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        return Cost(max(a + b * shape.kept_tokens for a, b in self.LINES), inside=True)
 
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        return DecodeLines(None, self.LINES)
+        return DecodeLines(self.LINES, 0.0, None, inside=True)
 
 
 @given(st.integers(1, 3), st.integers(0, 12), st.integers(1, 20))
