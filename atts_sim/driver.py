@@ -6,10 +6,14 @@ comes from elsewhere here: time from the clock and the engines, text from the wo
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
+
+from simpy.core import EmptySchedule
 
 from atts_runtime.control import (
     Admit,
@@ -84,6 +88,19 @@ class SimRun:
     events: int = 0
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without cyclic garbage collection: what a simulation allocates it keeps, and looking through it again and again
+    takes a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 class SimDriver:
     """Runs one policy over a workload to its end.
 
@@ -125,13 +142,17 @@ class SimDriver:
     def run(self) -> SimRun:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
         run, clock = self.run_record, self._clock
-        self._apply(self._controller.start())
-        of_all = run.questions * run.chains
-        while len(run.finished) < of_all:
-            if clock.peek() == float("inf"):
-                raise RuntimeError("nothing is left to happen, but chains are not over")
-            clock.step()
-            run.events += 1
+        with _no_collection():
+            self._apply(self._controller.start())
+            of_all, finished = run.questions * run.chains, run.finished
+            step, events = clock.step, 0
+            try:
+                while len(finished) < of_all:
+                    step()
+                    events += 1
+            except EmptySchedule:
+                raise RuntimeError("nothing is left to happen, but chains are not over") from None
+            run.events = events
         run.wall_s = clock.now
         run.totals = {role: self._engines[at].totals for role, at in self._at.items()}
         return run

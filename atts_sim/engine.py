@@ -60,7 +60,7 @@ class BatchingEngine:
         self._idle, self._in_run = True, False
         self._tick: Tick | None = None
         self._run_start_s = self._run_s = 0.0
-        self._run_steps = 0
+        self._run_steps = self._grown = 0
         self._may_undo = False
 
     @property
@@ -79,6 +79,20 @@ class BatchingEngine:
         self._post()
 
     def release(self, chain: ChainId) -> None:
+        held = self._kv.holder(chain)
+        if held is None and not self._inbox:
+            return
+        if self._idle:
+            self._kv.release(chain)
+            return
+        if self._in_run and held is not None and not held.busy:
+            # It changes no batch, so the run goes on: the ledger alone is brought up to the step that it comes in.
+            steps, _ = self._boundary()
+            if steps < self._run_steps:
+                self._kv.grow(steps - self._grown)
+                self._grown = steps
+                self._kv.release(chain)
+                return
         self._inbox.append(("release", chain))
         self._post()
 
@@ -262,34 +276,38 @@ class BatchingEngine:
         kept = self._offsets + rows * self._step
         self._run_s = self._runs.seconds(rows, kept, self._longest + self._step, steps)
         self._run_steps, self._run_start_s = steps, self._clock.now
-        self._in_run, self._may_undo = True, False
+        self._in_run, self._may_undo, self._grown = True, False, 0
         self._tick = Tick(self._clock, self._run_s, self._end, self._on_run)
+
+    def _boundary(self) -> tuple[int, float]:
+        """At how many steps of the run, and how long after its start, the engine would look at what comes now."""
+        has_begun = self._clock.has_begun(self._rank)
+        elapsed = self._clock.now - self._run_start_s
+        if elapsed == 0.0 and self._may_undo and not has_begun:
+            return 0, 0.0
+        if self._run_steps == 1:
+            return 1, self._run_s
+        rows = len(self._rows)
+        run = rows, self._offsets + rows * self._step, self._longest + self._step
+        steps, seconds = self._runs.until(*run, self._run_steps, elapsed)
+        if has_begun and seconds <= elapsed:
+            steps += 1
+            seconds = self._runs.seconds(*run, steps)
+        return steps, seconds
 
     def _cut(self) -> None:
         """A message came: end the run with the step that is on its way."""
-        now, clock = self._clock.now, self._clock
         self._in_run = False
-        if self._may_undo and now == self._run_start_s and not clock.has_begun(self._rank):
-            steps, seconds = 0, 0.0
-        else:
-            if self._run_steps == 1:
-                return
-            rows = len(self._rows)
-            run = rows, self._offsets + rows * self._step, self._longest + self._step
-            elapsed = now - self._run_start_s
-            steps, seconds = self._runs.until(*run, self._run_steps, elapsed)
-            if seconds <= elapsed and clock.has_begun(self._rank):
-                steps += 1
-                seconds = self._runs.seconds(*run, steps)
-            if steps >= self._run_steps:
-                return
-        self._run_steps, self._run_s = steps, seconds
-        self._tick = Tick(clock, max(0.0, self._run_start_s + seconds - now), self._begin, self._on_cut)
+        steps, seconds = self._boundary()
+        if steps < self._run_steps:
+            self._run_steps, self._run_s = steps, seconds
+            delay_s = max(0.0, self._run_start_s + seconds - self._clock.now)
+            self._tick = Tick(self._clock, delay_s, self._begin, self._on_cut)
 
     def _on_cut(self, tick: Tick) -> None:
         if self._run_steps:
             self._advance()
-            self._kv.grow(self._run_steps)
+            self._kv.grow(self._run_steps - self._grown)
         self._on_begin(tick)
 
     def _on_run(self, tick: Tick) -> None:
@@ -297,8 +315,7 @@ class BatchingEngine:
             return  # the run was cut
         self._in_run = False
         self._advance()
-        if self._run_steps > 1:
-            self._kv.grow(self._run_steps - 1)
+        self._kv.grow(self._run_steps - 1 - self._grown)
         self._kv.tokens += self._kv.growing  # the budget is kept to when those who are done have left
         finishes, done = self._finishes, []
         while finishes and finishes[0][0] <= self._step:

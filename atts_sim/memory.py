@@ -142,6 +142,8 @@ class KvLedger:
     def grow(self, steps: int) -> None:
         """Decode steps, after each of which the budget is kept to."""
         budget = self.budget
+        if not steps:
+            return
         if budget is not None:
             while steps and self.tokens + self.growing * steps > budget:
                 over = max(1, (budget - self.tokens) // self.growing + 1) if self.growing else 1
