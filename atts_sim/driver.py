@@ -59,10 +59,10 @@ class Request(EngineCall):
 class _Text:
     """A chain's text in tokens, by engine: all of it, the last piece's, and what the engine's KV can still be of."""
 
-    __slots__ = ("eos", "full", "hold", "piece", "stable")
+    __slots__ = ("eos", "full", "hold", "piece", "prompt", "stable")
 
     def __init__(self, prompt: list[int]) -> None:
-        self.full = prompt
+        self.prompt, self.full = prompt, list(prompt)
         self.piece = [0] * len(prompt)
         self.stable = [_ALL] * len(prompt)
         self.eos = False
@@ -243,7 +243,7 @@ class SimDriver:
             chain,
             command.turn,
             chain.question,
-            self._workload.prompt_tokens(chain.question, self._role_at[at]),
+            text.prompt[at],
             text.full[at],
             context,
             text.stable[at],

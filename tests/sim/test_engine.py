@@ -30,13 +30,13 @@ def assert_same(fast: Done, plain: Done) -> None:
         assert asdict(ours_of) == pytest.approx(asdict(theirs_of), rel=RELATIVE, abs=RELATIVE)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(works(exact=True))
 def test_runs_of_steps_in_one_event_change_nothing_where_times_coincide(work: Work) -> None:
     assert_same(carry_out(work, BatchingEngine), carry_out(work, ReferenceEngine))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(works(exact=False))
 def test_runs_of_steps_in_one_event_change_nothing_at_any_times(work: Work) -> None:
     assert_same(carry_out(work, BatchingEngine), carry_out(work, ReferenceEngine))
