@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ChainId:
-    """One reasoning chain: its question's index and its index among that question's m chains."""
+class ChainId(NamedTuple):
+    """One reasoning chain: its question's index and its index among that question's m chains.
+
+    A tuple, because every decision looks chains up by it, and a tuple's hash is not Python's to compute.
+    """
 
     question: int
-    index: int
+    index: int  # type: ignore[assignment]  # nobody asks a chain for a tuple's `index`
 
     def __str__(self) -> str:
         return f"{self.question}.{self.index}"

@@ -1,0 +1,108 @@
+"""What is asked of a simulated engine, and what an engine is: calls in tokens, limits, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from atts_runtime.control.events import ChainId
+from atts_runtime.records import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Limits of one engine, as the embedded engine has them.
+
+    max_rows: chains that decode together; step_tokens: most tokens of an append pass, padding included;
+    kv_budget_tokens: KV kept for idle chains and prompts, None: no bound; slots: calls that a driver lets at the engine
+    at a time, later ones wait for their turn (None: four times the rows, as `atts_runtime.driver`).
+    """
+
+    max_rows: int = 64
+    step_tokens: int = 1024
+    kv_budget_tokens: int | None = None
+    slots: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "step_tokens", "kv_budget_tokens", "slots"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(slots=True, eq=False)
+class EngineCall:
+    """A request, in tokens of the engine's own vocabulary, and afterwards its cost.
+
+    full_tokens: prompt and text, for a score the segment included; context_tokens: those before the segment to score,
+    all of them where the call generates; stable_tokens: how many leading ones the chain had when this engine last saw
+    it, so that KV behind them is of a text that was replaced since. new_tokens: generated (an end of text, `ends`,
+    included) or scored. `on_done` hears of the answer at its time. Times in seconds; None: not yet.
+    """
+
+    kind: Kind
+    chain: ChainId
+    turn: int
+    prompt: Hashable
+    prompt_tokens: int
+    full_tokens: int
+    context_tokens: int
+    stable_tokens: int
+    new_tokens: int
+    ends: bool
+    on_done: Callable[[EngineCall], None]
+    t_queued_s: float = 0.0
+    t_start_s: float | None = None
+    t_end_s: float | None = None
+    tokens_cached: int = 0
+    tokens_prefilled: int = 0
+    tokens_recomputed: int = 0
+    dropped: bool = False
+
+    def __post_init__(self) -> None:
+        score = self.kind == "score"
+        if not 1 <= self.prompt_tokens <= self.context_tokens <= self.full_tokens or self.new_tokens < 1:
+            raise ValueError(f"no call of an engine: {self}")
+        if self.stable_tokens < self.prompt_tokens or (self.full_tokens > self.context_tokens and not score):
+            raise ValueError(f"no call of an engine: {self}")
+
+
+@dataclass(slots=True)
+class Totals:
+    """What an engine did. `busy_s` is the time of its steps, `append_s` of its append passes; `steps` are passes.
+
+    outside_s: time of steps that the step-time model does not vouch for. The last four are the largest batches: rows of
+    a decode, tokens kept by its rows together and by its longest, and new tokens of an append.
+    """
+
+    busy_s: float = 0.0
+    append_s: float = 0.0
+    outside_s: float = 0.0
+    steps: int = 0
+    decode_steps: int = 0
+    decode_rows: int = 0
+    prefilled_tokens: int = 0
+    evictions: int = 0
+    kv_tokens: int = 0
+    kv_peak_tokens: int = 0
+    most_rows: int = 0
+    most_kept: int = 0
+    longest_kept: int = 0
+    most_new: int = 0
+
+
+class SimEngine(Protocol):
+    """One simulated engine. Calls may overlap freely; each is answered when it is done."""
+
+    spec: EngineSpec
+    totals: Totals
+
+    def submit(self, call: EngineCall) -> None:
+        """Ask for a call; the engine sees it when its step ends."""
+
+    def cancel(self, call: EngineCall) -> None:
+        """Nobody waits for this call any more."""
+
+    def release(self, chain: ChainId) -> None:
+        """The chain is over: its KV may go."""

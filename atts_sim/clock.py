@@ -1,0 +1,64 @@
+"""Simulated time: a SimPy environment that calls functions, in an order that does not hang on who asked first.
+
+What happens at one and the same time goes by priority: what the outside does (`ARRIVAL`, SimPy's own default), then
+the ends of engines' steps, then their begins, each in the order of the engines' ranks. So an engine that begins a step
+has heard of everything that happened until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import simpy
+from simpy.events import NORMAL, EventPriority
+
+ARRIVAL = NORMAL
+_END, _BEGIN = 2, 1_000
+
+
+class Tick(simpy.Event):
+    """An event that was bound to happen: it calls `then` after `delay_s`. As SimPy's `Timeout`, with a priority."""
+
+    def __init__(self, clock: simpy.Environment, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
+        self.env = clock
+        self.callbacks = [cast("Callable[[simpy.Event], None]", then)]
+        self._value = None
+        self._ok = True
+        clock.schedule(self, cast(EventPriority, priority), delay_s)
+
+
+class Clock(simpy.Environment):
+    """Seconds from 0 on, and which engines have begun a step at this very time."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self._begun_at, self._begun_rank = -1.0, -1
+        self._ranks = 0
+
+    def rank(self) -> int:
+        """A rank for one more engine."""
+        self._ranks += 1
+        return self._ranks - 1
+
+    def begins(self, rank: int) -> None:
+        """The engine of this rank begins a step now."""
+        now = self._now
+        if self._begun_at != now:
+            self._begun_at, self._begun_rank = now, rank
+        elif rank > self._begun_rank:
+            self._begun_rank = rank
+
+    def has_begun(self, rank: int) -> bool:
+        """Whether an engine of this rank would have begun by now a step that was due at this very time."""
+        return self._begun_at == self._now and self._begun_rank >= rank
+
+
+def end_priority(rank: int) -> int:
+    """Of the end of an engine's step."""
+    return _END + rank
+
+
+def begin_priority(rank: int) -> int:
+    """Of the begin of an engine's step."""
+    return _BEGIN + rank

@@ -1,0 +1,210 @@
+"""What engine steps cost: the interface to a step-time model, and runs of decode steps in closed form.
+
+A decode step of n rows keeps n more tokens than the one before it. At a fixed number of rows, and while the longest row
+stays within one block of padding, its time is the largest of a few affine functions of the tokens kept (`DecodeLines`:
+compute-bound, memory-bound, each with its overhead). So k steps are an arithmetic series per line and block, and how
+many steps fit into a time is a quadratic's root. Both are O(blocks of padding), whatever k is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Phase = Literal["append", "decode"]
+
+
+class StepShape(NamedTuple):
+    """One forward pass in sums over its rows. `kept_tokens`: cached and new ones together; `pairs`: query-key pairs
+    that causality leaves, sum of new * cached + new * (new + 1) / 2."""
+
+    rows: int
+    new_tokens: int
+    longest_new: int
+    kept_tokens: int
+    longest_kept: int
+    logit_rows: int
+    pairs: int | None = None
+
+
+class Cost(NamedTuple):
+    """`inside`: the model vouches for a batch of this shape."""
+
+    seconds: float
+    inside: bool
+
+
+class DecodeLines(NamedTuple):
+    """Decode steps of a number of rows whose longest keeps at most `until` tokens (None: however many): `constant_s`
+    and the largest of `seconds + seconds_per_token * kept_tokens` over `lines`; `inside` as in `Cost`."""
+
+    lines: tuple[tuple[float, float], ...]
+    constant_s: float
+    until: int | None
+    inside: bool
+
+
+class StepCost(Protocol):
+    """Seconds of an engine's steps, what passes between them included."""
+
+    def cost(self, phase: Phase, shape: StepShape, /) -> Cost:
+        """Of one pass."""
+
+    def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
+        """Of decode passes of so many rows, for the block of padding that `longest_kept` lies in."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffineCost:
+    """A step takes the longer of compute and memory, and an overhead. Made-up or fitted by hand: no profile behind it.
+
+    compute_s: a new token, attention a token it looks at; memory_s: the weights, then a kept token. Rows are padded to
+    the longest, whose kept tokens are padded to a multiple of `block` (0: nothing is padded). It vouches for steps
+    of at most `rows_measured` rows (None: any).
+    """
+
+    overhead_s: float
+    row_s: float = 0.0
+    token_s: float = 0.0
+    attention_s: float = 0.0
+    weights_s: float = 0.0
+    kept_s: float = 0.0
+    logit_s: float = 0.0
+    block: int = 0
+    padded_s: float = 0.0
+    rows_measured: int | None = None
+
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        pairs = shape.pairs if shape.pairs is not None else shape.new_tokens * shape.kept_tokens / shape.rows
+        compute = self.token_s * shape.new_tokens + self.logit_s * shape.logit_rows + self.attention_s * pairs
+        memory = self.weights_s + self.kept_s * shape.kept_tokens
+        inside = self.rows_measured is None or shape.rows <= self.rows_measured
+        return Cost(max(compute, memory) + self._fixed(shape.rows, shape.longest_kept), inside)
+
+    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
+        until = -(-longest_kept // self.block) * self.block if self.block else None
+        compute = ((self.token_s + self.logit_s) * rows, self.attention_s)
+        inside = self.rows_measured is None or rows <= self.rows_measured
+        memory = (self.weights_s, self.kept_s)
+        return DecodeLines((compute, memory), self._fixed(rows, longest_kept), until, inside)
+
+    def _fixed(self, rows: int, longest_kept: int) -> float:
+        padded = -(-longest_kept // self.block) * self.block if self.block else 0
+        return self.overhead_s + self.row_s * rows + self.padded_s * rows * padded
+
+
+class _Piece(NamedTuple):
+    """Where one line is the largest: at up to `kept` tokens kept."""
+
+    kept: float
+    seconds: float
+    per_token: float
+
+
+_Block = tuple[int | None, tuple[_Piece, ...], bool]
+
+
+class DecodeRuns:
+    """Runs of decode steps of one engine in closed form.
+
+    A run starts from `rows` rows that keep `kept` tokens in total and `longest` at most; its j-th step (from 1) keeps
+    kept + j * rows and longest + j.
+    """
+
+    def __init__(self, cost: StepCost) -> None:
+        self._cost = cost
+        self._known: dict[int, dict[int, _Block]] = {}
+        self._unpadded: dict[int, _Block] = {}
+
+    def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
+        """Time of `steps` steps."""
+        block = self._unpadded.get(rows) or self._block(rows, longest + 1)
+        end, seconds, per_token = block[1][0]
+        if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
+            return steps * (seconds + per_token * (kept + rows * (steps + 1) / 2))
+        return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps)])
+
+    def until(self, rows: int, kept: int, longest: int, steps: int, time_s: float) -> tuple[int, float]:
+        """The least number of steps, at least one and at most `steps`, that take `time_s` or longer; and their time."""
+        done, total = 0, 0.0
+        for count, first, growth in self._series(rows, kept, longest, steps):
+            whole = _sum(count, first, growth)
+            if total + whole >= time_s:
+                part = _steps_for(time_s - total, count, first, growth)
+                while part > 1 and total + _sum(part - 1, first, growth) >= time_s:
+                    part -= 1
+                taken = total + _sum(part, first, growth)
+                while taken < time_s and part < count:
+                    part += 1
+                    taken = total + _sum(part, first, growth)
+                return done + part, taken
+            done += count
+            total += whole
+        return done, total
+
+    def inside(self, rows: int, longest: int) -> bool:
+        """Whether the model vouches for a step whose longest row keeps `longest` tokens."""
+        return (self._unpadded.get(rows) or self._block(rows, longest))[2]
+
+    def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[tuple[int, float, float]]:
+        """The run as arithmetic series: how many steps, the first one's seconds, what each adds to the one before."""
+        done = 0
+        while done < steps:
+            last_longest, pieces, _ = self._block(rows, longest + done + 1)
+            last = steps if last_longest is None else min(steps, last_longest - longest)
+            for until_kept, seconds, per_token in pieces:
+                end = last if until_kept == math.inf else min(last, math.floor((until_kept - kept) / rows))
+                if end > done:
+                    first = seconds + per_token * (kept + (done + 1) * rows)
+                    yield end - done, first, per_token * rows
+                    done = end
+                    if done == last:
+                        break
+
+    def _block(self, rows: int, longest: int) -> _Block:
+        block = self._unpadded.get(rows)
+        if block is None:
+            known = self._known.setdefault(rows, {})
+            block = known.get(longest)
+            if block is None:
+                lines, constant, until, inside = self._cost.decode_lines(rows, longest)
+                block = known[longest] = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
+                if until is None:
+                    self._unpadded[rows] = block
+        return block
+
+
+def _sum(count: int, first: float, growth: float) -> float:
+    """Of `count` terms, of which each is larger by `growth` than the one before."""
+    return count * (first + growth * (count - 1) / 2)
+
+
+def _envelope(lines: list[tuple[float, float]]) -> tuple[_Piece, ...]:
+    """The largest of the lines, from no tokens on upwards; the last piece has no end."""
+    hull: list[tuple[float, float]] = []
+    ends: list[float] = []
+    for seconds, per_token in sorted(lines, key=lambda line: (line[1], line[0])):
+        if hull and hull[-1][1] == per_token:
+            hull.pop()
+            ends = ends[: len(hull)]
+        while hull:
+            cross = (hull[-1][0] - seconds) / (per_token - hull[-1][1])
+            if cross > (ends[-2] if len(ends) > 1 else 0.0):
+                ends[-1] = cross
+                break
+            hull.pop()
+            ends.pop()
+        hull.append((seconds, per_token))
+        ends.append(math.inf)
+    return tuple(_Piece(end, *line) for end, line in zip(ends, hull, strict=True))
+
+
+def _steps_for(time_s: float, count: int, first: float, growth: float) -> int:
+    """About how many steps of the series take `time_s`, between 1 and `count`; exact but for rounding."""
+    if time_s <= 0:
+        return 1
+    b = first - growth / 2
+    root = math.sqrt(max(0.0, b * b + 2 * growth * time_s))
+    return min(count, max(1, math.ceil(2 * time_s / (b + root)))) if b + root > 0 else count

@@ -1,0 +1,291 @@
+"""The simulated driver: carries out the controller's commands on simulated engines and writes down what happened.
+
+It does what `atts_runtime.driver` does, in the same order, with the same controller and policies. What is real there
+comes from elsewhere here: time from the clock and the engines, text from the workload. Calls do not fail.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from simpy.core import EmptySchedule
+
+from atts_runtime.control import (
+    Admit,
+    Alarmed,
+    ChainId,
+    Command,
+    Controller,
+    Decided,
+    Draft,
+    Drafted,
+    Event,
+    Failed,
+    Finish,
+    Hold,
+    Limits,
+    Policy,
+    Score,
+    Scored,
+    TakenOver,
+    TakeOver,
+)
+from atts_runtime.control.commands import Cause
+from atts_runtime.records import Kind
+from atts_sim.calls import EngineCall, SimEngine, Totals
+from atts_sim.clock import ARRIVAL, Clock, Tick
+from atts_sim.workload import Workload
+
+Role = Literal["draft", "target"]
+_IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, for each of its rows
+_ALL = 1 << 62
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request(EngineCall):
+    """A call with the event that will answer it and the tokens that its text adds, by engine."""
+
+    role: Role
+    event: Event
+    adds: tuple[int, ...]
+    eos: bool
+
+
+class _Text:
+    """A chain's text in tokens, by engine: all of it, the last piece's, and what the engine's KV can still be of."""
+
+    __slots__ = ("eos", "full", "hold", "piece", "prompt", "stable")
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.prompt, self.full = prompt, list(prompt)
+        self.piece = [0] * len(prompt)
+        self.stable = [_ALL] * len(prompt)
+        self.eos = False
+        self.hold: tuple[Cause, float] | None = None
+
+
+@dataclass(slots=True)
+class SimRun:
+    """What a simulation left: requests in the order in which they were made, waits (chain, cause, from, to), verdicts,
+    ends, admission times by question; the engines' totals by role, one object under both where they share one."""
+
+    questions: int
+    chains: int
+    wall_s: float = 0.0
+    requests: list[Request] = field(default_factory=list)
+    holds: list[tuple[ChainId, Cause, float, float]] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
+    finished: list[tuple[Finish, float]] = field(default_factory=list)
+    admitted_s: dict[int, float] = field(default_factory=dict)
+    alarms: list[Alarmed] = field(default_factory=list)
+    totals: dict[Role, Totals] = field(default_factory=dict)
+    correct: dict[ChainId, bool | None] = field(default_factory=dict)
+    events: int = 0
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without cyclic garbage collection: what a simulation allocates it keeps, and looking through it again and again
+    takes a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class SimDriver:
+    """Runs one policy over a workload to its end.
+
+    Args:
+        engines: by role, of the same clock; one object under both names where they share a model.
+        handling_s: the driver handles one answer at a time, and each takes so long: what the runtime's Python costs.
+        watch: called with every command, as it is issued.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        limits: Limits,
+        workload: Workload,
+        engines: dict[Role, SimEngine],
+        clock: Clock,
+        *,
+        handling_s: float = 0.0,
+        watch: Callable[[Command], None] | None = None,
+    ) -> None:
+        if not handling_s >= 0:
+            raise ValueError(f"handling_s must not be negative, got {handling_s}")
+        self._workload, self._clock, self._handling_s, self._watch = workload, clock, handling_s, watch
+        self._controller = Controller(policy, limits, questions=workload.questions, chains=workload.chains)
+        self._engines: list[SimEngine] = []
+        self._at: dict[Role, int] = {}
+        self._role_at: list[Role] = []
+        for role, engine in engines.items():
+            if engine not in self._engines:
+                self._engines.append(engine)
+                self._role_at.append(role)
+            self._at[role] = self._engines.index(engine)
+        self._queues: list[deque[Request]] = [deque() for _ in self._engines]
+        self._slots = [engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW for engine in self._engines]
+        self._texts: dict[ChainId, _Text] = {}
+        self._free_s = 0.0
+        self.run_record = SimRun(workload.questions, workload.chains)
+
+    def run(self) -> SimRun:
+        """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
+        run, clock = self.run_record, self._clock
+        with _no_collection():
+            self._apply(self._controller.start())
+            of_all, finished = run.questions * run.chains, run.finished
+            step, events = clock.step, 0
+            try:
+                while len(finished) < of_all:
+                    step()
+                    events += 1
+            except EmptySchedule:
+                raise RuntimeError("nothing is left to happen, but chains are not over") from None
+            run.events = events
+        run.wall_s = clock.now
+        run.totals = {role: self._engines[at].totals for role, at in self._at.items()}
+        return run
+
+    # -- commands
+
+    def _apply(self, commands: Iterable[Command]) -> None:
+        run, now = self.run_record, self._clock.now
+        for command in commands:
+            if self._watch is not None:
+                self._watch(command)
+            match command:
+                case Draft():
+                    self._write(command, "draft", "draft")
+                case Score():
+                    self._score(command)
+                case TakeOver():
+                    self._write(command, "takeover", "target")
+                case Decided():
+                    run.decided.append(command)
+                case Hold(chain=chain, cause=cause):
+                    text = self._text(chain)
+                    self._end_hold(chain, text)
+                    text.hold = (cause, now)
+                case Finish(chain=chain):
+                    self._end_hold(chain, self._text(chain))
+                    for engine in self._engines:
+                        engine.release(chain)
+                    run.finished.append((command, now))
+                    run.correct[chain] = self._workload.correct(chain)
+                    del self._texts[chain]
+                case Admit(question=question):
+                    run.admitted_s[question] = now
+                case Alarmed():
+                    run.alarms.append(command)
+
+    def _text(self, chain: ChainId) -> _Text:
+        text = self._texts.get(chain)
+        if text is None:
+            prompt = [self._workload.prompt_tokens(chain.question, role) for role in self._role_at]
+            text = self._texts[chain] = _Text(prompt)
+        return text
+
+    def _end_hold(self, chain: ChainId, text: _Text) -> None:
+        if text.hold is not None:
+            cause, start = text.hold
+            text.hold = None
+            self.run_record.holds.append((chain, cause, start, self._clock.now))
+
+    def _write(self, command: Draft | TakeOver, kind: Kind, role: Role) -> None:
+        written = self._workload.written(command)
+        text, at = self._text(command.chain), self._at[role]
+        if isinstance(command, TakeOver) and command.replace:
+            for i, piece in enumerate(text.piece):
+                text.full[i] -= piece
+                text.stable[i] = min(text.stable[i], text.full[i])
+        outcome = Drafted if isinstance(command, Draft) else TakenOver
+        event = outcome(command.call, written.answered, written.ended)
+        elsewhere = written.kept if written.elsewhere is None else written.elsewhere
+        adds = tuple([written.kept if i == at else elsewhere for i in range(len(self._engines))])
+        self._ask(command, kind, role, text, text.full[at], written.tokens, event, adds, written.eos)
+
+    def _score(self, command: Score) -> None:
+        text, at = self._text(command.chain), self._at["target"]
+        piece = text.piece[at]
+        if piece + text.eos == 0:
+            self._handle_soon(Failed(command.call, "score: empty segment: there is nothing to score"))
+            return
+        event = Scored(command.call, self._workload.ell(command))
+        self._ask(command, "score", "target", text, text.full[at] - piece, piece + text.eos, event, (), text.eos)
+
+    def _ask(
+        self,
+        command: Draft | Score | TakeOver,
+        kind: Kind,
+        role: Role,
+        text: _Text,
+        context: int,
+        tokens: int,
+        event: Event,
+        adds: tuple[int, ...],
+        eos: bool,
+    ) -> None:
+        chain, at = command.chain, self._at[role]
+        self._end_hold(chain, text)
+        request = Request(
+            kind,
+            chain,
+            command.turn,
+            chain.question,
+            text.prompt[at],
+            text.full[at],
+            context,
+            text.stable[at],
+            tokens,
+            eos,
+            self._answered,
+            role=role,
+            event=event,
+            adds=adds,
+            eos=eos,
+        )
+        text.stable[at] = _ALL
+        self.run_record.requests.append(request)
+        request.t_queued_s = self._clock.now
+        if self._slots[at]:
+            self._slots[at] -= 1
+            self._engines[at].submit(request)
+        else:
+            self._queues[at].append(request)
+
+    # -- answers
+
+    def _answered(self, call: EngineCall) -> None:
+        assert isinstance(call, Request)
+        at = self._at[call.role]
+        if self._queues[at]:
+            self._engines[at].submit(self._queues[at].popleft())
+        else:
+            self._slots[at] += 1
+        if call.adds:
+            text = self._texts[call.chain]
+            text.piece = list(call.adds)
+            text.full = [full + more for full, more in zip(text.full, call.adds, strict=True)]
+            text.eos = call.eos
+        if self._handling_s:
+            self._handle_soon(call.event)
+        else:
+            self._apply(self._controller.handle(call.event))
+
+    def _handle_soon(self, event: Event) -> None:
+        """Handle an event once those before it are handled."""
+        now = self._clock.now
+        self._free_s = max(now, self._free_s) + self._handling_s
+        then = self._controller.handle
+        Tick(self._clock, self._free_s - now, ARRIVAL, lambda tick: self._apply(then(event)))

@@ -1,0 +1,314 @@
+"""Replay: a recorded run, ours or published, as the workload of a simulation.
+
+A chain's recorded segments answer its calls, turn by turn, and it ends in the turn in which it ended. A policy may ask
+for what was not recorded, such as a takeover where none was. Then `unrecorded` decides: ``raise``, or ``nearest``: the
+takeover is as long as that of the same question which is nearest in turns (then in chains), and where the question has
+none as the recording's median one; what it would have changed in later turns stays unsaid. `FollowRecord` is the policy
+that never asks for it.
+
+Published traces leave gaps, which are filled so: an empty target row is an end of text drawn at once, one token; an
+empty draft at a chain's end likewise, and as it was not scored, the end belongs to the turn before; a prompt has a
+token for four characters of the question; an answer stands where the trace's final one is not ``invalid``, and whether
+it is right is not known. `token_scale` corrects token counts that were made with another tokenizer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from atts_runtime.control import ChainId, Draft, Knobs, Policy, Score, TakeOver
+from atts_runtime.control.events import Settled
+from atts_runtime.control.policies import Due, Verdict
+from atts_runtime.errors import InputError
+from atts_runtime.records import CallRecord, ChainRecord
+from atts_sim.workload import Written
+
+Unrecorded = Literal["raise", "nearest"]
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(slots=True)
+class RecordedChain:
+    """What a chain did, by turn; None where there was no such call. `correct`: None where that is not known."""
+
+    drafts: list[Written | None] = field(default_factory=list)
+    ells: list[float | None] = field(default_factory=list)
+    takeovers: list[Written | None] = field(default_factory=list)
+    duration_s: float | None = None
+    correct: bool | None = None
+
+    @property
+    def turns(self) -> int:
+        return len(self.drafts)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question's length in tokens of either model."""
+
+    draft: int
+    target: int
+
+
+class Recorded:
+    """A `Workload` made of recorded chains.
+
+    Raises InputError where questions have different numbers of chains, or a call was not recorded (see above).
+    """
+
+    def __init__(
+        self, prompts: list[Prompt], chains: dict[ChainId, RecordedChain], *, unrecorded: Unrecorded = "raise"
+    ) -> None:
+        self.prompts, self.recorded, self.unrecorded = prompts, chains, unrecorded
+        self.chains = len(chains) // len(prompts) if prompts else 0
+        if not chains or {ChainId(q, i) for q in range(len(prompts)) for i in range(self.chains)} != chains.keys():
+            raise InputError("a recording needs the same number of chains of every question; some are missing")
+        lengths = [w.tokens for chain in chains.values() for w in chain.takeovers if w is not None]
+        self._median = Written(round(statistics.median(lengths))) if lengths else None
+
+    @property
+    def questions(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def turns(self) -> int:
+        """The most that a chain had."""
+        return max(chain.turns for chain in self.recorded.values())
+
+    def prompt_tokens(self, question: int, role: str) -> int:
+        prompt = self.prompts[question]
+        return prompt.draft if role == "draft" else prompt.target
+
+    def written(self, command: Draft | TakeOver) -> Written:
+        chain = self.recorded[command.chain]
+        if command.turn < chain.turns:
+            by_turn = chain.drafts if isinstance(command, Draft) else chain.takeovers
+            written = by_turn[command.turn]
+            if written is not None:
+                return written
+            if isinstance(command, TakeOver) and self.unrecorded == "nearest":
+                return self._nearest(command.chain, command.turn)
+        raise self._missing("draft" if isinstance(command, Draft) else "takeover", command)
+
+    def ell(self, command: Score) -> float:
+        ells = self.recorded[command.chain].ells
+        ell = ells[command.turn] if command.turn < len(ells) else None
+        if ell is None:
+            raise self._missing("score", command)
+        return ell
+
+    def correct(self, chain: ChainId) -> bool | None:
+        return self.recorded[chain].correct
+
+    def taken_over(self, chain: ChainId, turn: int) -> bool:
+        """Whether the recording has a takeover there."""
+        return self.recorded[chain].takeovers[turn] is not None
+
+    def part(self, questions: Iterable[int]) -> Recorded:
+        """The recording of some questions, renumbered from 0 in the order given."""
+        chosen = list(questions)
+        chains = {
+            ChainId(new, i): self.recorded[ChainId(old, i)]
+            for new, old in enumerate(chosen)
+            for i in range(self.chains)
+        }
+        return Recorded([self.prompts[q] for q in chosen], chains, unrecorded=self.unrecorded)
+
+    def _nearest(self, chain: ChainId, turn: int) -> Written:
+        """A stand-in for a takeover; it ends the chain where the recorded chain ends."""
+        own = [
+            (abs(t - turn), abs(i - chain.index), i, written)
+            for i in range(self.chains)
+            for t, written in enumerate(self.recorded[ChainId(chain.question, i)].takeovers)
+            if written is not None
+        ]
+        found = min(own, key=lambda entry: entry[:3])[3] if own else self._median
+        if found is None:
+            raise InputError("the recording has no takeover at all, so none can stand in for one that it lacks")
+        last = self.recorded[chain].drafts[turn]
+        if turn + 1 < self.recorded[chain].turns or last is None:
+            return Written(found.tokens)
+        return Written(found.tokens, answered=last.answered, ended=last.ended)
+
+    def _missing(self, what: str, command: Draft | TakeOver | Score) -> InputError:
+        more = "; let the nearest one stand in with unrecorded='nearest'" if what == "takeover" else ""
+        return InputError(f"the recording has no {what} of chain {command.chain} in turn {command.turn}{more}")
+
+
+class FollowRecord(Policy):
+    """The recorded verdicts, whatever the scores say; nobody waits for anybody."""
+
+    name: ClassVar[str] = "recorded"
+
+    def __init__(self, recorded: Recorded) -> None:
+        super().__init__(Knobs(0.5))  # alpha has no say here
+        self._recorded = recorded
+
+    def scored(self, chain: ChainId, turn: int, ell: float, settled: Settled | None) -> Due:
+        return Due(verdicts=(Verdict(chain, ell, self._recorded.taken_over(chain, turn)),))
+
+
+# -- published traces
+
+
+def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded = "raise") -> Recorded:
+    """A published trace: `path` is its ``.events.parquet``, the table of samples lies beside it.
+
+    Raises InputError where a table cannot be read, lacks columns, or has rows that make no chain.
+    """
+    if not token_scale > 0:
+        raise InputError(f"token_scale must be positive, got {token_scale}")
+    events = _table(path, ("sample", "problem", "turn", "kind", "tokens", "ppl"))
+    beside = path.with_name(path.name.replace("events.parquet", "samples.parquet"))
+    samples = _table(beside, ("sample", "problem", "duration_s", "final_answer", "question_chars"))
+    numbers = {int(problem): q for q, problem in enumerate(sorted(samples["problem"].unique()))}
+    prompts = [Prompt(1, 1)] * len(numbers)
+    chains: dict[ChainId, RecordedChain] = {}
+    by_sample = {int(sample): rows for sample, rows in events.groupby("sample", sort=False)}
+    index: dict[int, int] = {}
+    last_turn = int(events["turn"].max())
+    for row in samples.sort_values(["problem", "sample"]).itertuples():
+        question = numbers[int(row.problem)]
+        chain = ChainId(question, index.get(question, 0))
+        index[question] = chain.index + 1
+        tokens = max(1, round(row.question_chars / _CHARS_PER_TOKEN))
+        prompts[question] = Prompt(tokens, tokens)
+        if int(row.sample) not in by_sample:
+            raise InputError(f"trace {path} has no events of sample {row.sample}")
+        calls = [
+            (int(turn), str(kind), tokens, ppl)
+            for turn, kind, tokens, ppl in by_sample[int(row.sample)][["turn", "kind", "tokens", "ppl"]].itertuples(
+                index=False
+            )
+        ]
+        try:
+            ends = calls[-1][0] < last_turn
+            recorded = _published_chain(calls, token_scale, answered=row.final_answer != "invalid", ends=ends)
+        except ValueError as error:
+            raise InputError(f"trace {path}, sample {row.sample}: {error}") from error
+        recorded.duration_s = float(row.duration_s)
+        chains[chain] = recorded
+    return Recorded(prompts, chains, unrecorded=unrecorded)
+
+
+def _table(path: Path, needed: tuple[str, ...]) -> Any:
+    import pandas as pd
+
+    try:
+        with path.open("rb") as file:
+            table = pd.read_parquet(file)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a Parquet table: {' '.join(str(error).split())}") from error
+    lacking = [name for name in needed if name not in table.columns]
+    if lacking:
+        raise InputError(f"{path} lacks the columns {', '.join(lacking)}")
+    if not len(table):
+        raise InputError(f"{path} is empty")
+    return table
+
+
+def _published_chain(
+    calls: list[tuple[int, str, Any, Any]], scale: float, *, answered: bool, ends: bool
+) -> RecordedChain:
+    """`ends`: it had turns left when it stopped. Raises ValueError where the calls are no chain of drafts, scores and
+    takeovers."""
+    import math
+
+    last_turn, last_kind, last_tokens, _ = calls[-1]
+    if last_kind == "draft" and last_tokens == 0 and last_turn > 0:
+        calls, ends = calls[:-1], True
+    recorded = RecordedChain()
+    for turn, kind, tokens, ppl in calls:
+        if kind == "draft" and turn == recorded.turns:
+            recorded.drafts.append(_written(tokens, scale))
+            recorded.ells.append(None)
+            recorded.takeovers.append(None)
+        elif turn != recorded.turns - 1:
+            raise ValueError(f"a {kind} in turn {turn} follows on turn {recorded.turns - 1}")
+        elif kind == "score":
+            if not (math.isfinite(ppl) and ppl >= 1):
+                raise ValueError(f"the score of turn {turn} has a perplexity of {ppl}")
+            recorded.ells[turn] = math.log(ppl)
+        elif kind == "target":
+            recorded.takeovers[turn] = _written(tokens, scale)
+        else:
+            raise ValueError(f"rows of kind {kind!r} cannot be replayed; draft, score and target can")
+    for written in (recorded.drafts, recorded.takeovers):
+        last = written[-1]
+        if last is not None:
+            eos = written is recorded.takeovers and last_tokens == 0
+            written[-1] = replace(last, answered=answered, ended=eos or (ends and not answered), eos=eos)
+    return recorded
+
+
+def _written(tokens: Any, scale: float) -> Written:
+    """An empty piece is one token, an end of text, which does not stop the chain unless it is the chain's last."""
+    return Written(max(1, round(int(tokens) * scale)))
+
+
+# -- our own runs
+
+
+def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
+    """A run directory of ours. Raises InputError where it cannot be read, or chains are missing or failed."""
+    from atts_runtime.config import RunConfig, read_options
+
+    config = RunConfig().with_options(read_options(path / "config.toml"))
+    try:
+        with (path / "chains.jsonl").open("rb") as lines:
+            records = [ChainRecord.from_line(line) for line in lines if line.endswith(b"\n")]
+    except OSError as error:
+        raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
+    failed = sum(record.reason == "failed" for record in records)
+    if failed:
+        raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")
+    return from_records(records, replaces=config.takeover == "resample", unrecorded=unrecorded)
+
+
+def from_records(records: Iterable[ChainRecord], *, replaces: bool, unrecorded: Unrecorded = "raise") -> Recorded:
+    """Finished chains; `replaces`: their takeovers replaced the segment."""
+    chains: dict[ChainId, RecordedChain] = {}
+    prompts: dict[int, Prompt] = {}
+    for record in records:
+        chains[record.chain] = _own_chain(record, replaces)
+        lengths = {call.engine: _context(call) for call in reversed(record.calls) if call.turn == 0}
+        known = lengths.get("draft") or lengths.get("target") or 1
+        prompts[record.question] = Prompt(lengths.get("draft") or known, lengths.get("target") or known)
+    if sorted(prompts) != list(range(len(prompts))):
+        raise InputError("a recording needs the same number of chains of every question; some are missing")
+    return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded)
+
+
+def _context(call: CallRecord) -> int:
+    return call.tokens_cached + call.tokens_prefilled
+
+
+def _own_chain(record: ChainRecord, replaces: bool) -> RecordedChain:
+    recorded = RecordedChain(correct=record.correct)
+    for turn in range(record.turns):
+        draft, score, takeover = (record.call(turn, kind) for kind in ("draft", "score", "takeover"))
+        after = record.call(turn + 1, "draft")
+        wrote = None
+        if draft is not None:
+            eos = bool(draft.ended) and draft.tokens_new > 0
+            elsewhere = None if score is None else max(0, score.tokens_new - eos)
+            wrote = _piece(draft, elsewhere)
+        recorded.drafts.append(wrote)
+        recorded.ells.append(None if score is None else score.ell)
+        elsewhere = None
+        if takeover is not None and wrote is not None and draft is not None and after is not None:
+            elsewhere = _context(after) - _context(draft) - (0 if replaces else wrote.kept)
+        recorded.takeovers.append(None if takeover is None else _piece(takeover, elsewhere))
+    return recorded
+
+
+def _piece(call: CallRecord, elsewhere: int | None) -> Written:
+    """An ended piece ended with an end of text: that the context was full is not on record."""
+    ended = bool(call.ended)
+    return Written(max(1, call.tokens_new), bool(call.answered), ended, eos=ended, elsewhere=elsewhere)

@@ -1,0 +1,285 @@
+"""The embedded engine in tokens, one event a pass: the plain statement of its rules.
+
+`atts_runtime.engines.worker` and `chains`, line by line, with counts in place of ids, KV and logits. `atts_sim.engine`
+must give the same results, faster; a test holds it to that, and another holds this to the real worker's passes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field
+
+import simpy
+
+from atts_runtime.control.events import ChainId
+from atts_sim.calls import EngineCall, EngineSpec, Totals
+from atts_sim.clock import Clock, Tick, begin_priority, end_priority
+from atts_sim.cost import Cost, StepCost, StepShape
+
+_Passes = Generator[simpy.Event, None, None]
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """KV of a chain or a bare prompt: how many tokens, and whether the logits that follow them were kept."""
+
+    tokens: int = 0
+    logits: bool = False
+    seen: int = 0
+    busy: bool = False
+    shared: bool = False
+
+    def crop(self, tokens: int) -> None:
+        if tokens < self.tokens:
+            self.tokens, self.logits = tokens, False
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """Tokens to feed; `call` is None where it computes a prompt. `left`: tokens still to draw."""
+
+    full: int
+    call: EngineCall | None
+    held: _Held = field(default_factory=_Held)
+    left: int = 0
+
+    @property
+    def unfed(self) -> int:
+        return self.full - self.held.tokens
+
+    @property
+    def generates(self) -> bool:
+        return self.call is not None and self.call.kind != "score"
+
+    @property
+    def dropped(self) -> bool:
+        return self.call is not None and self.call.dropped
+
+
+class ReferenceEngine:
+    """A `SimEngine` that steps through every pass."""
+
+    def __init__(self, clock: Clock, spec: EngineSpec, cost: StepCost) -> None:
+        self.spec, self.totals = spec, Totals()
+        self._clock, self._cost, self._rank = clock, cost, clock.rank()
+        self._inbox: list[Callable[[], None]] = []
+        self._wake: simpy.Event = clock.event()
+        self._scores: deque[_Job] = deque()
+        self._generates: deque[_Job] = deque()
+        self._appending: list[_Job] = []
+        self._rows: list[_Job] = []
+        self._chains: OrderedDict[ChainId, _Held] = OrderedDict()
+        self._prompts: OrderedDict[Hashable, _Held] = OrderedDict()
+        self._awaited: list[_Held] = []
+        clock.process(self._run())
+
+    def submit(self, call: EngineCall) -> None:
+        queue = self._scores if call.kind == "score" else self._generates
+        self._post(lambda: queue.append(_Job(call.full_tokens, call)))
+
+    def cancel(self, call: EngineCall) -> None:
+        def drop() -> None:
+            call.dropped = True
+
+        self._post(drop)
+
+    def release(self, chain: ChainId) -> None:
+        def forget() -> None:
+            self._chains.pop(chain, None)
+
+        self._post(forget)
+
+    def _post(self, message: Callable[[], None]) -> None:
+        self._inbox.append(message)
+        if not self._wake.triggered:
+            self._wake.succeed()
+
+    def _run(self) -> _Passes:
+        while True:
+            if not (self._inbox or self._scores or self._generates or self._appending or self._rows):
+                self._wake = self._clock.event()
+                yield self._wake
+            yield Tick(self._clock, 0.0, begin_priority(self._rank), lambda tick: None)
+            self._clock.begins(self._rank)
+            self._take_messages()
+            self._schedule()
+            yield from self._append()
+            yield from self._decode()
+            self._settle()
+
+    def _take_messages(self) -> None:
+        for message in self._inbox:
+            message()
+        self._inbox.clear()
+
+    # -- scheduling
+
+    def _schedule(self) -> None:
+        self._awaited.clear()
+        self._admit(self._scores, len(self._scores))
+        joining = sum(job.generates for job in self._appending)
+        self._admit(self._generates, self.spec.max_rows - len(self._rows) - joining)
+
+    def _admit(self, queue: deque[_Job], room: int) -> None:
+        blocked = []
+        for _ in range(min(room, len(queue))):
+            job = queue.popleft()
+            if job.dropped:
+                continue
+            if not self._attach(job):
+                blocked.append(job)
+                continue
+            if job.unfed > job.generates:
+                self._appending.append(job)
+            else:
+                self._fed(job)
+        queue.extendleft(reversed(blocked))
+
+    def _attach(self, job: _Job) -> bool:
+        call = job.call
+        assert call is not None
+        held = self._chains.get(call.chain)
+        if held is not None:
+            self._chains.move_to_end(call.chain)
+        if held is None or not held.tokens:
+            prompt = self._prompts.setdefault(call.prompt, _Held())
+            self._prompts.move_to_end(call.prompt)
+            if not prompt.tokens or prompt.busy:
+                if not prompt.busy:
+                    prompt.busy = True
+                    self._appending.append(_Job(call.prompt_tokens, None, prompt))
+                self._awaited.append(prompt)
+                return False
+            seen = held.seen if held is not None else 0
+            held = _Held(prompt.tokens, prompt.logits, max(prompt.tokens, seen), shared=True)
+            self._chains[call.chain] = held
+        elif held.busy:
+            return False
+        shared = min(held.tokens, call.stable_tokens, call.full_tokens)
+        if shared < held.tokens:
+            held.seen = shared
+        held.crop(shared)
+        if shared > call.context_tokens or (shared == call.context_tokens and not held.logits):
+            held.crop(call.context_tokens - 1)
+        held.busy = True
+        job.held = held
+        call.t_start_s = self._clock.now
+        call.tokens_cached = min(held.tokens, call.context_tokens)
+        call.tokens_prefilled = max(0, call.context_tokens - held.tokens)
+        call.tokens_recomputed = max(0, min(held.seen, call.context_tokens) - held.tokens)
+        return True
+
+    def _fed(self, job: _Job) -> None:
+        if not job.generates:
+            job.held.busy = False
+            self._answer(job)
+            return
+        assert job.call is not None
+        job.left = job.call.new_tokens - (not job.unfed)
+        if not job.left:
+            job.held.busy = False
+            self._answer(job)
+            return
+        job.held.logits = False
+        self._rows.append(job)
+
+    def _answer(self, job: _Job) -> None:
+        if job.call is not None and not job.dropped:
+            job.call.t_end_s = self._clock.now
+            job.call.on_done(job.call)
+
+    # -- passes
+
+    def _pass(self, cost: Cost) -> simpy.Event:
+        seconds = cost.seconds
+        self.totals.busy_s += seconds
+        self.totals.outside_s += 0.0 if cost.inside else seconds
+        self.totals.steps += 1
+        return Tick(self._clock, seconds, end_priority(self._rank), lambda tick: None)
+
+    def _append(self) -> _Passes:
+        for job in self._appending:
+            if job.dropped:
+                job.held.busy = False
+        self._appending = [job for job in self._appending if not job.dropped]
+        batch: list[_Job] = []
+        width = 0
+        for job in self._appending:
+            wider = max(width, min(job.unfed, self.spec.step_tokens))
+            if batch and wider * (len(batch) + 1) > self.spec.step_tokens:
+                break
+            batch.append(job)
+            width = wider
+        if not batch:
+            return
+        feeds = [min(width, job.unfed) for job in batch]
+        kept = [job.held.tokens + feed for job, feed in zip(batch, feeds, strict=True)]
+        pairs = sum(n * (k - n) + n * (n + 1) // 2 for n, k in zip(feeds, kept, strict=True))
+        shape = StepShape(len(batch), sum(feeds), max(feeds), sum(kept), max(kept), sum(feeds), pairs)
+        cost = self._cost.cost("append", shape)
+        self.totals.append_s += cost.seconds
+        self.totals.prefilled_tokens += sum(feeds)
+        self.totals.most_new = max(self.totals.most_new, sum(feeds))
+        yield self._pass(cost)
+        for job, tokens in zip(batch, kept, strict=True):
+            held = job.held
+            held.tokens, held.logits, held.shared = tokens, True, False
+            held.seen = max(held.seen, tokens)
+        for job in batch:
+            if not job.unfed:
+                self._appending.remove(job)
+                if job.call is None:
+                    job.held.busy = False
+                else:
+                    self._fed(job)
+
+    def _decode(self) -> _Passes:
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row].dropped:
+                self._leave(row)
+        if not self._rows:
+            return
+        kept = [job.held.tokens + 1 for job in self._rows]
+        totals = self.totals
+        totals.decode_steps += 1
+        totals.decode_rows += len(kept)
+        totals.most_rows = max(totals.most_rows, len(kept))
+        totals.most_kept = max(totals.most_kept, sum(kept))
+        totals.longest_kept = max(totals.longest_kept, max(kept))
+        rows = len(kept)
+        yield self._pass(self._cost.cost("decode", StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept))))
+        for job in self._rows:
+            job.held.tokens += 1
+            job.left -= 1
+        for row in reversed(range(len(self._rows))):
+            job = self._rows[row]
+            if not job.left:
+                assert job.call is not None
+                job.held.logits = job.call.ends
+                self._leave(row)
+                self._answer(job)
+
+    def _leave(self, row: int) -> None:
+        held, last = self._rows[row].held, self._rows.pop()
+        held.seen, held.shared, held.busy = max(held.seen, held.tokens), False, False
+        if row < len(self._rows):
+            self._rows[row] = last
+
+    # -- memory
+
+    def _settle(self) -> None:
+        own = sum(held.tokens for held in self._chains.values() if not held.shared)
+        tokens = own + sum(held.tokens for held in self._prompts.values())
+        totals, budget = self.totals, self.spec.kv_budget_tokens
+        totals.kv_peak_tokens = max(totals.kv_peak_tokens, tokens)
+        for entries in (self._prompts, self._chains):
+            for held in entries.values():
+                if budget is None or tokens <= budget:
+                    break
+                if held.busy or not held.tokens or held.shared or held in self._awaited:
+                    continue
+                tokens -= held.tokens
+                held.tokens, held.logits, held.shared = 0, False, False
+                totals.evictions += 1
+        totals.kv_tokens = tokens

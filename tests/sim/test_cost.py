@@ -1,0 +1,102 @@
+"""Runs of decode steps in closed form are the sums of their steps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atts_sim.cost import AffineCost, Cost, DecodeLines, DecodeRuns, Phase, StepShape
+
+RELATIVE = 1e-12
+
+seconds = st.floats(0, 1e-2)
+costs = st.builds(
+    AffineCost,
+    overhead_s=st.floats(1e-6, 1e-2),
+    row_s=seconds,
+    token_s=seconds,
+    attention_s=st.floats(0, 1e-5),
+    weights_s=seconds,
+    kept_s=st.floats(0, 1e-5),
+    logit_s=seconds,
+    block=st.sampled_from([0, 1, 7, 16, 128]),
+    padded_s=st.floats(0, 1e-6),
+)
+starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
+    lambda rows_longest: st.tuples(
+        st.just(rows_longest[0]),
+        st.integers(rows_longest[1], rows_longest[0] * rows_longest[1]),
+        st.just(rows_longest[1]),
+    )
+)
+
+
+def one_by_one(cost: AffineCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
+    """Time after each step."""
+    shapes = [
+        StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
+    ]
+    times = [cost.cost("decode", shape).seconds for shape in shapes]
+    return [math.fsum(times[: j + 1]) for j in range(steps)]
+
+
+@given(costs, starts, st.integers(1, 200))
+def test_a_run_takes_as_long_as_its_steps(cost: AffineCost, start: tuple[int, int, int], steps: int) -> None:
+    assert DecodeRuns(cost).seconds(*start, steps) == pytest.approx(one_by_one(cost, *start, steps)[-1], rel=RELATIVE)
+
+
+@given(costs, starts, st.integers(1, 200), st.floats(0, 1.1))
+def test_a_cut_falls_on_the_first_step_that_ends_in_time(
+    cost: AffineCost, start: tuple[int, int, int], steps: int, share: float
+) -> None:
+    ends = one_by_one(cost, *start, steps)
+    time = share * ends[-1]
+    done, taken = DecodeRuns(cost).until(*start, steps, time)
+    assert 1 <= done <= steps
+    assert taken == pytest.approx(ends[done - 1], rel=RELATIVE)
+    slack = RELATIVE * ends[-1]
+    assert ends[done - 1] >= time - slack or done == steps
+    assert done == 1 or ends[done - 2] < time + slack
+
+
+@given(costs, starts, st.integers(1, 100), st.data())
+def test_a_cut_at_the_end_of_a_step_is_that_step(
+    cost: AffineCost, start: tuple[int, int, int], steps: int, data: st.DataObject
+) -> None:
+    runs = DecodeRuns(cost)
+    wanted = data.draw(st.integers(1, steps))
+    done, taken = runs.until(*start, steps, runs.seconds(*start, wanted) * (1 - 1e-9))
+    assert done == wanted
+    assert taken == pytest.approx(runs.seconds(*start, wanted), rel=RELATIVE)
+
+
+@given(costs, starts)
+def test_lines_and_shapes_say_the_same_of_a_decode(cost: AffineCost, start: tuple[int, int, int]) -> None:
+    rows, kept, longest = start[0], start[1] + start[0], start[2] + 1
+    seconds = cost.cost("decode", StepShape(rows, rows, 1, kept, longest, rows, kept)).seconds
+    lines, constant, until, _ = cost.decode_lines(rows, longest)
+    assert constant + max(a + b * kept for a, b in lines) == pytest.approx(seconds, rel=RELATIVE)
+    assert until is None or until >= longest
+
+
+class ThreeLines(AffineCost):
+    """Three lines, of which each is the largest somewhere, and one that never is."""
+
+    LINES = ((3.0, 0.0), (1.0, 1.0), (-4.0, 2.0), (0.5, 0.9))
+
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        return Cost(max(a + b * shape.kept_tokens for a, b in self.LINES), inside=True)
+
+    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
+        return DecodeLines(self.LINES, 0.0, None, inside=True)
+
+
+@given(st.integers(1, 3), st.integers(0, 12), st.integers(1, 20))
+def test_any_number_of_lines_is_taken_at_its_largest(rows: int, kept: int, steps: int) -> None:
+    cost = ThreeLines(1.0)
+    expected = one_by_one(cost, rows, kept, kept, steps)
+    assert DecodeRuns(cost).seconds(rows, kept, kept, steps) == pytest.approx(expected[-1], rel=RELATIVE)
+    assert DecodeRuns(cost).until(rows, kept, kept, steps, expected[-1])[0] == steps

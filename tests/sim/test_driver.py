@@ -1,0 +1,185 @@
+"""The simulated driver does what the runtime's driver does: same commands, same order, same verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from atts_runtime.control import POLICIES, ChainId, Command, Controller, Decided, Event, Finish
+from atts_runtime.driver import Driver
+from atts_runtime.records import ChainRecord
+from atts_runtime.session import roles
+from atts_sim.calls import EngineCall, EngineSpec, Totals
+from atts_sim.clock import ARRIVAL, Clock, Tick
+from atts_sim.cost import AffineCost
+from atts_sim.driver import SimDriver, SimRun
+from atts_sim.engine import BatchingEngine
+from atts_sim.recorded import Recorded, from_records
+from tests.runtime.scripted import ScriptedEngine, drive, settings, task_of
+
+TURNS_OF_THE_LOOP = 40  # more than an answer takes to become the next call
+COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)
+
+
+class Turnstile:
+    """Lets calls of several engines through one at a time, oldest first, each when all that follows has been asked."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def turn(self) -> None:
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        mine = self._waiting[-1]
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._let_through())
+        await mine
+
+    async def _let_through(self) -> None:
+        while self._waiting:
+            for _ in range(TURNS_OF_THE_LOOP):
+                await asyncio.sleep(0)
+            self._waiting.popleft().set_result(None)
+            for _ in range(TURNS_OF_THE_LOOP):
+                await asyncio.sleep(0)
+        self._pump = None
+
+
+@dataclass
+class InTurn(ScriptedEngine):
+    """A scripted engine behind a turnstile."""
+
+    turnstile: Turnstile | None = None
+
+    async def _begin(self, method: str, call: Any) -> Any:
+        assert self.turnstile is not None
+        await self.turnstile.turn()
+        return await super()._begin(method, call)
+
+
+class OneAtATime:
+    """A `SimEngine` that answers a call a second, oldest first; several share a queue."""
+
+    def __init__(self, clock: Clock, queue: deque[EngineCall]) -> None:
+        self.spec, self.totals = EngineSpec(), Totals()
+        self._clock, self._queue = clock, queue
+        self.released: list[ChainId] = []
+
+    def submit(self, call: EngineCall) -> None:
+        self._queue.append(call)
+        if len(self._queue) == 1:
+            Tick(self._clock, 1.0, ARRIVAL, self._answer)
+
+    def _answer(self, tick: Tick) -> None:
+        call = self._queue[0]
+        call.t_start_s = call.t_end_s = self._clock.now
+        call.on_done(call)
+        self._queue.popleft()
+        if self._queue:
+            Tick(self._clock, 1.0, ARRIVAL, self._answer)
+
+    def cancel(self, call: EngineCall) -> None:
+        raise AssertionError("a simulated driver cancels nothing")
+
+    def release(self, chain: ChainId) -> None:
+        self.released.append(chain)
+
+
+def runtime_commands(policy: str, **changes: Any) -> tuple[list[Command], list[ChainRecord]]:
+    """What the runtime's driver issues where calls are answered in the order in which they are made."""
+    config = settings(policy, **changes)
+    commands: list[Command] = []
+    records: list[ChainRecord] = []
+
+    async def run() -> None:
+        turnstile = Turnstile()
+        engines = {
+            "draft": InTurn("draft", wrong=0.2, turnstile=turnstile),
+            "target": InTurn("target", careful=True, turnstile=turnstile),
+        }
+        used = {role: engines[role] for role in roles(policy)}
+        driver = Driver(config, task_of(config), used, on_finish=records.append)
+        controller = driver.controller
+
+        class Spy(Controller):
+            def __init__(self) -> None: ...
+
+            def start(self) -> list[Command]:
+                commands.extend(out := controller.start())
+                return out
+
+            def handle(self, event: Event) -> list[Command]:
+                commands.extend(out := controller.handle(event))
+                return out
+
+        driver.controller = Spy()
+        await driver.run()
+
+    asyncio.run(run())
+    return commands, records
+
+
+def replay(policy: str, recorded: Recorded, watch: list[Command], **changes: Any) -> SimRun:
+    """The simulated driver on a recording, calls answered in the order in which they are made."""
+    config, clock = settings(policy, **changes), Clock()
+    queue: deque[EngineCall] = deque()
+    engines = {role: OneAtATime(clock, queue) for role in ("draft", "target") if role in roles(policy)}
+    driver = SimDriver(POLICIES[policy](config.knobs), config.limits, recorded, engines, clock, watch=watch.append)
+    run = driver.run()
+    for engine in engines.values():
+        assert sorted(engine.released) == sorted(recorded.recorded)
+    return run
+
+
+@pytest.mark.parametrize("takeover", ["continue", "resample"])
+@pytest.mark.parametrize("in_flight", [None, 1, 2])
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_both_drivers_issue_the_same_commands_in_the_same_order(
+    policy: str, in_flight: int | None, takeover: str
+) -> None:
+    changes = {"questions_in_flight": in_flight, "takeover": takeover}
+    theirs, records = runtime_commands(policy, **changes)
+    ours: list[Command] = []
+    replay(policy, from_records(records, replaces=takeover == "resample"), ours, **changes)
+    assert ours == theirs
+    assert sum(isinstance(command, Finish) for command in ours) == 12
+    assert any(isinstance(command, Decided) and command.taken_over for command in ours) == POLICIES[policy].scores
+
+
+@pytest.mark.parametrize("policy", sorted(name for name, policy in POLICIES.items() if policy.order_free))
+def test_order_free_policies_decide_in_batches_as_they_did_one_at_a_time(policy: str) -> None:
+    config = settings(policy)
+    records = list(drive(config).records.values())
+    recorded = from_records(records, replaces=False)
+    clock = Clock()
+    engines = {role: BatchingEngine(clock, EngineSpec(max_rows=3), COST) for role in ("draft", "target")}
+    run = SimDriver(POLICIES[policy](config.knobs), config.limits, recorded, engines, clock).run()
+    verdicts = {(d.chain, d.turn): (d.ell, d.p_value, d.taken_over) for d in run.decided}
+    assert verdicts == {
+        (record.chain, call.turn): (call.ell, call.p_value, call.taken_over)
+        for record in records
+        for call in record.calls
+        if call.kind == "score"
+    }
+    assert {f.chain: (f.reason, f.turns) for f, _ in run.finished} == {r.chain: (r.reason, r.turns) for r in records}
+
+
+def test_a_driver_that_needs_time_handles_one_answer_after_the_other() -> None:
+    recorded = from_records(drive(settings("draft-only")).records.values(), replaces=False)
+    walls = []
+    for handling_s in (0.0, 0.5):
+        config, clock = settings("draft-only"), Clock()
+        engines = {"draft": BatchingEngine(clock, EngineSpec(), COST)}
+        driver = SimDriver(
+            POLICIES["draft-only"](config.knobs), config.limits, recorded, engines, clock, handling_s=handling_s
+        )
+        run = driver.run()
+        walls.append(run.wall_s)
+        answers = sorted(request.t_end_s or 0.0 for request in run.requests)
+    assert walls[1] >= 0.5 * len(answers)
+    assert walls[1] >= answers[-1] + 0.5
+    assert walls[0] < 0.5 * len(answers)
