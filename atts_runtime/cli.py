@@ -44,6 +44,7 @@ _HELP = {
     "gamma": "step of async-adaptive's alpha after each decision",
     "takeover": f"{' or '.join(TAKEOVERS)}: write after the segment, or in its place",
     "p_value": f"{' or '.join(P_VALUES)}: break ties at random (exact rate), or count all (at most the rate)",
+    "bank": "scores to test against under async-marginal (.npz of atts-sim replay --save-bank; default: pre-sampled)",
     "draft": "folder or hub id of the draft model",
     "target": "folder or hub id of the target model",
     "engine": f"one of {', '.join(ENGINES)}",

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.conformal.store import load_bank
 from atts_runtime.control import POLICIES, Knobs, Limits
 from atts_runtime.errors import InputError
 
@@ -29,8 +30,9 @@ class RunConfig:
     """Everything that a run depends on. Field names are the flags' names and the TOML file's keys.
 
     `questions` None: all of the task. `budget` None: alpha decides. `questions_in_flight` None: all.
-    `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound. `hardware` is a profile of the
-    device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
+    `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound. `bank` is a
+    calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a profile of
+    the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
     """
 
     task: str = "arithmetic"
@@ -46,6 +48,7 @@ class RunConfig:
     gamma: float = 0.1
     takeover: str = "resample"
     p_value: str = "smoothed"
+    bank: str | None = None
     draft: str = BUNDLED
     target: str = BUNDLED
     engine: str = "transformers"
@@ -84,6 +87,8 @@ class RunConfig:
             raise InputError(f"budget must lie between 0 and the {self.chains} chains, got {self.budget}")
         if self.policy == "async-adaptive" and self.budget in (0, self.chains):
             raise InputError(f"async-adaptive needs a budget between 1 and {self.chains - 1}, got {self.budget}")
+        if self.bank is not None and self.policy != "async-marginal":
+            raise InputError(f"bank: only async-marginal takes one, not {self.policy}; leave it out")
         if not (math.isfinite(self.gamma) and self.gamma > 0):
             raise InputError(f"gamma must be positive, got {self.gamma}")
         if self.takeover not in TAKEOVERS:
@@ -113,6 +118,7 @@ class RunConfig:
             replace=self.takeover == "resample",
             tie_seed=tie_seed,
             gamma=self.gamma,
+            bank=None if self.bank is None else _scores(self.bank),
         )
 
     @property
@@ -123,6 +129,8 @@ class RunConfig:
     def fingerprint(self, task_fingerprint: str) -> str:
         """SHA-256 over every setting that shapes results, and the task's own fingerprint."""
         shaping = {k: v for k, v in asdict(self).items() if k not in _NOT_FINGERPRINTED}
+        if self.bank is not None:
+            shaping["bank"] = _scores(self.bank)  # what is in it, wherever it lies
         text = json.dumps({**shaping, "task_fingerprint": task_fingerprint}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -141,6 +149,19 @@ class RunConfig:
         import tomli_w
 
         return tomli_w.dumps({k: v for k, v in asdict(self).items() if v is not None})
+
+
+def _scores(bank: str) -> tuple[float, ...]:
+    """The scores of a bank's file; raises InputError where it is none or empty."""
+    try:
+        scores = load_bank(Path(bank)).scores
+    except OSError as error:
+        raise InputError(f"cannot read bank {bank}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"bank: {error}") from error
+    if not len(scores):
+        raise InputError(f"bank {bank} holds no scores; make it with atts-sim replay EVENTS --save-bank {bank}")
+    return tuple(scores.tolist())
 
 
 def _typed(name: str, annotation: str, value: Any) -> Any:

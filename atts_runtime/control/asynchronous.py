@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from atts_runtime.conformal import Bank, Counts, plain, smoothed, tie_breaker
+from atts_runtime.conformal import Bank, Counts, SealedBank, plain, smoothed, tie_breaker
 from atts_runtime.control.events import ChainId, Settled
-from atts_runtime.control.policies import Due, Policy, Verdict
+from atts_runtime.control.policies import Due, Knobs, Policy, PreSample, Verdict
 
 
 @dataclass(slots=True)
@@ -67,10 +67,25 @@ class _Async(Policy):
 
 
 class AsyncMarginal(_Async):
-    """One bank for all questions: every question's turn 0 is pre-sampled before any decision."""
+    """One bank for all questions: every question's turn 0 is pre-sampled before any decision. Or one that was
+    calibrated before (`Knobs.bank`): then no chain ever waits for another."""
 
     name = "async-marginal"
-    pre_sample = "all"
+    pre_sample: PreSample = "all"
+
+    def __init__(self, knobs: Knobs) -> None:
+        super().__init__(knobs)
+        self._given = None if knobs.bank is None else SealedBank(knobs.bank)
+        if self._given is not None:
+            self.pre_sample = "none"
+
+    def scored(self, chain: ChainId, turn: int, ell: float, settled: Settled | None) -> Due:
+        if self._given is None:
+            return super().scored(chain, turn, ell, settled)
+        return Due(verdicts=(self._verdict(chain, turn, ell, self._given.counts(ell))._replace(bank="given"),))
+
+    def left(self, chain: ChainId) -> Due:
+        return super().left(chain) if self._given is None else Due()
 
     def _key(self, question: int) -> int:
         return -1

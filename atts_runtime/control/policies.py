@@ -24,13 +24,15 @@ class Knobs:
     """What a policy may be told. `alpha` is the nominal takeover rate; `budget` (chains a turn) overrides it at a
     barrier, and bounds the takeovers in flight under `async-adaptive`; `replace` makes a takeover replace the segment
     instead of continuing after it; `tie_seed` smooths p-values with tie-breakers drawn from it (None: plain p-values,
-    which ties make conservative); `gamma` is the step of an adaptive alpha."""
+    which ties make conservative); `gamma` is the step of an adaptive alpha; `bank` are the scores of an earlier
+    calibration, nats per token, that `async-marginal` tests against instead of pre-sampling its own."""
 
     alpha: float
     budget: int | None = None
     replace: bool = False
     tie_seed: int | None = None
     gamma: float = 0.1
+    bank: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -70,7 +72,7 @@ class Policy:
     scores: ClassVar[bool] = True
     monitors: ClassVar[bool] = False
     order_free: ClassVar[bool] = True  # the same verdicts whatever finishes first
-    pre_sample: ClassVar[PreSample] = "none"
+    pre_sample: PreSample = "none"
     hold_for_verdict: ClassVar[Cause] = "bank"
     hold_for_turn: ClassVar[Cause] = "barrier"
 

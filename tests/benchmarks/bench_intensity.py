@@ -4,7 +4,8 @@
 
 One process, runs interleaved, medians over the repeats. Seconds are a token's share, in microseconds, a token being one
 that either model wrote: T_c and T_m at the device's peak, the stall of chains by cause, the idle time of both engines.
-`r, no bank` leaves out the wait for the pre-sampled bank, which a run has once, however many questions follow.
+With --calibrate async-marginal has a bank from other questions, so that nobody waits for its pre-samples; `r, no bank`
+leaves that wait out.
 `predicted` is `profiler.predict` from the runs of --fit-chains, for one question in flight.
 """
 
@@ -27,6 +28,8 @@ from rich.table import Table
 
 from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
+from atts_runtime.conformal import SealedBank
+from atts_runtime.conformal.store import save_bank
 from atts_runtime.engines.base import Engine
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.device import device_peak
@@ -44,6 +47,7 @@ Key = tuple[int | None, str, int]
 
 async def measure(
     base: RunConfig,
+    bank: Path | None,
     policies: dict[str, float],
     loads: Sequence[int | None],
     chains: Sequence[int],
@@ -55,12 +59,15 @@ async def measure(
     found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
     predictors: dict[str, Predictor] = {}
     async with engines_for(base, {"draft", "target"}) as engines:
+        if bank is not None:
+            await calibrate(base, engines, bank)
         for _ in range(repeats):
             for load in loads:
                 for m in chains:
                     for policy, alpha in policies.items():
                         config = base.with_options(
                             {"policy": policy, "alpha": alpha, "chains": m, "questions_in_flight": load}
+                            | ({"bank": str(bank)} if bank is not None and policy == "async-marginal" else {})
                         )
                         summary, records, steps = await one_run(config, task, engines)
                         found[load, policy, m].append(summary)
@@ -68,6 +75,14 @@ async def measure(
                             draft, target = (role(engines[name], steps, name) for name in ("draft", "target"))
                             predictors[policy] = Predictor.fit(records, draft, target)
     return found, predictors
+
+
+async def calibrate(base: RunConfig, engines: dict[str, Engine], bank: Path) -> None:
+    """The first segments' scores of other questions."""
+    config = base.with_options({"policy": "async-marginal", "chains": 8, "questions": 16, "seed": base.seed + 1})
+    _, records, _ = await one_run(config, load_task(config.task, config.questions, config.seed), engines)
+    calls = (record.call(0, "score") for record in records)
+    save_bank(SealedBank([call.ell for call in calls if call is not None and call.ell is not None]), bank)
 
 
 async def one_run(
@@ -172,13 +187,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fit-chains", type=int, default=8)
+    parser.add_argument("--calibrate", action="store_true", help="give async-marginal a bank made before")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     policies = {name: float(alpha) for name, _, alpha in (part.partition("=") for part in args.policies.split(","))}
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
     chains = [int(m) for m in args.chains.split(",")]
     base = RunConfig(task=args.task, questions=args.questions, turns=args.turns)
-    found, predictors = asyncio.run(measure(base, policies, loads, chains, args.repeats, args.fit_chains))
+    with tempfile.TemporaryDirectory() as folder:
+        bank = Path(folder) / "bank.npz" if args.calibrate else None
+        found, predictors = asyncio.run(measure(base, bank, policies, loads, chains, args.repeats, args.fit_chains))
     rows = rows_of(found, predictors, policies, args.turns)
     if args.json:
         print(json.dumps(rows))

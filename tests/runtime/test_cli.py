@@ -17,6 +17,8 @@ import pytest
 from atts_runtime import __version__, session
 from atts_runtime.cli import main
 from atts_runtime.config import RunConfig
+from atts_runtime.conformal import SealedBank
+from atts_runtime.conformal.store import save_bank
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.engines.base import Engine
 from tests.runtime.scripted import Fault, pair, scripted
@@ -421,6 +423,17 @@ def test_a_folder_that_is_no_model_is_named(capsys: Capture, tmp_path: Path) -> 
         capsys, "--draft", str(tmp_path / "empty"), "--policy", "draft-only", "--out", str(tmp_path / "run")
     )
     assert named.startswith(f"model '{tmp_path / 'empty'}' cannot be loaded as a causal language model")
+
+
+def test_with_a_bank_made_before_no_chain_waits(use: Use, tmp_path: Path, capsys: Capture) -> None:
+    use()
+    save_bank(SealedBank([0.5, 1.0, 2.0]), tmp_path / "bank.npz")
+    assert main(["run", *SMALL, "--bank", "bank.npz", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["stall_s"] == 0
+    assert summary["calibration"]["compared_with"].keys() == {"given"}
+    assert main(["run", *SMALL, "--bank", "none.npz"]) == 2
+    assert "cannot read bank none.npz" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("policy", ["async-marginal", "barrier"])

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from atts_runtime.config import RunConfig, read_options
+from atts_runtime.conformal import SealedBank
+from atts_runtime.conformal.store import save_bank
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
@@ -29,6 +31,8 @@ def test_every_policy_has_a_default_configuration(policy: str) -> None:
         ({"alpha": 0.0}, "alpha must lie strictly between 0 and 1, got 0.0"),
         ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1, got 1.0"),
         ({"alpha": NAN}, "alpha must lie strictly between 0 and 1, got nan"),
+        ({"bank": "b.npz", "policy": "barrier"}, "only async-marginal takes one, not barrier"),
+        ({"profiler": "maybe"}, "profiler must be on or off"),
         ({"budget": 9}, "budget must lie between 0 and the 8 chains, got 9"),
         ({"budget": -1}, "budget must lie between 0 and the 8 chains, got -1"),
         ({"chains": 0}, "chains must be at least 1, got 0"),
@@ -125,3 +129,27 @@ def test_a_config_that_is_not_toml_is_named(content: bytes, tmp_path: Path) -> N
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"config .*study\.toml is not valid TOML"):
         read_options(path)
+
+
+def test_a_bank_is_known_by_its_scores_and_not_by_its_file(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / f"{name}.npz" for name in ("one", "same", "other"))
+    for path, scores in ((one, [0.5, 2.0]), (same, [2.0, 0.5]), (other, [0.5, 3.0])):
+        save_bank(SealedBank(scores), path)
+    configs = [RunConfig(bank=str(path)) for path in (one, same, other)]
+    assert configs[0].knobs.bank == (0.5, 2.0)
+    prints = [config.fingerprint("task") for config in configs]
+    assert prints[0] == prints[1]
+    assert len({*prints, RunConfig().fingerprint("task")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "cannot read bank"), (b"no bank", "is not a bank"), ("empty", "holds no scores")]
+)
+def test_a_bank_that_cannot_serve_is_named(tmp_path: Path, content: bytes | str | None, says: str) -> None:
+    path = tmp_path / "bank.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        save_bank(SealedBank(), path)
+    with pytest.raises(InputError, match=says):
+        RunConfig(bank=str(path)).knobs  # noqa: B018

@@ -204,6 +204,20 @@ def test_a_bank_of_one_takes_over_nothing_and_its_chain_never_waits(policy: str)
     assert not any(isinstance(command, Hold) and command.cause == "bank" for command in driver.commands)
 
 
+@examples
+@given(world=worlds(), bank=st.lists(st.floats(0, 300), min_size=1, max_size=9))
+def test_against_a_bank_made_before_nobody_waits_and_every_verdict_is_its_plain_p_value(
+    world: World, bank: list[float]
+) -> None:
+    driver = Driver("async-marginal", replace(world, knobs=replace(world.knobs, bank=tuple(bank)))).run()
+    assert driver.controller.done
+    assert not any(isinstance(command, Hold) and command.cause == "bank" for command in driver.commands)
+    for decided in driver.decided:
+        at_least = sum(ell >= decided.ell for ell in bank)
+        assert decided.p_value == pytest.approx((1 + at_least) / (len(bank) + 1))
+        assert decided.bank == "given"
+
+
 def test_a_question_whose_pre_samples_all_failed_is_not_admitted() -> None:
     driver = Driver("async-marginal", world_where(failed=[0, 2], questions=4, chains=2)).run()
     assert [command.question for command in driver.commands if isinstance(command, Admit)] == [1, 3]
