@@ -151,8 +151,8 @@ def _told(call: CallRecord) -> dict[str, Any]:
             "tokens_prefilled": call.tokens_prefilled,
             "tokens_recomputed": call.tokens_recomputed,
         }
-    verdict = {name: getattr(call, name) for name in ("ell", "p_value", "alpha", "taken_over", "bank")}
-    return told | {name: value for name, value in verdict.items() if value is not None}
+    more = {name: getattr(call, name) for name in ("flops", "bytes", "ell", "p_value", "alpha", "taken_over", "bank")}
+    return told | {name: value for name, value in more.items() if value is not None}
 
 
 def _flows(at: Mapping[str, int], spans: Sequence[Span], ids: Iterator[int]) -> Iterator[Event]:

@@ -470,12 +470,17 @@ def test_what_a_run_of_real_models_needed_is_accounted_for(
     run = tmp_path / "run"
     assert main(["run", *small, *models, "--policy", "barrier", "--alpha", "0.4", "--out", str(run), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    events, steps = pd.read_parquet(run / "events.parquet"), pd.read_parquet(run / "steps.parquet")
+    calls, steps = pd.read_parquet(run / "events.parquet"), pd.read_parquet(run / "steps.parquet")
     for role, engine in summary["engines"].items():
-        assert int(events.loc[events["engine"] == role, "flops"].sum()) == engine["flops"] > 0
+        assert int(calls.loc[calls["engine"] == role, "flops"].sum()) == engine["flops"] > 0
         assert int(steps.loc[steps["engine"] == role, "flops"].sum()) == engine["flops"] < engine["flops_executed"]
         assert engine["busy_s"] + engine["idle_s"] == pytest.approx(summary["wall_s"], rel=0.01, abs=0.1)
     assert summary["intensity"]["unclaimed_flops"] == 0
+    assert main(["trace", str(run)]) == 0
+    events = json.loads((run / "trace.json").read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X" and event["name"] in ("draft", "score", "takeover")]
+    needed = sum(engine["flops"] for engine in summary["engines"].values())
+    assert sum(span["args"]["flops"] for span in spans) == needed
     assert summary["intensity"]["r"] > 0
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["models"]["target"]["layers"] > 0
