@@ -53,7 +53,6 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
                 kv_budget_tokens=config.kv_budget_tokens,
                 device=config.device,
                 threads=threads,
-                meter=config.profiler == "on",
             )
     started: list[Engine] = []
     try:
@@ -97,7 +96,7 @@ async def run_once(
         key: device_peak(engine.placement, config.hardware) if profiled else None for key, engine in distinct.items()
     }
     for engine in distinct.values():
-        await engine.reset()
+        await engine.reset(counted=profiled)
     resumed = bool(run_dir.finished)
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
     telemetry = Telemetry(driver, used, on_progress, gpus=profiled)

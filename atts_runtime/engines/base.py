@@ -203,8 +203,8 @@ class Engine(Protocol):
     async def settled(self) -> None:
         """Until the step is over that answered the last call: only then do the totals hold it."""
 
-    async def reset(self) -> None:
-        """Forget all chains and totals, as if just started."""
+    async def reset(self, *, counted: bool = True) -> None:
+        """Forget all chains and totals, as if just started. `counted`: count what steps need from here on."""
 
     def prompt_tokens(self, prompt: str) -> int:
         """Length of a prompt in this engine's ids."""

@@ -43,7 +43,6 @@ class TransformersEngine:
         kv_budget_tokens: KV tokens kept for idle chains and prompts; None: as many as there are.
         device: torch device, default CUDA where there is one.
         threads: intra-op CPU threads; None leaves torch's own.
-        meter: count FLOPs and bytes of every step, where the architecture is one that `profiler.modelspec` knows.
     """
 
     def __init__(
@@ -56,9 +55,8 @@ class TransformersEngine:
         device: str | None = None,
         threads: int | None = None,
         gguf_file: str | None = None,
-        meter: bool = True,
     ) -> None:
-        self.name, self.model, self._metered = name, model, meter
+        self.name, self.model = name, model
         self._options = (device, gguf_file)
         self._max_rows, self._kv_budget, self._threads = max_rows, kv_budget_tokens, threads
         self._inbox: deque[Callable[[Worker], None]] = deque()
@@ -117,8 +115,8 @@ class TransformersEngine:
     async def settled(self) -> None:
         await self._between_steps(lambda worker: None)
 
-    async def reset(self) -> None:
-        await self._between_steps(Worker.reset)
+    async def reset(self, *, counted: bool = True) -> None:
+        await self._between_steps(lambda worker: worker.reset(counted=counted))
 
     async def _between_steps(self, action: Callable[[Worker], None]) -> None:
         """Have the worker thread do something, and wait for it."""
@@ -205,7 +203,7 @@ class TransformersEngine:
             device, gguf_file = self._options
             lm = CausalLM(self.model, device, gguf_file)
             spec = self.spec = _spec(lm)
-            rates = Rates(spec) if spec is not None and self._metered else None
+            rates = None if spec is None else Rates(spec)
             worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget, rates=rates)
         except InputError as error:
             tell(ready.set_exception, error)

@@ -28,7 +28,7 @@ _COUNT_KV_EVERY = 16
 
 
 class Worker:
-    """One model's scheduler; everything is called from one thread. `rates`, where given, have its steps counted."""
+    """One model's scheduler; everything is called from one thread. Without `rates` its steps are not counted."""
 
     def __init__(
         self, lm: CausalLM, *, max_rows: int, kv_budget_tokens: int | None, rates: Rates | None = None
@@ -71,11 +71,11 @@ class Worker:
         job.dropped = True
         self._open.discard(job)
 
-    def reset(self) -> None:
-        """Forget all chains and totals; open calls go on."""
+    def reset(self, *, counted: bool = True) -> None:
+        """Forget all chains and totals; open calls go on. From here on steps are counted, or not."""
         self.store = ChainStore(self.kv_budget_tokens)
         self.stats = EngineStats()
-        self.meter = None if self._rates is None else Meter(self._rates, self.stats)
+        self.meter = Meter(self._rates, self.stats) if counted and self._rates is not None else None
 
     def step(self) -> None:
         """At most one append and one decode pass."""

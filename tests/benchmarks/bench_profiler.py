@@ -21,7 +21,7 @@ from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
 from atts_runtime.engines.base import Engine
 from atts_runtime.rundir import RunDir
-from atts_runtime.session import engines_for, run_once
+from atts_runtime.session import engines_for, roles, run_once
 from atts_runtime.tasks.base import Task
 from atts_runtime.tasks.load import load_task
 
@@ -37,17 +37,16 @@ def _quiet(progress: Progress) -> None:
 
 
 async def measure(base: RunConfig, repeats: int) -> list[tuple[float, float]]:
-    """Wall seconds with and without, a pair a repeat."""
+    """Wall seconds with and without, a pair a repeat, on the same engines."""
     on, off = (base.with_options({"profiler": switch}) for switch in ("on", "off"))
     task = load_task(base.task, base.questions, base.seed)
     pairs = []
-    async with engines_for(on, {"draft", "target"}) as metered, engines_for(off, {"draft", "target"}) as plain:
-        for config, engines in ((on, metered), (off, plain)):
-            await wall_s(config, task, engines)  # the first run of an engine allocates its buffers
+    async with engines_for(on, set(roles(base.policy))) as engines:
+        await wall_s(off, task, engines)  # the first run of an engine allocates its buffers
         for repeat in range(repeats):
-            order = [(on, metered), (off, plain)]
-            walls = [await wall_s(config, task, engines) for config, engines in order[:: 1 if repeat % 2 else -1]]
-            pairs.append((walls[0], walls[1]) if repeat % 2 else (walls[1], walls[0]))
+            first, second = (on, off) if repeat % 2 else (off, on)
+            walls = {config.profiler: await wall_s(config, task, engines) for config in (first, second)}
+            pairs.append((walls["on"], walls["off"]))
     return pairs
 
 

@@ -96,7 +96,7 @@ class ScriptedEngine:
 
     async def settled(self) -> None: ...
 
-    async def reset(self) -> None:
+    async def reset(self, *, counted: bool = True) -> None:
         self._stats = EngineStats()
 
     def release(self, chain: ChainId) -> None:

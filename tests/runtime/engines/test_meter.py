@@ -183,18 +183,18 @@ def test_the_log_of_steps_has_each_pass_in_order(serve: Serve, tiny_target: Path
     serve(scenario, tiny_target)
 
 
-def test_without_the_meter_nothing_is_counted_and_the_text_is_the_same(serve: Serve, tiny_target: Path) -> None:
-    async def written(client: Client) -> tuple[str, Usage]:
-        made = await client.generate(0, n=12)
-        if client.engine.steps() is None:
-            assert client.engine.stats().phases is None
-            assert client.engine.stats().flops_executed is None
-        return made.piece.text, made.usage
+def test_uncounted_the_text_is_the_same(serve: Serve, tiny_target: Path) -> None:
+    async def scenario(client: Client) -> None:
+        counted = await client.generate(0, n=12)
+        await client.engine.reset(counted=False)
+        bare = await client.generate(0, n=12)
+        assert bare.piece.text == counted.piece.text
+        assert counted.usage.own is not None
+        assert (bare.usage.prefill, bare.usage.own) == (None, None)
+        stats = client.engine.stats()
+        assert (stats.phases, stats.flops_executed, client.engine.steps()) == (None, None, None)
 
-    (text, usage), (bare, unmetered) = serve(written, tiny_target), serve(written, tiny_target, meter=False)
-    assert text == bare
-    assert usage.own is not None
-    assert (unmetered.prefill, unmetered.own) == (None, None)
+    serve(scenario, tiny_target)
 
 
 def test_a_call_that_is_answered_without_a_step_demands_nothing(serve: Serve, tiny_target: Path) -> None:
