@@ -11,6 +11,9 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.hardware import HardwareProfile, Peak, for_machine, shipped
 from atts_runtime.profiler.roofline import quick_peaks
 
+QUICK = "measured at the start"
+"""Name of a peak that no profile states."""
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePeak:
@@ -66,7 +69,7 @@ def _found(device: str, index: int | None, dtype: str, threads: int | None) -> D
             return _stated(profile.name, placement, profile.peak(dtype, threads))
         except InputError:
             pass  # it was made with other numbers of threads
-    return _stated("measured at the start", placement, quick_peaks(where, dtype, threads).peak(dtype, threads, None))
+    return _stated(QUICK, placement, quick_peaks(where, dtype, threads).peak(dtype, threads, None))
 
 
 def _stated(name: str, placement: Placement, peak: Peak) -> DevicePeak:

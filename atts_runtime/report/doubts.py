@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from atts_runtime.profiler.device import QUICK
 from atts_runtime.report.amounts import count, percent, seconds
 from atts_runtime.report.facts import EngineFacts, RunFacts
 from atts_runtime.report.roof import points
@@ -71,9 +72,8 @@ def _of_hardware(run: RunFacts) -> Iterator[str]:
         yield "no hardware profile: r, T_c, T_m and the roof are unknown; make one with atts-runtime profile"
     if hardware is None:
         return
-    words = f"{hardware.name} {hardware.kind} {hardware.source}".lower()
-    if "quick" in words:
-        yield f"the hardware profile {hardware.name} was measured quickly: its rates may be off"
+    if hardware.name == QUICK:
+        yield "no profile fits the device, which was measured quickly: its rates may be off; run atts-runtime profile"
     if hardware.kind == "datasheet":
         yield f"the roof of {hardware.name} is from a data sheet, which no program reaches: r is an upper estimate"
     if hardware.kind == "fake":

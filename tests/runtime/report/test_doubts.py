@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from atts_runtime.control import ChainId
+from atts_runtime.profiler.device import QUICK
 from atts_runtime.report.doubts import doubts
 from tests.runtime.report.made import HARDWARE, count, edit, phase, read
 from tests.runtime.scripted import Fault, pair, record_run, settings
@@ -46,7 +47,7 @@ def test_failed_chains_are_counted_with_their_most_frequent_reason(tmp_path: Pat
     ("change", "named"),
     [
         ({"hardware": None}, "no hardware profile"),
-        ({"hardware": HARDWARE | {"source": "quick measurement"}}, "was measured quickly"),
+        ({"hardware": HARDWARE | {"name": QUICK}}, "was measured quickly"),
         ({"hardware": HARDWARE | {"kind": "datasheet"}}, "is from a data sheet"),
         ({"hardware": HARDWARE | {"kind": "fake"}}, "is fake"),
         ({"hardware": HARDWARE | {"flops_per_s": 1e9}}, "decode of the draft reaches 160% of the roof"),
