@@ -69,7 +69,7 @@ def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
 def _of_hardware(run: RunFacts) -> Iterator[str]:
     hardware = run.hardware
     if run.finished and hardware is None:
-        yield "no hardware profile: r, T_c, T_m and the roof are unknown; make one with atts-runtime profile"
+        yield f"{_missing(run)}: r, T_c, T_m and the roof are unknown"
     if hardware is None:
         return
     if hardware.name == QUICK:
@@ -85,6 +85,16 @@ def _of_hardware(run: RunFacts) -> Iterator[str]:
             f"{worst.name} of the {worst.engine.name} reaches {percent(worst.share, 0)} of the roof: "
             "the profile underrates the device, or was measured under load"
         )
+
+
+def _missing(run: RunFacts) -> str:
+    """What r would have needed."""
+    if run.settings.get("profiler") == "off":
+        return "it ran with --profiler off, which counts no FLOPs"
+    uncounted = [engine.name for engine in run.engines if engine.flops is None]
+    if uncounted:
+        return f"FLOPs of the {' and the '.join(uncounted)} were not counted, a make of model that is not known"
+    return "no one hardware profile for all that the engines did (atts-runtime profile makes one)"
 
 
 def _between(runs: Sequence[RunFacts]) -> Iterator[str]:
