@@ -75,7 +75,7 @@ def _of_hardware(run: RunFacts) -> Iterator[str]:
     if hardware.name == QUICK:
         yield "no profile fits the device, which was measured quickly: its rates may be off; run atts-runtime profile"
     if hardware.kind == "datasheet":
-        yield f"the roof of {hardware.name} is from a data sheet, which no program reaches: T_c and T_m are lower estimates"
+        yield f"the roof of {hardware.name} is from a data sheet, which no program reaches: T_c and T_m are low"
     if hardware.kind == "fake":
         yield f"the hardware profile {hardware.name} is fake: what follows from it means nothing"
     above = [p for p in points([run]) if p.share is not None and p.share > 1.02]
