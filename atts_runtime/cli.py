@@ -181,7 +181,7 @@ async def _run(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     config = _config(args)
@@ -197,6 +197,7 @@ async def _run(args: argparse.Namespace) -> int:
     )
     async with engines_for(config, set(roles(config.policy))) as engines:
         check_context(config, task, engines)
+        check_hardware(config, engines)
         run_dir = run_dir or RunDir.create(out, config, fingerprint)
         with ProgressBar(config.policy, console) as bar:
             summary = await run_once(config, task, engines, run_dir, bar.update)
@@ -212,7 +213,7 @@ async def _compare(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     base = _config(args)
@@ -232,6 +233,7 @@ async def _compare(args: argparse.Namespace) -> int:
     summaries: dict[str, list[dict[str, Any]]] = {config.policy: [] for config in configs}
     async with engines_for(base, {role for config in configs for role in roles(config.policy)}) as engines:
         check_context(base, task, engines)
+        check_hardware(base, engines)
         for repeat in range(args.repeats):
             for config in configs:
                 path = paths[config.policy, repeat]
