@@ -98,13 +98,13 @@ async def run_once(
     used = {role: engines[role] for role in roles(config.policy)}
     distinct = {id(engine): engine for engine in used.values()}
     peaks = _peaks(config, distinct.values())
-    for engine in distinct.values():
-        await engine.reset()
     resumed = bool(run_dir.finished)
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
     telemetry = Telemetry(driver, used, on_progress, gpus=config.profiler == "on")
     try:
         async with telemetry:
+            for engine in distinct.values():  # only now: what NVML takes to wake is no idle time of theirs
+                await engine.reset()
             wall_s = await driver.run()
             await asyncio.gather(*(engine.settled() for engine in distinct.values()))
             stats = {key: engine.stats() for key, engine in distinct.items()}
