@@ -118,6 +118,9 @@ def test_labels_tell_runs_apart(tmp_path: Path) -> None:
         ({"engines": {"draft": {"busy_s": float("inf")}}}, "busy_s is no number but inf"),
         ({"intensity": {"hardware": HARDWARE | {"flops_per_s": "fast"}}}, "flops_per_s is no number"),
         ({"accuracy": {"mean_chain_ci95": [0.5]}}, "mean_chain_ci95 is no interval"),
+        ({"intensity": {"turns": 3}}, "turns is no list"),
+        ({"intensity": {"turns": [3]}}, "turns is no list"),
+        ({"wall_s": 10**400}, "wall_s is no number"),
     ],
 )
 def test_what_is_no_number_is_named_with_its_file(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
