@@ -19,7 +19,7 @@ from atts_runtime.profiler.nvml import NvmlSampler
 from atts_runtime.profiler.nvml_device import UNITS
 from atts_runtime.profiler.record import Record
 from atts_runtime.tasks.answers import ExactAnswers
-from atts_runtime.tasks.base import Task
+from atts_runtime.tasks.base import Question, Task
 from atts_runtime.telemetry import Telemetry
 from tests.runtime.profiler.conftest import ROOT, Build
 from tests.runtime.scripted import ScriptedEngine, pair, record_run, settings
@@ -93,7 +93,7 @@ GPU = Placement("cuda", 1, "bfloat16", None)
 def sampled(monkeypatch: pytest.MonkeyPatch) -> Telemetry:
     """Of a run of 10 s on a GPU of 200 W whose memory moved 5 bytes a second."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    task = Task("none", (), None, ExactAnswers())
+    task = Task("one", (Question("q", "1+1", "2"),), None, ExactAnswers())
     driver = Driver(RunConfig(), task, {}, on_finish=lambda record: None)
     telemetry = Telemetry(driver, {}, lambda progress: None, gpus=True)
     telemetry._window_s = (100.0, 110.0)
