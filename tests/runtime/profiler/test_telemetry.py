@@ -76,9 +76,9 @@ def test_engines_count_from_the_run_on_not_from_the_waking_of_nvml(
         order.append("woken")
         start(sampler)
 
-    async def forgetting(engine: ScriptedEngine) -> None:
+    async def forgetting(engine: ScriptedEngine, **options: Any) -> None:
         order.append(engine.name)
-        await reset(engine)
+        await reset(engine, **options)
 
     monkeypatch.setattr(NvmlSampler, "start", waking)
     monkeypatch.setattr(ScriptedEngine, "reset", forgetting)
