@@ -57,7 +57,7 @@ _HELP = {
     "call_timeout_s": "seconds before a call is given up",
     "retries": "times a failed call is tried again",
     "profiler": f"{' or '.join(SWITCH)}: count FLOPs and bytes, sample NVIDIA GPUs",
-    "hardware": "hardware profile (.toml) that r is counted against (default: this machine's, else measured quickly)",
+    "hardware": "hardware profile to count r against: a .toml or a shipped one's name (default: this machine's)",
     "out": "run directory (default: runs/TIME-POLICY)",
 }
 _LEFT = {
@@ -181,7 +181,7 @@ async def _run(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     config = _config(args)
@@ -197,6 +197,7 @@ async def _run(args: argparse.Namespace) -> int:
     )
     async with engines_for(config, set(roles(config.policy))) as engines:
         check_context(config, task, engines)
+        check_hardware(config, engines)
         run_dir = run_dir or RunDir.create(out, config, fingerprint)
         with ProgressBar(config.policy, console) as bar:
             summary = await run_once(config, task, engines, run_dir, bar.update)
@@ -212,11 +213,11 @@ async def _compare(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     base = _config(args)
-    configs = [base.with_options({"policy": name.strip()}) for name in args.policies.split(",")]
+    configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
     if len({config.policy for config in configs}) < len(configs):
         raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")
     if args.repeats < 1:
@@ -232,6 +233,7 @@ async def _compare(args: argparse.Namespace) -> int:
     summaries: dict[str, list[dict[str, Any]]] = {config.policy: [] for config in configs}
     async with engines_for(base, {role for config in configs for role in roles(config.policy)}) as engines:
         check_context(base, task, engines)
+        check_hardware(base, engines)
         for repeat in range(args.repeats):
             for config in configs:
                 path = paths[config.policy, repeat]
@@ -250,6 +252,11 @@ async def _compare(args: argparse.Namespace) -> int:
         Console().print(comparison_table(rows, title))
         console.print(f"[dim]run directories, compare.json and compare.svg in {out}[/dim]", highlight=False)
     return _report_failures([summary for runs in summaries.values() for summary in runs])
+
+
+def _for_policy(base: RunConfig, policy: str) -> RunConfig:
+    """The settings with another policy; a bank is for the one that takes it."""
+    return base.with_options({"policy": policy} | ({} if policy == "async-marginal" else {"bank": None}))
 
 
 def _median_run(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.device import device_peak
+from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
 from atts_runtime.summary import steps_table, summarize, tables
@@ -85,23 +85,25 @@ def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> 
             )
 
 
+def check_hardware(config: RunConfig, engines: dict[str, Engine]) -> None:
+    """Raises InputError where the hardware profile that was asked for does not fit the engines."""
+    _peaks(config, engines.values())
+
+
 async def run_once(
     config: RunConfig, task: Task, engines: dict[str, Engine], run_dir: RunDir, on_progress: OnProgress
 ) -> dict[str, Any]:
     """One run to its end: summary written and returned. When cancelled, finished chains stay in the run directory."""
     used = {role: engines[role] for role in roles(config.policy)}
     distinct = {id(engine): engine for engine in used.values()}
-    profiled = config.profiler == "on"
-    peaks = {
-        key: device_peak(engine.placement, config.hardware) if profiled else None for key, engine in distinct.items()
-    }
-    for engine in distinct.values():
-        await engine.reset(counted=profiled)
+    peaks = _peaks(config, distinct.values())
     resumed = bool(run_dir.finished)
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
-    telemetry = Telemetry(driver, used, on_progress, gpus=profiled)
+    telemetry = Telemetry(driver, used, on_progress, gpus=config.profiler == "on")
     try:
         async with telemetry:
+            for engine in distinct.values():  # only now: what NVML takes to wake is no idle time of theirs
+                await engine.reset(counted=config.profiler == "on")
             wall_s = await driver.run()
             await asyncio.gather(*(engine.settled() for engine in distinct.values()))
             stats = {key: engine.stats() for key, engine in distinct.items()}
@@ -124,12 +126,23 @@ async def run_once(
         run_dir=str(run_dir.path),
         intensity=run_intensity(records, runs, wall_s, whole=not resumed),
     )
-    specs = {role: engine.spec for role, engine in used.items()}
-    run_dir.note("models", {role: None if spec is None else asdict(spec) for role, spec in specs.items()})
+    run_dir.note("models", {role: _dimensions(engine) for role, engine in used.items()})
     run_dir.note("gpus", telemetry.gpus())
     made = {**tables(records, task, config.chains), "telemetry": telemetry.table()}
     run_dir.finalize(summary, made | steps_table(runs, driver.zero_s))
     return summary
+
+
+def _peaks(config: RunConfig, engines: Iterable[Engine]) -> dict[int, DevicePeak | None]:
+    """By the engine's id; None where nothing is counted against it."""
+    if config.profiler == "off":
+        return {id(engine): None for engine in engines}
+    return {id(engine): device_peak(engine.placement, config.hardware) for engine in engines}
+
+
+def _dimensions(engine: Engine) -> dict[str, Any]:
+    """An engine's model as the manifest has it, or why nothing of it can be counted."""
+    return {"unknown": engine.uncounted} if engine.spec is None else asdict(engine.spec)
 
 
 def _device(engine: Engine, engines: Iterable[Engine], telemetry: Telemetry) -> tuple[float | None, float | None]:

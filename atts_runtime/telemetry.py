@@ -46,6 +46,8 @@ class Telemetry:
         """Until cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
+            if not self._driver.zero_s:
+                continue  # the run has not begun
             self._on_progress(self._driver.progress)
             for role, engine in self._engines.items():
                 stats = engine.stats()

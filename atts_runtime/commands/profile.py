@@ -17,6 +17,7 @@ from atts_runtime.config import BUNDLED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import HardwareProfile, machine_name
+from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.profiling import (
     DTYPES,
     OnProgress,
@@ -90,6 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     with _progress() as show:
         # The models first: one that cannot be loaded is known before a minute of measuring.
         specs = {role: spec_of(folder, role, device) for role, folder in models.items()}
+        _check_named_apart(list(specs.values()))
         hardware = measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores}), show)
         peak = hardware.peak(DTYPES[hardware.device], threads)
         profiles = [measure_engine(role, models[role], specs[role], hardware, peak, device, show) for role in models]
@@ -132,6 +134,13 @@ def _device(asked: str | None) -> tuple[str, str]:
 
 
 # -- files and figures
+
+
+def _check_named_apart(specs: list[ModelSpec]) -> None:
+    """InputError where two models would have one engine profile."""
+    names = {slug(spec.name): spec.name for spec in specs}
+    if len(names) < len(specs):
+        raise InputError(f"both models are called {specs[0].name!r}, as their profiles would be; rename a folder")
 
 
 def _check_writable(folder: Path) -> None:

@@ -176,11 +176,12 @@ class Placement:
 class Engine(Protocol):
     """One model, served. Calls may overlap freely; each is answered when it is done, in any order.
 
-    `spec` are the model's dimensions, None until `start` and where they are not known.
+    `spec` are the model's dimensions, None until `start` and where they are not known; `uncounted` then says why.
     """
 
     name: str
     spec: ModelSpec | None
+    uncounted: str | None
 
     async def start(self) -> None:
         """Load weights and be ready; raises InputError if the model cannot serve."""

@@ -74,9 +74,9 @@ class Meter:
             bytes_a_token = weight_bytes_a_token + rates.kv_bytes * (kept / n_row + 1)
             for usage, phase, n, logits in parts:
                 charged = usage.prefill if phase == "prefill" else usage.own
-                assert charged is not None  # since `open`
                 needed, bytes_ = rates.flops(n, n * kept, logits), n * bytes_a_token
-                charged.add(n, needed, bytes_)
+                if charged is not None:  # else the call came in before the counting began
+                    charged.add(n, needed, bytes_)
                 phases[phase].add(n, needed, bytes_)
                 self._fed.append((phases[phase], n))
                 flops, moved = flops + needed, moved + bytes_
@@ -106,8 +106,8 @@ class Meter:
         rates, steps = self._rates, cached_tokens - joined.cached_tokens
         kept = steps * joined.cached_tokens + steps * (steps + 1) // 2
         weight_bytes = self._weight_bytes_a_row - joined.weight_bytes_a_row
-        assert usage.own is not None  # since `open`
-        usage.own.add(steps, rates.flops(steps, kept, steps), weight_bytes + rates.kv_bytes * (kept + steps))
+        if usage.own is not None:  # else the call came in before the counting began
+            usage.own.add(steps, rates.flops(steps, kept, steps), weight_bytes + rates.kv_bytes * (kept + steps))
 
     def executed(self, rows: int, attending: int, new: int, time_: int) -> int:
         """FLOPs of a padded pass: `rows` of `new` tokens, of which `attending` rows look at `time_` positions."""

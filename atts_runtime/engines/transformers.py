@@ -66,6 +66,7 @@ class TransformersEngine:
         self._closing = False
         self._waiting_since_s: float | None = None
         self.spec: ModelSpec | None = None
+        self.uncounted: str | None = None
 
     async def start(self) -> None:
         """Load the model in the worker thread; raises InputError if it cannot serve."""
@@ -202,8 +203,8 @@ class TransformersEngine:
                 torch.set_num_threads(self._threads)
             device, gguf_file = self._options
             lm = CausalLM(self.model, device, gguf_file)
-            spec = self.spec = _spec(lm)
-            rates = None if spec is None else Rates(spec)
+            self._measure(lm)
+            rates = None if self.spec is None else Rates(self.spec)
             worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget, rates=rates)
         except InputError as error:
             tell(ready.set_exception, error)
@@ -221,6 +222,14 @@ class TransformersEngine:
                 )
         worker.fail_all(EngineError(f"engine {self.name!r} was closed"))
 
+    def _measure(self, lm: CausalLM) -> None:
+        """Take the model's dimensions, or note why they are not known."""
+        size = lm.dtype.itemsize
+        try:
+            self.spec = ModelSpec.from_config(lm.model.config, bytes_per_weight=size, bytes_per_kv_element=size)
+        except InputError as error:
+            self.uncounted = str(error)
+
     def _take_messages(self, worker: Worker) -> bool:
         """Handle what was posted; sleeps while there is nothing to do. False once closing."""
         began_s = self._waiting_since_s = time.perf_counter()
@@ -236,12 +245,3 @@ class TransformersEngine:
             message(worker)
         worker.stats.busy_s += time.perf_counter() - woke_s
         return not closing
-
-
-def _spec(lm: CausalLM) -> ModelSpec | None:
-    """The model's dimensions; None for a make that is not known."""
-    size = lm.dtype.itemsize
-    try:
-        return ModelSpec.from_config(lm.model.config, bytes_per_weight=size, bytes_per_kv_element=size)
-    except InputError:
-        return None

@@ -34,12 +34,12 @@ class Worker:
         self, lm: CausalLM, *, max_rows: int, kv_budget_tokens: int | None, rates: Rates | None = None
     ) -> None:
         self.lm, self.max_rows, self.kv_budget_tokens, self._rates = lm, max_rows, kv_budget_tokens, rates
+        self._rows: list[GenerateJob] = []
         self.reset()
         self._open: set[CallJob] = set()
         self._scores: deque[CallJob] = deque()
         self._generates: deque[CallJob] = deque()
         self._appending: list[Job] = []
-        self._rows: list[GenerateJob] = []
         self._awaited: set[Held] = set()
         self._decode_kv, self._append_kv = lm.buffer(), lm.buffer()
 
@@ -76,6 +76,8 @@ class Worker:
         self.store = ChainStore(self.kv_budget_tokens)
         self.stats = EngineStats()
         self.meter = Meter(self._rates, self.stats) if counted and self._rates is not None else None
+        for job in self._rows:
+            job.joined = None  # it did so in another meter's time
 
     def step(self) -> None:
         """At most one append and one decode pass."""

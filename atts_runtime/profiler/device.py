@@ -11,6 +11,9 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.hardware import HardwareProfile, Peak, for_machine, shipped
 from atts_runtime.profiler.roofline import quick_peaks
 
+QUICK = "measured at the start"
+"""Name of a peak that no profile states."""
+
 
 @dataclass(frozen=True, slots=True)
 class DevicePeak:
@@ -56,8 +59,9 @@ def _profile(hardware: str) -> HardwareProfile:
 
 
 @lru_cache
-def _found(device: str, index: int | None, dtype: str, threads: int | None) -> DevicePeak:
-    """Looked up, or measured, once a process."""
+def _found(device: str, index: int | None, dtype: str, threads: int | None) -> DevicePeak | None:
+    """Looked up, or measured, once a process; None where the device has no room to measure, or does not know the
+    arithmetic."""
     where = device if index is None else f"{device}:{index}"
     placement = Placement(device, index, dtype, threads)
     profile = for_machine(where)
@@ -66,7 +70,11 @@ def _found(device: str, index: int | None, dtype: str, threads: int | None) -> D
             return _stated(profile.name, placement, profile.peak(dtype, threads))
         except InputError:
             pass  # it was made with other numbers of threads
-    return _stated("measured at the start", placement, quick_peaks(where, dtype, threads).peak(dtype, threads, None))
+    try:
+        measured = quick_peaks(where, dtype, threads)
+    except (InputError, RuntimeError):  # torch's out-of-memory errors are RuntimeErrors
+        return None
+    return _stated(QUICK, placement, measured.peak(dtype, threads, None))
 
 
 def _stated(name: str, placement: Placement, peak: Peak) -> DevicePeak:

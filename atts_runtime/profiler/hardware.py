@@ -173,11 +173,12 @@ def shipped() -> dict[str, HardwareProfile]:
 
 
 def for_machine(device: str = "cpu") -> HardwareProfile | None:
-    """The shipped profile of this machine's device (a torch device name); None where there is none."""
+    """The profile of this machine's device (a torch device name) in that folder, of several the one that was measured
+    last; None where there is none."""
     machine = machine_name(device)
     kind = device.split(":")[0]
-    found = (p for p in shipped().values() if p.device == kind and p.machine == machine)
-    return None if machine is None else next(found, None)
+    found = [p for p in shipped().values() if p.device == kind and p.machine == machine]
+    return None if machine is None else max(found, key=lambda p: p.measured_on or "", default=None)
 
 
 def machine_name(device: str = "cpu") -> str | None:

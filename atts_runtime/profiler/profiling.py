@@ -33,10 +33,10 @@ _PHASES: tuple[Phase, ...] = ("append", "decode")
 
 
 def models_of(draft: str, target: str) -> dict[str, str]:
-    """Folder by role; one where both are the same model, other than the bundled pair."""
+    """Folder by role; one where both are the same folder."""
     named = {"draft": draft, "target": target}
     folders = {role: str(_MODELS / role) if model == BUNDLED else model for role, model in named.items()}
-    if draft == target != BUNDLED:
+    if len({Path(folder).expanduser().resolve() for folder in folders.values()}) == 1:
         del folders["draft"]
     return folders
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from atts_runtime.profiler.device import QUICK
 from atts_runtime.report.amounts import count, percent, seconds
 from atts_runtime.report.facts import EngineFacts, RunFacts
 from atts_runtime.report.roof import points
@@ -68,14 +69,13 @@ def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
 def _of_hardware(run: RunFacts) -> Iterator[str]:
     hardware = run.hardware
     if run.finished and hardware is None:
-        yield "no hardware profile: r, T_c, T_m and the roof are unknown; make one with atts-runtime profile"
+        yield f"{_missing(run)}: r, T_c, T_m and the roof are unknown"
     if hardware is None:
         return
-    words = f"{hardware.name} {hardware.kind} {hardware.source}".lower()
-    if "quick" in words:
-        yield f"the hardware profile {hardware.name} was measured quickly: its rates may be off"
+    if hardware.name == QUICK:
+        yield "no profile fits the device, which was measured quickly: its rates may be off; run atts-runtime profile"
     if hardware.kind == "datasheet":
-        yield f"the roof of {hardware.name} is from a data sheet, which no program reaches: r is an upper estimate"
+        yield f"the roof of {hardware.name} is from a data sheet, which no program reaches: T_c and T_m are low"
     if hardware.kind == "fake":
         yield f"the hardware profile {hardware.name} is fake: what follows from it means nothing"
     above = [p for p in points([run]) if p.share is not None and p.share > 1.02]
@@ -85,6 +85,16 @@ def _of_hardware(run: RunFacts) -> Iterator[str]:
             f"{worst.name} of the {worst.engine.name} reaches {percent(worst.share, 0)} of the roof: "
             "the profile underrates the device, or was measured under load"
         )
+
+
+def _missing(run: RunFacts) -> str:
+    """What r would have needed."""
+    if run.settings.get("profiler") == "off":
+        return "it ran with --profiler off, which counts no FLOPs"
+    uncounted = [engine.name for engine in run.engines if engine.flops is None]
+    if uncounted:
+        return f"FLOPs of the {' and the '.join(uncounted)} were not counted, a make of model that is not known"
+    return "no one hardware profile for all that the engines did (atts-runtime profile makes one)"
 
 
 def _between(runs: Sequence[RunFacts]) -> Iterator[str]:

@@ -35,7 +35,6 @@ class EngineFacts:
     phases: Mapping[str, Phase]
     busy_s: float | None = None
     idle_s: float | None = None
-    handling_s: float | None = None
     flops: float | None = None
     bytes: float | None = None
     steps: float | None = None

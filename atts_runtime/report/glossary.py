@@ -29,7 +29,7 @@ _TERMS = (
     ),
     (
         "T_overhead",
-        "A step's time above its roof, and the handling between steps: launches, Python, scheduling. It is never "
+        "Busy time above the roof: launches, padding, Python, and what taking calls in costs. It is never "
         "counted into T_s. An engine's wall = T_roof + T_overhead + idle.",
     ),
     ("FLOP/byte, intensity", "FLOPs over bytes moved. The machine balance is the intensity at which T_c = T_m."),

@@ -84,7 +84,7 @@ def _warnings(said: Sequence[str]) -> str:
 
 def _phase_note() -> str:
     return (
-        '<p class="note">Tokens, busy and handling seconds, counters, energy: measured. FLOPs, bytes, FLOP/byte: '
+        '<p class="note">Tokens, busy seconds, counters, energy: measured. FLOPs, bytes, FLOP/byte: '
         "analytic. T_c, T_m, share of the roof: analytic over the hardware profile's rates. FLOP/s: analytic FLOPs "
         "over measured busy seconds.</p>"
     )

@@ -6,6 +6,7 @@ A number that is none, or NaN, raises InputError that names the file and the key
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -37,7 +38,7 @@ def number(data: Mapping[str, Any], key: str, where: str) -> float | None:
     value = data.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise InputError(f"{where}: {key} is no number but {value!r}; write the file again or remove it")
     return float(value)
 
@@ -70,7 +71,6 @@ def facts(read: RunRead) -> RunFacts:
     latency = part(summary, "latency_s", where)
     told = part(summary, "tokens", where) if "tokens" in summary else dict(tokens(read.records))
     telemetry, troubles = _tables(read)
-    turns = intensity.get("turns")
     return RunFacts(
         label="",
         path=read.path,
@@ -95,7 +95,7 @@ def facts(read: RunRead) -> RunFacts:
         engines=_engines(read, intensity, where),
         intensity=_filled(Intensity, intensity, where),
         hardware=_hardware(intensity, where),
-        turns=[_filled(Turn, row, where) for row in turns or () if isinstance(row, dict)],
+        turns=_turns(intensity, where),
         telemetry=telemetry,
         troubles=troubles,
     )
@@ -156,6 +156,13 @@ def _engines(read: RunRead, intensity: Mapping[str, Any], where: str) -> list[En
         name = names.get(role, str(role))
         found.setdefault(name, _filled(EngineFacts, data, where, name=name, phases=by_name))
     return list(found.values())
+
+
+def _turns(intensity: Mapping[str, Any], where: str) -> list[Turn]:
+    told = intensity.get("turns") or []
+    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+        raise InputError(f"{where}: turns is no list of objects; write the file again or remove it")
+    return [_filled(Turn, row, where) for row in told]
 
 
 def _hardware(intensity: Mapping[str, Any], where: str) -> Hardware | None:

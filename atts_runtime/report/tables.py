@@ -102,7 +102,6 @@ def engines(runs: Sequence[RunFacts]) -> str:
         "KV peak",
         "evictions",
         "idle",
-        "handling",
         "energy",
     ]
     rows = [
@@ -114,7 +113,6 @@ def engines(runs: Sequence[RunFacts]) -> str:
             count(engine.kv_peak_tokens),
             count(engine.evictions),
             seconds(engine.idle_s),
-            seconds(engine.handling_s),
             scaled(engine.joules, "J"),
         ]
         for run in runs

@@ -11,7 +11,7 @@ from atts_runtime.report.theme import GREEN, GREY, ON_SERIES, ORANGE, SKY, drawi
 
 _PARTS = (
     ("T_roof_s", "roof: the larger of T_c and T_m, step by step", SKY),
-    ("T_overhead_s", "T_overhead: a step's time above the roof, handling", ORANGE),
+    ("T_overhead_s", "T_overhead: busy time above the roof", ORANGE),
     ("T_idle_s", "idle", GREY),
 )
 _ROUGH = (("busy_s", "busy, not split: no profile or no counts", GREEN), ("idle_s", "idle", GREY))

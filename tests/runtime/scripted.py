@@ -82,6 +82,7 @@ class ScriptedEngine:
     asked: list[GenerateCall] = field(default_factory=list)
     released: list[ChainId] = field(default_factory=list)
     spec: None = None
+    uncounted: str | None = "it is scripted"
     open: int = 0
     most_open: int = 0
 

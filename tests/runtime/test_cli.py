@@ -436,6 +436,19 @@ def test_with_a_bank_made_before_no_chain_waits(use: Use, tmp_path: Path, capsys
     assert "cannot read bank none.npz" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("hardware", "named"),
+    [("gone.toml", "no hardware profile 'gone.toml'"), ("nvidia-h200", "nvidia-h200 has no peak of float32 with")],
+)
+def test_a_hardware_profile_that_does_not_fit_is_named_before_the_run(
+    hardware: str, named: str, tiny_draft: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = ["--policy", "draft-only", "--draft", str(tiny_draft), "--device", "cpu", "--turns", "2"]
+    said = mistake(capsys, *model, "--draft-tokens", "8", "--hardware", hardware, "--out", str(tmp_path / "run"))
+    assert named in said
+    assert not list((tmp_path / "run").iterdir())
+
+
 @pytest.mark.parametrize("policy", ["async-marginal", "barrier"])
 def test_a_run_of_real_models_keeps_the_contract_of_its_json(
     policy: str, tiny_draft: Path, tiny_target: Path, tmp_path: Path, capsys: Capture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from atts_runtime.cli import main
 from atts_runtime.profiler import ModelSpec, profiling
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import HardwareProfile
+from atts_runtime.profiler.profiling import models_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -37,6 +39,23 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert message in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("atts-runtime profile: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_two_models_of_one_name_do_not_share_a_profile(
+    tiny_draft: Path, tiny_target: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folders = [tmp_path / role / "checkpoint" for role in ("small", "large")]
+    for folder, model in zip(folders, (tiny_draft, tiny_target), strict=True):
+        shutil.copytree(model, folder)
+    named = ["--draft", str(folders[0]), "--target", str(folders[1])]
+    assert main(["profile", "--out", str(tmp_path / "x.toml"), *named]) == 2
+    assert "both models are called 'checkpoint'" in capsys.readouterr().err
+
+
+def test_one_folder_spelled_in_two_ways_is_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(models_of("model", str(tmp_path / "model"))) == ["target"]
+    assert list(models_of("model", "other")) == ["draft", "target"]
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_several_runs_are_reported_here_and_told_as_one_object(
     assert found["runs"][1]["wall_s"] == summary["wall_s"]
     assert found["runs"][1]["r"] is None
     assert found["findings"]
-    assert any("no hardware profile" in said for said in found["warnings"])
+    assert any("the roof are unknown" in said for said in found["warnings"])
     assert (tmp_path / "report.html").exists()
 
 

@@ -197,6 +197,27 @@ def test_uncounted_the_text_is_the_same(serve: Serve, tiny_target: Path) -> None
     serve(scenario, tiny_target)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_call_that_outlives_a_reset_is_answered_and_charged_nothing_of_before(
+    serve: Serve, tiny_target: Path, first: bool
+) -> None:
+    async def scenario(client: Client) -> None:
+        await client.engine.reset(counted=first)
+        long = asyncio.ensure_future(client.generate(0, n=300))
+        await client.generate(1, n=4)
+        await client.engine.reset(counted=True)
+        usage = (await long).usage
+        assert usage.tokens_new > 10
+        await client.engine.settled()
+        stats = client.engine.stats()
+        assert stats.phases is not None
+        total = sum(demand.flops for demand in stats.phases.values())
+        assert total > 0
+        assert usage.own is None or 0 <= usage.own.flops <= total + 10**12
+
+    serve(scenario, tiny_target)
+
+
 def test_a_call_that_is_answered_without_a_step_demands_nothing(serve: Serve, tiny_target: Path) -> None:
     async def scenario(client: Client) -> None:
         first = await client.generate(0, n=1)

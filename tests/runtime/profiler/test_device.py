@@ -46,6 +46,15 @@ def test_threads_that_the_profile_lacks_are_measured() -> None:
     assert device_peak(Placement("cpu", None, "float32", 2)) is found  # once a process
 
 
+@pytest.mark.usefixtures("machine")
+def test_a_device_that_cannot_be_measured_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(device, "quick_peaks", full)
+    assert device_peak(Placement("cpu", None, "float32", 3)) is None
+
+
 def test_a_profile_asked_for_is_taken_from_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     profile("another").to_toml(path)

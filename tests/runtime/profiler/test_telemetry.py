@@ -15,12 +15,14 @@ import pytest
 from atts_runtime.config import RunConfig
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Placement
+from atts_runtime.profiler.nvml import NvmlSampler
 from atts_runtime.profiler.nvml_device import UNITS
 from atts_runtime.profiler.record import Record
 from atts_runtime.tasks.answers import ExactAnswers
-from atts_runtime.tasks.base import Task
+from atts_runtime.tasks.base import Question, Task
 from atts_runtime.telemetry import Telemetry
 from tests.runtime.profiler.conftest import ROOT, Build
+from tests.runtime.scripted import ScriptedEngine, pair, record_run, settings
 
 SMALL = ["--questions", "1", "--chains", "2", "--turns", "2", "--draft-tokens", "8", "--takeover-tokens", "8"]
 
@@ -64,6 +66,26 @@ def test_a_library_that_refuses_is_named_and_the_run_goes_on(
     assert (tmp_path / "run" / "summary.json").exists()
 
 
+def test_engines_count_from_the_run_on_not_from_the_waking_of_nvml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, order = pair(), list[str]()
+    start, reset = NvmlSampler.start, ScriptedEngine.reset
+
+    def waking(sampler: NvmlSampler) -> None:
+        order.append("woken")
+        start(sampler)
+
+    async def forgetting(engine: ScriptedEngine, **options: Any) -> None:
+        order.append(engine.name)
+        await reset(engine, **options)
+
+    monkeypatch.setattr(NvmlSampler, "start", waking)
+    monkeypatch.setattr(ScriptedEngine, "reset", forgetting)
+    record_run(tmp_path / "run", settings("barrier"), engines)
+    assert order == ["woken", "draft", "target"]
+
+
 GPU = Placement("cuda", 1, "bfloat16", None)
 
 
@@ -71,7 +93,7 @@ GPU = Placement("cuda", 1, "bfloat16", None)
 def sampled(monkeypatch: pytest.MonkeyPatch) -> Telemetry:
     """Of a run of 10 s on a GPU of 200 W whose memory moved 5 bytes a second."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    task = Task("none", (), None, ExactAnswers())
+    task = Task("one", (Question("q", "1+1", "2"),), None, ExactAnswers())
     driver = Driver(RunConfig(), task, {}, on_finish=lambda record: None)
     telemetry = Telemetry(driver, {}, lambda progress: None, gpus=True)
     telemetry._window_s = (100.0, 110.0)

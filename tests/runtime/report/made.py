@@ -62,7 +62,7 @@ def count(run: Path, *, r: float = 0.5, hardware: dict[str, Any] | None = HARDWA
         "joules": None,
         "phases": {"decode": decode},
     }
-    counted = {"busy_s": 5.0, "idle_s": 4.0, "handling_s": 1.0, "flops": 8e9, "flops_executed": 9e9, "bytes": 4e9}
+    counted = {"busy_s": 6.0, "idle_s": 4.0, "flops": 8e9, "flops_executed": 9e9, "bytes": 4e9}
     turn = {"turn": 0, "flops": 8e9, "bytes": 4e9, "T_c_s": 0.1, "T_m_s": 0.2, "T_s_s": 0.0, "r": 0.5}
     intensity = {
         "r": r,

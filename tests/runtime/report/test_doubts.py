@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from atts_runtime.control import ChainId
+from atts_runtime.profiler.device import QUICK
 from atts_runtime.report.doubts import doubts
 from tests.runtime.report.made import HARDWARE, count, edit, phase, read
 from tests.runtime.scripted import Fault, pair, record_run, settings
@@ -45,8 +46,8 @@ def test_failed_chains_are_counted_with_their_most_frequent_reason(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"hardware": None}, "no hardware profile"),
-        ({"hardware": HARDWARE | {"source": "quick measurement"}}, "was measured quickly"),
+        ({"hardware": None}, "no one hardware profile"),
+        ({"hardware": HARDWARE | {"name": QUICK}}, "was measured quickly"),
         ({"hardware": HARDWARE | {"kind": "datasheet"}}, "is from a data sheet"),
         ({"hardware": HARDWARE | {"kind": "fake"}}, "is fake"),
         ({"hardware": HARDWARE | {"flops_per_s": 1e9}}, "decode of the draft reaches 160% of the roof"),
@@ -55,6 +56,14 @@ def test_failed_chains_are_counted_with_their_most_frequent_reason(tmp_path: Pat
 def test_a_doubtful_profile_is_named(change: dict[str, Any], named: str, run: Path) -> None:
     count(run, **change)
     assert named in said(run)
+
+
+def test_without_counts_it_is_not_the_hardware_profile_that_is_missed(tmp_path: Path) -> None:
+    record_run(tmp_path / "off", settings("barrier", profiler="off"))
+    assert "it ran with --profiler off" in said(tmp_path / "off")
+    record_run(tmp_path / "on", settings("barrier"))  # on engines that do not count
+    assert "FLOPs of the draft and the target were not counted" in said(tmp_path / "on")
+    assert "hardware profile" not in said(tmp_path / "off") + said(tmp_path / "on")
 
 
 def test_evictions_alarms_sessions_and_recomputed_prefixes_are_named(run: Path) -> None:
@@ -80,7 +89,7 @@ def test_times_that_miss_the_wall_are_named(run: Path) -> None:
 def test_a_run_that_has_not_ended_says_so(run: Path) -> None:
     (run / "summary.json").unlink()
     assert "the run has not ended" in said(run)
-    assert "no hardware profile" not in said(run)
+    assert "r, T_c, T_m and the roof are unknown" not in said(run)
 
 
 @pytest.mark.parametrize("name", ["events", "samples", "telemetry"])

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atts_runtime.control import POLICIES
+from atts_runtime.engines.base import Demand, EngineStats
+from atts_runtime.engines.steps import Step, Steps
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.device import DevicePeak
+from atts_runtime.profiler.intensity import EngineRun, run_intensity
+from atts_runtime.records import CallRecord, ChainRecord
+from atts_runtime.report.facts import EngineFacts, Hardware, Intensity, Phase, Turn
 from atts_runtime.report.rates_by_m import series
 from atts_runtime.report.roof import points
 from atts_runtime.report.settings import common, differing
 from atts_runtime.report.time_spent import parts
+from atts_runtime.summary import summarize
 from tests.runtime.report.made import HARDWARE, count, edit, read
-from tests.runtime.scripted import record_run, settings
+from tests.runtime.scripted import record_run, settings, task_of
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -110,6 +118,9 @@ def test_labels_tell_runs_apart(tmp_path: Path) -> None:
         ({"engines": {"draft": {"busy_s": float("inf")}}}, "busy_s is no number but inf"),
         ({"intensity": {"hardware": HARDWARE | {"flops_per_s": "fast"}}}, "flops_per_s is no number"),
         ({"accuracy": {"mean_chain_ci95": [0.5]}}, "mean_chain_ci95 is no interval"),
+        ({"intensity": {"turns": 3}}, "turns is no list"),
+        ({"intensity": {"turns": [3]}}, "turns is no list"),
+        ({"wall_s": 10**400}, "wall_s is no number"),
     ],
 )
 def test_what_is_no_number_is_named_with_its_file(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
@@ -127,3 +138,28 @@ def test_a_summary_that_knows_nothing_is_all_unknown(tmp_path: Path) -> None:
     assert (run.wall_s, run.accuracy.mean_chain, run.intensity.r, run.hardware) == (None, None, None, None)
     assert run.engines == []
     assert run.tokens["draft"] == sum(c.tokens_new for r in run.records for c in r.calls if c.kind == "draft")
+
+
+def test_the_report_asks_for_no_number_that_a_run_does_not_write() -> None:
+    demand, steps = Demand(1, 2, 1.0, 0.5), Steps()
+    steps.add(Step(0.0, 0.5, 0, 1, 1, 1, 1, 1, 1, 2, 1.0, 2))
+    stats = EngineStats(busy_s=0.5, idle_s=0.5, phases={"decode": demand}, flops_executed=2)
+    peak = DevicePeak("by hand", "cpu", "float32", 1, 1.0, 1.0, "fake", "this test")
+    call = CallRecord(0, "draft", "draft", t_start_s=0.0, t_end_s=0.5, flops=2, bytes=1.0)
+    records = [ChainRecord(0, 0, "q", calls=[call], t_end_s=1.0)]
+    told = run_intensity(records, {"draft": EngineRun(stats, steps, peak)}, 1.0, whole=True)
+    assert told is not None
+    task = task_of(settings("draft-only"))
+    summary = summarize(
+        records, task, policy="draft-only", wall_s=1.0, engines={"draft": stats}, shared_engine=False, run_dir=None
+    )
+    engine = summary["engines"]["draft"] | told["engines"]["draft"]
+    asked: list[tuple[type, dict[str, Any]]] = [
+        (EngineFacts, engine | {"name": "draft"}),
+        (Phase, engine["phases"]["decode"]),
+        (Turn, told["turns"][0]),
+        (Intensity, told),
+        (Hardware, told["hardware"]),
+    ]
+    for kind, written in asked:
+        assert {field.name for field in fields(kind)} <= written.keys()
