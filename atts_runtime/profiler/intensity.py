@@ -16,6 +16,9 @@ the machine balance; the second never is, since an engine also idles while a cha
 what waiting does to a chain, hence to latency, whatever the load; the second what is left unused, hence throughput:
 with many questions in flight others fill an engine's pauses, and it falls although the chains stall as before.
 
+By phase, a stall belongs to the call before it, and an append's overhead is shared out by tokens. By turn there is no
+overhead, since a step may serve chains in different turns.
+
 Per engine T_roof + T_overhead + T_idle = wall, by clocks that do not know of one another. T_overhead is below 0 where
 an engine's working set fits the caches, whose bytes come faster than the memory's peak.
 """
@@ -23,13 +26,14 @@ an engine's working set fits the caches, whose bytes come faster than the memory
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from atts_runtime.engines.base import Demand, EngineStats
+from atts_runtime.engines.base import PHASES, Demand, EngineStats, Phase
 from atts_runtime.engines.steps import Steps
 from atts_runtime.profiler.device import DevicePeak
 from atts_runtime.profiler.spans import Span, chain_spans
@@ -104,11 +108,12 @@ def run_intensity(
     spans = [span for record in records for span in chain_spans(record)]
     stall_s = math.fsum(span.duration_s for span in spans if span.kind in STALL_CAUSES)
     total = Terms.total(term for _, term in terms)
-    distinct = list({id(run): run for run in engines.values()}.values())
-    by_engine = {role: _engine(run, wall_s) if whole else None for role, run in engines.items()}
-    parts = [_engine(run, wall_s) for run in distinct] if whole else []
+    stalls = _stalls(records)
+    by_engine = {role: _engine(run, wall_s, stalls[role]) if whole else None for role, run in engines.items()}
+    distinct = {id(run): role for role, run in engines.items()}.values()
+    parts = [part for role in distinct if (part := by_engine[role]) is not None]
     idle_s = math.fsum(part["T_idle_s"] for part in parts) if whole else None
-    peaks = list({run.peak for run in distinct if run.peak is not None})
+    peaks = list({run.peak for run in engines.values() if run.peak is not None})
     return {
         "r": total.r(stall_s),
         **_named(total),
@@ -153,7 +158,21 @@ def _by_turn(terms: Sequence[tuple[CallRecord, Terms]], spans: Sequence[Span]) -
     return rows
 
 
-def _engine(run: EngineRun, wall_s: float) -> dict[str, Any]:
+def _stalls(records: Iterable[ChainRecord]) -> dict[str, dict[Phase, float]]:
+    """Stall by engine and phase of the call before it: after a score chains wait for verdicts or for the turn, after
+    writing for the turn."""
+    stalls: dict[str, dict[Phase, float]] = defaultdict(lambda: dict.fromkeys(PHASES, 0.0))
+    for record in records:
+        last: CallRecord | None = None
+        for span in chain_spans(record):
+            if span.call is not None:
+                last = record.calls[span.call]
+            elif span.kind in STALL_CAUSES and last is not None:
+                stalls[last.engine]["score" if last.kind == "score" else "decode"] += span.duration_s
+    return stalls
+
+
+def _engine(run: EngineRun, wall_s: float, stalls: Mapping[Phase, float]) -> dict[str, Any]:
     """An engine's terms, whole and by phase. It counts, and its peak is known."""
     stats, peak = run.stats, run.peak
     assert stats.phases is not None
@@ -161,8 +180,15 @@ def _engine(run: EngineRun, wall_s: float) -> dict[str, Any]:
     assert peak is not None
     total = Terms.total(Terms.at(peak, demand.flops, demand.bytes) for demand in stats.phases.values())
     compute_s, memory_s = run.steps.column("flops") / peak.flops_per_s, run.steps.column("bytes") / peak.bytes_per_s
-    roof_s = float(np.maximum(compute_s, memory_s).sum())
-    idle_s = idle(stats, wall_s)
+    roofs_s = np.maximum(compute_s, memory_s)
+    roof_s, idle_s = float(roofs_s.sum()), idle(stats, wall_s)
+    over_s = run.steps.column("duration_s") - roofs_s
+    appends = run.steps.column("append") > 0
+    over = {"decode": float(over_s[~appends].sum())}
+    feeding = stats.phases["prefill"].seconds + stats.phases["score"].seconds
+    for phase in ("prefill", "score"):  # one append may serve both
+        share = stats.phases[phase].seconds / feeding if feeding > 0 else 0.0
+        over[phase] = float(over_s[appends].sum()) * share
     return {
         **_named(total),
         "T_roof_s": roof_s,
@@ -175,16 +201,26 @@ def _engine(run: EngineRun, wall_s: float) -> dict[str, Any]:
         "joules": run.joules,
         # How far the counted bytes are from those that the device says it moved.
         "dram_over_counted": run.dram_bytes / total.bytes - 1 if run.dram_bytes is not None and total.bytes else None,
-        "phases": {phase: _phase(demand, peak) for phase, demand in stats.phases.items()},
+        "phases": {
+            phase: _phase(demand, peak, stalls[phase]) | {"T_overhead_s": over[phase]}
+            for phase, demand in stats.phases.items()
+        },
+    }
+
+
+def _phase(demand: Demand, peak: DevicePeak, stall_s: float) -> dict[str, Any]:
+    terms = Terms.at(peak, demand.flops, demand.bytes)
+    achieved = demand.flops / demand.seconds if demand.seconds > 0 else None
+    return {
+        "tokens": demand.tokens,
+        **_named(terms),
+        "T_s_s": stall_s,
+        "r": terms.r(stall_s),
+        "busy_s": demand.seconds,
+        "flops_per_s": achieved,
     }
 
 
 def idle(stats: EngineStats, wall_s: float) -> float:
     """Seconds without work: by the engine's own clock, or what its busy time leaves of the wall."""
     return max(0.0, wall_s - stats.busy_s) if stats.idle_s is None else stats.idle_s
-
-
-def _phase(demand: Demand, peak: DevicePeak) -> dict[str, Any]:
-    terms = Terms.at(peak, demand.flops, demand.bytes)
-    achieved = demand.flops / demand.seconds if demand.seconds > 0 else None
-    return {"tokens": demand.tokens, **_named(terms), "busy_s": demand.seconds, "flops_per_s": achieved}

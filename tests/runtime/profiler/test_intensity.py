@@ -139,6 +139,27 @@ def test_phases_say_what_was_achieved() -> None:
     assert phases["score"]["intensity_flop_per_byte"] is None
 
 
+def test_a_stall_belongs_to_the_phase_of_the_call_before_it() -> None:
+    engines = found()["engines"]
+    assert engines["target"]["phases"]["score"]["T_s_s"] == pytest.approx(4.0)
+    assert sum(phase["T_s_s"] for part in engines.values() for phase in part["phases"].values()) == found()["T_s_s"]
+    assert engines["target"]["phases"]["score"]["r"] == 0.0
+    assert engines["target"]["phases"]["decode"]["r"] == pytest.approx(4.5 / 5)
+    late = [chain(0, [*RECORDS[0].calls, call(0, "takeover", 2, 3, 1, 1)], [HoldRecord("barrier", 3, 5)], 5)]
+    assert found(records=late)["engines"]["target"]["phases"]["decode"]["T_s_s"] == 2.0
+
+
+def test_overhead_by_phase_is_that_of_its_steps() -> None:
+    run = engine(9.0, 1.0, step(3.0, 100, 10.0), step(2.0, 300, 1.0)._replace(append=1))
+    assert run.stats.phases is not None
+    run.stats.phases |= {
+        "decode": Demand(1, 100, 10.0, 3.0), "score": Demand(3, 200, 0.5, 1.5), "prefill": Demand(1, 100, 0.5, 0.5)
+    }  # fmt: skip
+    part = found(engines={"draft": ENGINES["draft"], "target": run})["engines"]["target"]
+    overheads = {name: phase["T_overhead_s"] for name, phase in part["phases"].items()}
+    assert overheads == pytest.approx({"decode": 3 - 1.0, "score": (2 - 3.0) * 0.75, "prefill": (2 - 3.0) * 0.25})
+
+
 def test_what_no_recorded_call_needed_is_told() -> None:
     assert found()["unclaimed_flops"] == 0
     assert found(records=RECORDS[:1])["unclaimed_flops"] == 350
