@@ -184,11 +184,11 @@ def _engine(run: EngineRun, wall_s: float, stalls: Mapping[Phase, float]) -> dic
     roof_s, idle_s = float(roofs_s.sum()), idle(stats, wall_s)
     over_s = run.steps.column("duration_s") - roofs_s
     appends = run.steps.column("append") > 0
-    over = {"decode": float(over_s[~appends].sum())}
-    feeding = stats.phases["prefill"].seconds + stats.phases["score"].seconds
-    for phase in ("prefill", "score"):  # one append may serve both
-        share = stats.phases[phase].seconds / feeding if feeding > 0 else 0.0
-        over[phase] = float(over_s[appends].sum()) * share
+    over: dict[Phase, float] = {"decode": float(over_s[~appends].sum())}
+    feeding = {phase: demand.seconds for phase, demand in stats.phases.items() if phase != "decode"}
+    fed_s = math.fsum(feeding.values())
+    for phase, seconds in feeding.items():  # one append may serve both
+        over[phase] = float(over_s[appends].sum()) * (seconds / fed_s if fed_s > 0 else 0.0)
     return {
         **_named(total),
         "T_roof_s": roof_s,

@@ -31,7 +31,7 @@ def test_every_policy_has_a_default_configuration(policy: str) -> None:
         ({"alpha": 0.0}, "alpha must lie strictly between 0 and 1, got 0.0"),
         ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1, got 1.0"),
         ({"alpha": NAN}, "alpha must lie strictly between 0 and 1, got nan"),
-        ({"bank": "b.npz", "policy": "barrier"}, "only async-marginal takes one, not barrier"),
+        ({"bank": "b.npz", "policy": "barrier"}, "bank: only async-marginal takes one, not barrier"),
         ({"profiler": "maybe"}, "profiler must be on or off"),
         ({"budget": 9}, "budget must lie between 0 and the 8 chains, got 9"),
         ({"budget": -1}, "budget must lie between 0 and the 8 chains, got -1"),
@@ -91,7 +91,7 @@ def test_an_integer_serves_as_a_float_and_fingerprints_like_one() -> None:
     assert integer.fingerprint("task") == RunConfig(temperature=1.0).fingerprint("task")
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(RunConfig) if field.name != "engine"])
+@pytest.mark.parametrize("name", [f.name for f in fields(RunConfig) if f.name not in ("engine", "bank")])
 def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: str) -> None:
     changes: dict[str, Any] = {
         "policy": "barrier",
@@ -100,10 +100,12 @@ def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: st
         "alpha": 0.3,
         "temperature": 0.0,
         "call_timeout_s": 1.5,
-        **dict.fromkeys(("task", "draft", "target", "device", "out"), "other"),
+        "profiler": "off",
+        **dict.fromkeys(("task", "draft", "target", "device", "hardware", "out"), "other"),
     }
     changed = RunConfig().with_options({name: changes.get(name, 5)})
-    shapes = name not in ("out", "max_rows", "device", "threads", "call_timeout_s", "retries")
+    free = ("out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware")
+    shapes = name not in free
     assert (changed.fingerprint("task") != RunConfig().fingerprint("task")) == shapes
 
 

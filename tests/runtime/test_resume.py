@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from atts_runtime import session
+from atts_runtime import telemetry
 from atts_runtime.config import RunConfig
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.driver import Driver
@@ -257,7 +257,7 @@ def test_a_line_torn_inside_a_character_is_dropped(tmp_path: Path) -> None:
 
 
 def test_telemetry_is_on_the_clock_of_the_run_which_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_TICK_S", 0.0)
+    monkeypatch.setattr(telemetry, "_TICK_S", 0.0)
     config = settings("barrier")
     stopped_run(tmp_path, config, 5)
     before_s = max(record.t_end_s for record in lines(tmp_path))
