@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.steptime import StepModel
-from atts_sim.driver import Request, SimRun
+from atts_sim.driver import Request, Role, SimRun
 
 
-def demanded(run: SimRun, steps: Mapping[str, StepModel]) -> tuple[float, float]:
+def demanded(run: SimRun, steps: Mapping[Role, StepModel]) -> tuple[float, float]:
     """T_c and T_m in seconds, over all engines; `steps` by role, one object where roles share an engine."""
     compute_s = memory_s = 0.0
     rates = {role: Rates(model.spec) for role, model in steps.items()}

@@ -97,16 +97,21 @@ def _analytic(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | 
     rows = given["max_rows"] or defaults["max_rows"] or _MAX_ROWS
     share = given["memory_share"] or _MEMORY_SHARE
     room = _kv_room(role, spec, hardware, tp, share)
-    budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
+    budget, step_tokens = (
+        given["kv_budget_tokens"] or defaults["kv_budget_tokens"],
+        given["step_tokens"] or _STEP_TOKENS,
+    )
     if room is not None and budget is not None and budget > room:
         over = (budget - room) * spec.kv_bytes_per_token / _GIB
         raise InputError(
             f"kv_budget_tokens = {budget} of engines.{role} takes {over:.1f} GiB more than {spec.name} leaves on "
             f"{tp} x {hardware.name}; {room} tokens fit"
         )
+    if room is not None and budget is None:
+        budget = max(1, room - step_tokens - rows)  # kept to between steps: a step may add so much before
     power = given["power_w"] or (None if hardware.power_w is None else hardware.power_w.value)
     return Device(
-        EngineSpec(rows, given["step_tokens"] or _STEP_TOKENS, room if budget is None else budget),
+        EngineSpec(rows, step_tokens, budget),
         steps,
         tp,
         room,

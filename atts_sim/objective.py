@@ -112,10 +112,11 @@ def front(rows: Sequence[Scored]) -> Front:
     known the share of chains that answer stands in for it, and seconds of devices for dollars."""
     candidates = (("accuracy", "answered"), ("latency_s.p95",), ("usd", "device_s"))
     signs = (-1, 1, 1)
+    simulated = [row for row in rows if row.error is None]
     figures = tuple(
         (found, sign)
         for names, sign in zip(candidates, signs, strict=True)
-        if (found := next((n for n in names if any(_number(row, n) is not None for row in rows)), None))
+        if (found := _known_of_most(names, simulated)) is not None
     )
     usable = [
         row.error is None
@@ -136,3 +137,10 @@ def front(rows: Sequence[Scored]) -> Front:
         beaten = bool(np.any(np.all(values <= mine, axis=1) & np.any(values < mine, axis=1)))
         members.append(ok and not beaten)
     return Front(figures, tuple(members))
+
+
+def _known_of_most(names: Sequence[str], rows: Sequence[Scored]) -> str | None:
+    """The figure that most rows have, the first of several; None where no row has any."""
+    counts = {name: sum(_number(row, name) is not None for row in rows) for name in names}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else None

@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
@@ -42,7 +42,7 @@ PER_ENGINE: Mapping[str, Kind] = {
     "usd_per_hour": "not negative",
     "power_w": "positive",
 }
-_FIXED: Mapping[str, Kind] = {
+_FIXED: dict[str, Kind] = {
     "engines.shared": "flag",
     "engines.handling_s": "not negative",
     "workload.kind": "text",
@@ -109,13 +109,13 @@ def checked(where: str, name: str, value: Any) -> Value:
         setting = name.removeprefix("settings.")
         stand_in = {} if setting == "chains" else {"chains": _LARGE}
         try:
-            return getattr(RunConfig().with_options({**stand_in, setting: value}), setting)  # type: ignore[no-any-return]
+            return cast(Value, getattr(RunConfig().with_options({**stand_in, setting: value}), setting))
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     kind = KINDS[name]
     if not _is(kind, value):
         raise InputError(f"{where}: {name} must be {_SAYS[kind]}, got {value!r}")
-    return float(value) if kind in ("positive", "share", "not negative") else value  # type: ignore[no-any-return]
+    return float(value) if kind in ("positive", "share", "not negative") else cast(Value, value)
 
 
 def _is(kind: Kind, value: Any) -> bool:

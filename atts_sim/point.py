@@ -16,17 +16,19 @@ from atts_runtime.profiler.intensity import ratio
 from atts_runtime.session import roles
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
+from atts_sim.cost import StepCost
 from atts_sim.demand import demanded
 from atts_sim.devices import Device, device
 from atts_sim.driver import Role, SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import Metrics, measure
-from atts_sim.options import Options, Value
+from atts_sim.options import ROLES, Options, Value
 from atts_sim.row import Row, flat_metrics, mean_by_turn, mean_figures
 from atts_sim.saturation import Saturation, saturation
 from atts_sim.study import Study
 from atts_sim.workloads import Source, source_of
 
+Roles = tuple[Role, ...]
 _FORMAT = "rows/1"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
@@ -79,10 +81,13 @@ class Points:
         config = self.config(options)
         devices = self._engines(options, config)
         handling_s = float(options.get("engines.handling_s", 0.0))
-        figures, by_turn, warnings, states = [], [], {}, []
+        figures, by_turn, states = [], [], []
+        warnings: dict[str, None] = {}
         for repeat in range(self._study.repeats):
             seeded = config.with_options({"seed": config.seed + repeat})
             run = self._run(seeded, self._source(options), devices, handling_s)
+            if not self._source(options).knows_outcome(run):
+                run.correct = dict.fromkeys(run.correct)
             metrics = measure(run, deadline_s=self._study.deadline_s)
             _check_kv(metrics, devices)
             state = _saturation(run, metrics)
@@ -105,16 +110,14 @@ class Points:
             tuple(warnings),
         )
 
-    def _run(
-        self, config: RunConfig, source: Source, devices: Mapping[str, Device], handling_s: float
-    ) -> SimRun:
+    def _run(self, config: RunConfig, source: Source, devices: Mapping[Role, Device], handling_s: float) -> SimRun:
         clock = Clock()
         made: dict[int, SimEngine] = {}
         engines: dict[Role, SimEngine] = {}
         for role, found in devices.items():
             if id(found) not in made:
-                made[id(found)] = BatchingEngine(clock, found.spec, found.steps)
-            engines[cast(Role, role)] = made[id(found)]
+                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, cast(StepCost, found.steps)))
+            engines[role] = made[id(found)]
         policy = POLICIES[config.policy](config.knobs)
         workload = source.workload(config)
         return SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s).run()
@@ -128,21 +131,21 @@ class Points:
 
         return cast(Source, _once(self._sources, _part(options, "workload."), loaded))
 
-    def _engines(self, options: Options, config: RunConfig) -> dict[str, Device]:
+    def _engines(self, options: Options, config: RunConfig) -> dict[Role, Device]:
         """By role, those that the policy uses; one object under both where they share an engine."""
-        brought = {"max_rows": None, "kv_budget_tokens": config.kv_budget_tokens}
+        brought: dict[str, int | None] = {"max_rows": None, "kv_budget_tokens": config.kv_budget_tokens}
         if "settings.max_rows" in options or "max_rows" in self._source(options).defaults:
             brought["max_rows"] = config.max_rows
         part = _part(options, "engines.") + repr(brought)
 
         def made(role: str) -> Device:
-            return _once(self._devices, f"{role}:{part}", lambda: device(role, options, brought))
+            return cast(Device, _once(self._devices, f"{role}:{part}", lambda: device(role, options, brought)))
 
         if options.get("engines.shared", False):
             if draft := [name for name in options if name.startswith("engines.draft.")]:
                 raise InputError(f"engines.shared has one model serve both roles, as engines.target; remove {draft[0]}")
-            return dict.fromkeys(roles(config.policy), made("target"))
-        return {role: made(role) for role in roles(config.policy)}
+            return dict.fromkeys(cast(Roles, roles(config.policy)), made("target"))
+        return {role: made(role) for role in cast(Roles, roles(config.policy))}
 
 
 def _part(options: Options, prefix: str) -> str:
@@ -167,7 +170,7 @@ def _settings(config: RunConfig) -> dict[str, Value | None]:
     return {f"settings.{name}": getattr(config, name) for name in HEEDED}
 
 
-def _limits(devices: Mapping[str, Device]) -> dict[str, Value | None]:
+def _limits(devices: Mapping[Role, Device]) -> dict[str, Value | None]:
     """What the engines came to, where the study left it open."""
     found: dict[str, Value | None] = {}
     for role, of in devices.items():
@@ -180,17 +183,17 @@ def _limits(devices: Mapping[str, Device]) -> dict[str, Value | None]:
 
 
 def _figures(
-    run: SimRun, metrics: Metrics, devices: Mapping[str, Device], config: RunConfig
+    run: SimRun, metrics: Metrics, devices: Mapping[Role, Device], config: RunConfig
 ) -> dict[str, float | int | None]:
     found = flat_metrics(metrics)
     wall = metrics.makespan_s
     distinct = list({id(d): d for d in devices.values()}.values())
-    for role in ("draft", "target"):
+    for role in cast(Roles, ROLES):
         of, use = devices.get(role), metrics.engines.get(role)
         known = of is not None and use is not None
         found[f"{role}.utilisation"] = use.busy_s / wall if known and use is not None and wall else None
         # Nothing vouches for a model without ranges, so that nothing lies outside them says nothing.
-        outside = run.totals[cast(Role, role)].outside_s if known and of is not None and of.steps.ranges else None
+        outside = run.totals[role].outside_s if known and of is not None and of.steps.ranges else None
         found[f"{role}.outside_share"] = (
             outside / use.busy_s if outside is not None and use is not None and use.busy_s else None
         )
@@ -234,7 +237,7 @@ def _worst(states: Iterable[Saturation]) -> tuple[str | None, str]:
     return worst.verdict, worst.bottleneck
 
 
-def _check_kv(metrics: Metrics, devices: Mapping[str, Device]) -> None:
+def _check_kv(metrics: Metrics, devices: Mapping[Role, Device]) -> None:
     """InputError where the KV of chains at work, which no engine can evict, took more memory than there is."""
     for role, of in devices.items():
         room, peak = of.kv_room_tokens, metrics.engines[role].kv_peak_tokens
@@ -246,7 +249,7 @@ def _check_kv(metrics: Metrics, devices: Mapping[str, Device]) -> None:
             )
 
 
-def _warnings(figures: Mapping[str, float | int | None], devices: Mapping[str, Device]) -> list[str]:
+def _warnings(figures: Mapping[str, float | int | None], devices: Mapping[Role, Device]) -> list[str]:
     return [
         f"{role}: {outside:.1%} of its time is of steps outside what its profile measured"
         for role in devices

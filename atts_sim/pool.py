@@ -72,7 +72,9 @@ class Ray:
             try:
                 ray.init(address=address or None, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
             except (ConnectionError, ValueError) as error:
-                raise InputError(f"--ray: no cluster at {address!r} ({error}); leave the address out for one here") from error
+                raise InputError(
+                    f"--ray: no cluster at {address!r} ({error}); leave the address out for one here"
+                ) from error
 
     def rows(self, points: Sequence[Numbered]) -> Iterator[list[Row]]:
         ray: Any = self._ray

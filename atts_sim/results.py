@@ -1,9 +1,9 @@
 """A sweep's folder: rows as they come, the table, the study, the best settings.
 
-    rows.jsonl        a line a point that is done, at the end in the points' order; what an interrupted sweep goes on from
-    results.parquet   the same as one table, a row a point, in the points' order
-    study.toml        the study, with the files' whole paths and what --set changed
-    best.toml         settings of the best row, for `atts-runtime run --config`; not there where no row is admissible
+rows.jsonl        a line a point that is done, at the end in the points' order; what an interrupted sweep goes on from
+results.parquet   the same as one table, a row a point, in the points' order
+study.toml        the study, with the files' whole paths and what --set changed
+best.toml         settings of the best row, for `atts-runtime run --config`; not there where no row is admissible
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def _of_both(row: Row, name: str) -> Any:
     """A limit that both engines have, or the only one that runs; a limit that the study left open is no setting."""
     if name == "kv_budget_tokens":
         return row.parameters.get(f"settings.{name}")
-    values = {row.parameters[f"engines.{r}.{name}"] for r in ("draft", "target") if f"engines.{r}.{name}" in row.parameters}
+    values = {
+        row.parameters[f"engines.{r}.{name}"] for r in ("draft", "target") if f"engines.{r}.{name}" in row.parameters
+    }
     return values.pop() if len(values) == 1 else None
 
 

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.metrics import Metrics

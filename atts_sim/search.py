@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -29,7 +28,9 @@ Chosen = dict[str, Value]
 class Search(Protocol):
     """Ask for points until there are none; tell how each did before asking again."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many points there will be."""
 
     def ask(self) -> list[Chosen]:
         """The next points, as values of the swept parameters; empty: the search is over."""
@@ -38,18 +39,14 @@ class Search(Protocol):
         """How the points asked for last did, the smaller the better; None: not admissible."""
 
 
-@dataclass(slots=True)
 class Listed:
     """Points that are known before anything runs."""
 
-    points: list[Chosen]
-
-    @property
-    def size(self) -> int:
-        return len(self.points)
+    def __init__(self, points: list[Chosen]) -> None:
+        self._points, self.size = points, len(points)
 
     def ask(self) -> list[Chosen]:
-        points, self.points = self.points, []
+        points, self._points = self._points, []
         return points
 
     def tell(self, scores: Sequence[float | None]) -> None:
@@ -81,7 +78,9 @@ class Optuna:
         try:
             import optuna
         except ImportError as error:
-            raise InputError("search.method 'optuna' needs Optuna: pip install 'atts[optuna]', or use random") from error
+            raise InputError(
+                "search.method 'optuna' needs Optuna: pip install 'atts[optuna]', or use random"
+            ) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._pruned = optuna.trial.TrialState.PRUNED
         self._axes, self._left, self.size = axes, trials, trials

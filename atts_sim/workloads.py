@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,9 @@ from atts_runtime.config import RunConfig, read_options
 from atts_runtime.control.commands import Draft, TakeOver
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
+from atts_sim.driver import SimRun
 from atts_sim.options import Options
-from atts_sim.recorded import Recorded, read_run, read_trace
+from atts_sim.recorded import Recorded, RecordedChain, read_run, read_trace
 from atts_sim.workload import Workload, Written
 
 
@@ -23,12 +25,20 @@ class Source(Protocol):
     """A loaded workload. `defaults`: settings that it brings, where the study names none; `told`: what it is, for the
     row's sources; `digest`: of its content."""
 
-    defaults: Mapping[str, Any]
-    told: str
-    digest: str
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+
+    @property
+    def told(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def workload(self, config: RunConfig) -> Workload:
         """For one simulation of these settings. Raises InputError where it cannot serve them."""
+
+    def knows_outcome(self, run: SimRun) -> bool:
+        """Whether which chains came out right is known of such a run."""
 
 
 def source_of(options: Options) -> Source:
@@ -56,50 +66,84 @@ class Replay:
             if "workload.token_scale" in options:
                 raise InputError("workload.token_scale corrects published traces; leave it out for a run of ours")
             self._recorded = read_run(path, unrecorded="nearest")
-            self._own = read_options(path / "config.toml")
+            self._own = asdict(RunConfig().with_options(read_options(path / "config.toml")))
             files = [path / "config.toml", path / "chains.jsonl"]
         else:
             self._recorded = read_trace(path, token_scale=scale, unrecorded="nearest")
             files = [path, path.with_name(path.name.replace("events.parquet", "samples.parquet"))]
         recorded = self._recorded
-        size = {"questions": recorded.questions, "chains": recorded.chains, "turns": recorded.turns}
-        left_out = ("out", "questions_in_flight", "policy", "budget", "alpha", "max_rows", "kv_budget_tokens")
-        self.defaults = {name: value for name, value in self._own.items() if name not in left_out} | size
+        self._most = {
+            "questions": recorded.questions,
+            "chains": recorded.chains,
+            "turns": self._own.get("turns", recorded.turns),
+        }
+        brought = {name: self._own[name] for name in _BROUGHT if self._own.get(name) is not None}
+        self.defaults = brought | self._most
         self.told = f"workload: replay of {path.name}" + (f", token counts times {scale:g}" if scale != 1 else "")
-        self.digest = digest(files) + f"@{scale!r}"
-        self._parts: dict[tuple[int, int], Recorded] = {}
+        self.digest = f"{digest(files)}@{scale!r}"
+        self._parts: dict[tuple[int, int], _Part] = {}
 
     def workload(self, config: RunConfig) -> Workload:
-        recorded = self._recorded
-        questions = recorded.questions if config.questions is None else config.questions
+        questions = self._most["questions"] if config.questions is None else config.questions
         asked = {"questions": questions, "chains": config.chains, "turns": config.turns}
         for name, value in asked.items():
-            if value > (most := getattr(recorded, name)):
+            if value > self._most[name]:
                 raise InputError(
-                    f"{name} = {value}, but the recording has {most}; lower it, or use a workload of kind 'fitted'"
+                    f"{name} = {value}, but the recording has {self._most[name]}; lower it, or use a workload of kind "
+                    "'fitted'"
                 )
-        for name in ("draft_tokens", "takeover_tokens"):
-            was = self._own.get(name, getattr(RunConfig(), name))
-            if self._own and getattr(config, name) != was:
+        for name in ("draft_tokens", "takeover_tokens", "takeover"):
+            if self._own and getattr(config, name) != self._own[name]:
                 raise InputError(
-                    f"{name} = {getattr(config, name)}, but the recording was made with {was}, and its segments are "
-                    "as long as they are; use a workload of kind 'fitted'"
+                    f"{name} = {getattr(config, name)}, but the recording was made with {self._own[name]}, and its "
+                    "segments are what they are; use a workload of kind 'fitted'"
                 )
         part = self._parts.get((questions, config.chains))
         if part is None:
-            part = self._parts[questions, config.chains] = _Remembering(recorded, questions, config.chains)
+            part = self._parts[questions, config.chains] = _Part(self._recorded, questions, config.chains)
         return part
 
+    def knows_outcome(self, run: SimRun) -> bool:
+        """The recorded chains came out as they did because of the takeovers that they had: with others, who knows?"""
+        part = self._parts[run.questions, run.chains]
+        asked = {(r.chain, r.turn, r.kind) for r in run.requests if r.kind != "score"}
+        return asked == part.written_by
 
-class _Remembering(Recorded):
-    """The first questions and chains of a recording. Stand-ins for takeovers that it lacks are looked for once."""
+
+_BROUGHT = (
+    "task",
+    "draft_tokens",
+    "takeover_tokens",
+    "takeover",
+    "p_value",
+    "draft",
+    "target",
+    "engine",
+    "temperature",
+    "seed",
+    "gamma",
+)
+"""Settings of a recorded run that a study takes over, where it does not name them itself."""
+
+
+class _Part(Recorded):
+    """The first questions and chains of a recording. Stand-ins for takeovers that it lacks are looked for once.
+
+    A chain ends in the turn in which it ended: where the recorded takeover ended it, the draft before ends it too, if
+    this time nobody takes over. `written_by`: the drafts and takeovers on record.
+    """
 
     def __init__(self, whole: Recorded, questions: int, chains: int) -> None:
-        kept = {
-            ChainId(q, i): whole.recorded[ChainId(q, i)] for q in range(questions) for i in range(chains)
-        }
+        kept = {ChainId(q, i): _ending(whole.recorded[ChainId(q, i)]) for q in range(questions) for i in range(chains)}
         super().__init__(whole.prompts[:questions], kept, unrecorded="nearest")
         self._stand_ins: dict[tuple[ChainId, int], Written] = {}
+        self.written_by = {
+            (chain, turn, kind)
+            for chain, recorded in kept.items()
+            for kind, pieces in (("draft", recorded.drafts), ("takeover", recorded.takeovers))
+            for turn, piece in enumerate(pieces)
+            if piece is not None
+        }
 
     def written(self, command: Draft | TakeOver) -> Written:
         chain, turn = command.chain, command.turn
@@ -110,6 +154,14 @@ class _Remembering(Recorded):
         if found is None:
             found = self._stand_ins[chain, turn] = super().written(command)
         return found
+
+
+def _ending(chain: RecordedChain) -> RecordedChain:
+    draft, takeover = chain.drafts[-1], chain.takeovers[-1]
+    if draft is None or takeover is None or not (takeover.answered or takeover.ended):
+        return chain
+    last = replace(draft, answered=takeover.answered, ended=takeover.ended or draft.eos)
+    return replace(chain, drafts=[*chain.drafts[:-1], last])
 
 
 def _path(options: Options, what: str) -> Path:

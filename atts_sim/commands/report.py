@@ -35,5 +35,9 @@ def execute(args: argparse.Namespace) -> int:
     study = read_study(args.folder / STUDY)
     found = Swept(rows, best_of(study, rows), front(rows), len(rows), True)
     page = write_report(args.out or args.folder / REPORT, study, found)
-    print(json_text({"report": str(page.path), "findings": page.findings, "warnings": page.warnings}) if args.json else page.path)
+    print(
+        json_text({"report": str(page.path), "findings": page.findings, "warnings": page.warnings})
+        if args.json
+        else page.path
+    )
     return 0

@@ -17,7 +17,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="simulate one point of a study",
-        description="Simulate one point: the study's fixed values, of what it sweeps the first ones, and what --set says.",
+        description="Simulate one point: what the study fixes, the first of what it sweeps, what --set says.",
         epilog="example: atts-sim run policy-comparison --set workload.path=runs/mine --set policy=barrier",
     )
     add_study(parser)

@@ -23,7 +23,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "sweep",
         help="simulate every point of a study",
-        description="Simulate a study's points and write results.parquet, best.toml (for atts-runtime run --config) and "
+        description="Simulate a study's points; write results.parquet, best.toml (for atts-runtime run --config) and "
         "report.html. Given --out of an interrupted sweep, it goes on where that stopped.",
         epilog="example: atts-sim sweep policy-comparison --set workload.path=runs/mine --out sweeps/policies --jobs 4",
     )
@@ -131,7 +131,14 @@ def _told(study: Study, found: Swept, out: Path, page: Path | None) -> dict[str,
 def progress(name: str) -> Iterator[OnProgress]:
     """A bar on stderr with the time that is left; nothing where nobody watches."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)

@@ -25,6 +25,8 @@ FIGURES_TOLD = (
     "r",
 )
 """In tables: what the choice between settings hangs on."""
+IN_BRIEF = ("accuracy", "latency_s.p95", "takeover_rate", "usd")
+"""The same for a terminal."""
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -63,14 +65,14 @@ def told(name: str, value: float | int | str | None) -> str:
         return f"{value:.3f}"
     if name.endswith("_per_s"):
         return f"{short(value)} /s"
-    if "_s." in name or name.endswith("_s") or name.endswith("_s.se"):
+    if "_s." in name or name.endswith(("_s", "_s.se")):
         return seconds(value)
     if name.endswith("_j"):
         return scaled(value, "J")
     return count(value) if float(value).is_integer() else short(value)
 
 
-def shown_figures(rows: Sequence[Row], objective: str) -> list[str]:
-    """Those of `FIGURES_TOLD` that some row has, the objective's first."""
-    names = dict.fromkeys((objective, *FIGURES_TOLD))
+def shown_figures(rows: Sequence[Row], objective: str, of: Sequence[str] = FIGURES_TOLD) -> list[str]:
+    """Those of `of` that some row has, the objective's first."""
+    names = dict.fromkeys((objective, *of))
     return [name for name in names if any(row.figures.get(name) is not None for row in rows)]

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atts_runtime.report.amounts import UNKNOWN
-from atts_sim.report.figures import FIGURES_TOLD, column_title, shown_figures, told
+from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, shown_figures, told
 from atts_sim.results import BEST, REPORT, TABLE
 from atts_sim.row import FIGURES, Row
 from atts_sim.study import Study
@@ -22,7 +22,7 @@ def outcome(study: Study, found: Swept, out: Path) -> _Lines:
     """The best rows, how many there are, where they are."""
     scored = [(score, row.point, row) for row in found.rows if (score := study.objective.score(row)) is not None]
     best = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])[:_MOST]]
-    figures = shown_figures(best, study.objective.figure)
+    figures = shown_figures(best, study.objective.figure, IN_BRIEF)
     table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
     for axis in study.axes:
         table.add_column(escape(axis.name.removeprefix("settings.")))
@@ -37,7 +37,7 @@ def outcome(study: Study, found: Swept, out: Path) -> _Lines:
     doubtful = sum(bool(row.warnings) for row in found.rows)
     lines: _Lines = [table] if best else []
     lines.append(
-        f"{len(found.rows)} points, {len(scored)} admissible, {errors} that cannot be simulated, {doubtful} with warnings"
+        f"{len(found.rows)} points, {len(scored)} admissible, {errors} not to be simulated, {doubtful} with warnings"
         + (f", {found.resumed} from an earlier session" if found.resumed else "")
     )
     lines.append(escape(f"{out / TABLE}, {BEST if found.best else f'no {BEST}'}, {REPORT}"))
@@ -57,4 +57,8 @@ def figures_table(study: Study, row: Row) -> _Lines:
     rates = " ".join(UNKNOWN if rate is None else f"{rate:.3f}" for rate in row.by_turn)
     if rates:
         table.add_row("takeover rate by turn", rates)
-    return [table, *(escape(text) for text in row.sources), *(f"[yellow]doubtful:[/] {escape(w)}" for w in row.warnings)]
+    return [
+        table,
+        *(escape(text) for text in row.sources),
+        *(f"[yellow]doubtful:[/] {escape(w)}" for w in row.warnings),
+    ]
