@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.driver import Request, SimRun
-from atts_sim.saturation import Backlog, backlog
+from atts_sim.backlog import Backlog, backlog
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_sim.saturation import backlog
+from atts_sim.backlog import backlog
 
 waits = st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)).map(lambda ends: (min(ends), max(ends))), max_size=20)
 
