@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime import __version__
-from atts_runtime.commands import trace
+from atts_runtime.commands import profile, report, trace
 from atts_runtime.commands.parser import OneLineParser
-from atts_runtime.config import ENGINES, P_VALUES, TAKEOVERS, RunConfig, read_options
+from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
@@ -55,12 +55,16 @@ _HELP = {
     "threads": "CPU threads of each engine (default: half the cores, so that draft and target run side by side)",
     "call_timeout_s": "seconds before a call is given up",
     "retries": "times a failed call is tried again",
+    "profiler": f"{' or '.join(SWITCH)}: count FLOPs and bytes, sample NVIDIA GPUs",
+    "hardware": "hardware profile (.toml) that r is counted against (default: this machine's, else measured quickly)",
     "out": "run directory (default: runs/TIME-POLICY)",
 }
 _LEFT = {
     "run": "finished chains are kept, go on with --resume and the same --out",
     "compare": "finished chains are kept, compare starts afresh",
     "trace": "nothing was written",
+    "report": "nothing was written",
+    "profile": "nothing was written",
 }
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 
@@ -96,6 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--policies", default=DEFAULT_STUDY, help="comma-separated (default: %(default)s)")
     compare.add_argument("--repeats", type=int, default=1, help="times each policy runs; wall seconds are medians")
     trace.add_to(commands)
+    report.add_to(commands)
+    profile.add_to(commands)
     return parser
 
 

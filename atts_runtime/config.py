@@ -17,8 +17,11 @@ BUNDLED = "bundled"
 ENGINES = ("transformers", "vllm", "http")
 TAKEOVERS = ("continue", "resample")
 P_VALUES = ("smoothed", "plain")
+SWITCH = ("on", "off")
 # Settings that say where and how fast, not what: a resumed run may change them.
-_NOT_FINGERPRINTED = frozenset({"out", "max_rows", "device", "threads", "call_timeout_s", "retries"})
+_NOT_FINGERPRINTED = frozenset(
+    {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class RunConfig:
     """Everything that a run depends on. Field names are the flags' names and the TOML file's keys.
 
     `questions` None: all of the task. `budget` None: alpha decides. `questions_in_flight` None: all.
-    `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound.
+    `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound. `hardware` is a profile of the
+    device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
     """
 
     task: str = "arithmetic"
@@ -53,6 +57,8 @@ class RunConfig:
     threads: int | None = None
     call_timeout_s: float = 600.0
     retries: int = 2
+    profiler: str = "on"
+    hardware: str | None = None
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +94,8 @@ class RunConfig:
             raise InputError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         if self.engine != "transformers":
             raise InputError(f"engine {self.engine!r} arrives in a later release; this one has transformers")
+        if self.profiler not in SWITCH:
+            raise InputError(f"profiler must be {' or '.join(SWITCH)}, got {self.profiler!r}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature must be finite and not negative, got {self.temperature}")
         if not self.call_timeout_s > 0:

@@ -78,6 +78,7 @@ class Driver:
         }
         self._slots = {id(e): asyncio.Semaphore(config.max_rows * _IN_FLIGHT_PER_ROW) for e in engines.values()}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.zero_s = 0.0  # the run's zero on `time.perf_counter`
         self._inbox: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
 
     def _open(self, chain: ChainId) -> ChainState:
@@ -88,11 +89,11 @@ class Driver:
     @property
     def now_s(self) -> float:
         """Seconds since the run began, earlier sessions included up to their last finished chain."""
-        return time.perf_counter() - self._zero
+        return time.perf_counter() - self.zero_s
 
     async def run(self) -> float:
         """Drive every chain to its end; returns the wall seconds of the run. Cancelling it cancels all calls."""
-        self._zero = time.perf_counter() - self._before_s
+        self.zero_s = time.perf_counter() - self._before_s
         try:
             self._apply(self.controller.start())
             while self._ungraded:
@@ -289,4 +290,8 @@ class Driver:
     def _note(self, call: CallRecord, usage: Usage) -> None:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached
         call.tokens_prefilled, call.tokens_recomputed = usage.tokens_prefilled, usage.tokens_recomputed
-        call.t_start_s, call.t_end_s = usage.t_start_s - self._zero, usage.t_end_s - self._zero
+        call.t_start_s, call.t_end_s = usage.t_start_s - self.zero_s, usage.t_end_s - self.zero_s
+        if usage.prefill is not None and usage.own is not None:
+            call.prefill_flops, call.prefill_bytes = usage.prefill.flops, usage.prefill.bytes
+            call.flops = usage.prefill.flops + usage.own.flops
+            call.bytes = usage.prefill.bytes + usage.own.bytes

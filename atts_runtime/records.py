@@ -21,6 +21,9 @@ class CallRecord:
     A score's row also carries the verdict on its segment: `ell` in nats per token, `p_value` (None where the
     policy ranks), `alpha`, `taken_over`, and the `bank` that the p-value came from. Draft and takeover rows carry
     what the driver read from the text. A call that never reached its engine has no `t_start_s`.
+
+    `flops` and `bytes` are what its tokens demanded (`engines.base.Demand`), of which `prefill_flops` and
+    `prefill_bytes` for its context; None where the engine does not count.
     """
 
     turn: int
@@ -32,6 +35,10 @@ class CallRecord:
     tokens_cached: int = 0
     tokens_prefilled: int = 0
     tokens_recomputed: int = 0
+    flops: int | None = None
+    bytes: float | None = None
+    prefill_flops: int | None = None
+    prefill_bytes: float | None = None
     answered: bool | None = None
     ended: bool | None = None
     ell: float | None = None

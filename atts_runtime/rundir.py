@@ -102,6 +102,11 @@ class RunDir:
             os.fsync(self._lines.fileno())
             self._synced_at = now
 
+    def note(self, name: str, value: Any) -> None:
+        """Add what a run found out about its machine to the manifest."""
+        manifest = json.loads((self.path / "manifest.json").read_text())
+        self._write_json("manifest.json", manifest | {name: value})
+
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
         self._lines.flush()

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.chain import Progress
 from atts_runtime.config import BUNDLED, RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.device import device_peak
+from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
-from atts_runtime.summary import summarize, tables
+from atts_runtime.summary import steps_table, summarize, tables
 from atts_runtime.tasks.base import Task
+from atts_runtime.telemetry import OnProgress, Telemetry
 
-OnProgress = Callable[[Progress], None]
-_TICK_S = 0.5
 _MODELS = Path(__file__).parent / "models"
 
 
@@ -52,6 +53,7 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
                 kv_budget_tokens=config.kv_budget_tokens,
                 device=config.device,
                 threads=threads,
+                meter=config.profiler == "on",
             )
     started: list[Engine] = []
     try:
@@ -90,49 +92,38 @@ async def run_once(
     """One run to its end: summary written and returned. When cancelled, finished chains stay in the run directory."""
     used = {role: engines[role] for role in roles(config.policy)}
     distinct = {id(engine): engine for engine in used.values()}
+    profiled = config.profiler == "on"
+    peaks = {
+        key: device_peak(engine.placement, config.hardware) if profiled else None for key, engine in distinct.items()
+    }
     for engine in distinct.values():
         await engine.reset()
+    resumed = bool(run_dir.finished)
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
-    telemetry: list[dict[str, Any]] = []
-    watch = asyncio.create_task(_watch(driver, used, telemetry, on_progress))
+    telemetry = Telemetry(driver, used, on_progress, gpus=profiled)
     try:
-        wall_s = await driver.run()
+        async with telemetry:
+            wall_s = await driver.run()
+            await asyncio.gather(*(engine.settled() for engine in distinct.values()))
+            seen = {key: EngineRun(engine.stats(), engine.steps(), peaks[key]) for key, engine in distinct.items()}
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
         run_dir.close()
     on_progress(driver.progress)
     records = sorted(run_dir.finished, key=lambda record: record.chain)  # tied majorities go by order
-    stats = {key: engine.stats() for key, engine in distinct.items()}
+    runs = {role: seen[id(engine)] for role, engine in used.items()}
     summary = summarize(
         records,
         task,
         policy=config.policy,
         wall_s=wall_s,
-        engines={role: stats[id(engine)] for role, engine in used.items()},
+        engines={role: run.stats for role, run in runs.items()},
         shared_engine=len(distinct) < len(used),
         run_dir=str(run_dir.path),
+        intensity=run_intensity(records, runs, wall_s, whole=not resumed),
     )
-    run_dir.finalize(summary, {**tables(records, task, config.chains), "telemetry": _telemetry_table(telemetry)})
+    specs = {role: engine.spec for role, engine in used.items()}
+    run_dir.note("models", {role: None if spec is None else asdict(spec) for role, spec in specs.items()})
+    run_dir.note("gpus", telemetry.gpus())
+    made = {**tables(records, task, config.chains), "telemetry": telemetry.table()}
+    run_dir.finalize(summary, made | steps_table(runs, driver.zero_s))
     return summary
-
-
-async def _watch(
-    driver: Driver, engines: dict[str, Engine], telemetry: list[dict[str, Any]], on_progress: OnProgress
-) -> None:
-    """Report progress and sample the engines' counters, on the run's clock, until cancelled."""
-    while True:
-        await asyncio.sleep(_TICK_S)
-        on_progress(driver.progress)
-        for role, engine in engines.items():
-            stats = engine.stats()
-            row = {"t_s": driver.now_s, "engine": role, "source": "measured"}
-            telemetry.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
-            telemetry.append({**row, "metric": "busy", "value": stats.busy_s, "unit": "s"})
-            telemetry.append({**row, "metric": "decode_rows", "value": float(stats.decode_rows), "unit": "rows"})
-
-
-def _telemetry_table(rows: list[dict[str, Any]]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=["t_s", "engine", "source", "metric", "value", "unit"])

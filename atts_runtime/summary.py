@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from atts_runtime.conformal import Fallback
 from atts_runtime.control import POLICIES
 from atts_runtime.engines.base import EngineStats
+from atts_runtime.profiler.intensity import EngineRun, idle
 from atts_runtime.records import STALL_CAUSES, ChainRecord
 from atts_runtime.tasks.base import Task
 
@@ -28,13 +29,14 @@ def summarize(
     engines: dict[str, EngineStats],
     shared_engine: bool,
     run_dir: str | None,
+    intensity: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The object that `--json` prints.
 
     `stall_s` sums the seconds that chains waited at a barrier or for the pre-sampled bank (`stall_by_cause_s`
     tells them apart; waiting for admission is no stall). `latency_s` runs from a question's admission to the
-    end of its last chain. Roles served by one engine hold one EngineStats object, which counts once. FLOPs, bytes
-    and intensity are None: this version does not count them.
+    end of its last chain. Roles served by one engine hold one EngineStats object, which counts once. `intensity` is
+    `profiler.intensity.run_intensity`'s; without it the stall is all that is known of r.
     """
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
     stalls = {
@@ -58,7 +60,8 @@ def summarize(
         "stall_s": sum(stalls.values()),
         "stall_by_cause_s": stalls,
         "engines": {role: _engine(stats, wall_s) for role, stats in engines.items()},
-        "intensity": dict.fromkeys(("r", "T_c_s", "T_m_s", "T_s_s", "T_overhead_s")),
+        "intensity": intensity
+        or dict.fromkeys(("r", "T_c_s", "T_m_s", "T_overhead_s")) | {"T_s_s": sum(stalls.values())},
         "lower_bound_s": (sum(busy) if shared_engine else max(busy)) if busy else None,
         "run_dir": run_dir,
     }
@@ -160,9 +163,10 @@ def _latency(records: Sequence[ChainRecord]) -> dict[str, float | None]:
 def _engine(stats: EngineStats, wall_s: float) -> dict[str, Any]:
     return {
         "busy_s": stats.busy_s,
-        "idle_s": max(0.0, wall_s - stats.busy_s),
-        "flops": None,
-        "bytes": None,
+        "idle_s": idle(stats, wall_s),
+        "flops": None if stats.phases is None else sum(demand.flops for demand in stats.phases.values()),
+        "flops_executed": stats.flops_executed,
+        "bytes": None if stats.phases is None else math.fsum(demand.bytes for demand in stats.phases.values()),
         "steps": stats.steps,
         "mean_decode_batch": stats.decode_rows / stats.decode_steps if stats.decode_steps else None,
         "prefilled_tokens": stats.prefilled_tokens,
@@ -177,10 +181,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 _NULLABLE = {
     **dict.fromkeys(
-        ("ppl", "percentile", "ell", "p_value", "alpha", "t_start_s", "t_end_s", "flops", "bytes"), "Float64"
+        ("ppl", "percentile", "ell", "p_value", "alpha", "t_start_s", "t_end_s", "bytes", "prefill_bytes"), "Float64"
     ),
     **dict.fromkeys(("accepted", "taken_over"), "boolean"),
-    "forked_from": "Int64",
+    **dict.fromkeys(("forked_from", "flops", "prefill_flops"), "Int64"),
 }
 
 
@@ -218,8 +222,10 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                     "tokens_new": call.tokens_new,
                     "tokens_cached": call.tokens_cached,
                     "tokens_recomputed": call.tokens_recomputed,
-                    "flops": None,
-                    "bytes": None,
+                    "flops": call.flops,
+                    "bytes": call.bytes,
+                    "prefill_flops": call.prefill_flops,
+                    "prefill_bytes": call.prefill_bytes,
                     "ell": call.ell,
                     "p_value": call.p_value,
                     "alpha": call.alpha,
@@ -245,3 +251,17 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
             }
         )
     return {"events": pd.DataFrame(events).astype(_NULLABLE), "samples": pd.DataFrame(samples)}
+
+
+def steps_table(engines: Mapping[str, EngineRun], zero_s: float) -> dict[str, Any]:
+    """`steps` (a row an engine step, `engines.steps.Step`, times on the run's clock); none where nothing counted.
+
+    An engine of both roles goes under the first.
+    """
+    import pandas as pd
+
+    distinct = {id(run): (role, run.steps) for role, run in reversed(list(engines.items()))}
+    parts = [
+        pd.DataFrame({"engine": role} | steps.table(zero_s)) for role, steps in distinct.values() if steps is not None
+    ]
+    return {"steps": pd.concat(parts).sort_values("t_start_s", ignore_index=True)} if parts else {}

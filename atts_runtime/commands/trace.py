@@ -10,15 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.config import BUNDLED, read_options
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.perfetto import Sample, trace
+from atts_runtime.profiler.perfetto import trace
 from atts_runtime.profiler.spans import EngineUse, chain_spans, engine_use, seconds_by_turn
 from atts_runtime.profiler.validate import validate
 from atts_runtime.records import STALL_CAUSES, ChainRecord
-from atts_runtime.rundir import read_chains
-
-_COLUMNS = ("t_s", "engine", "metric", "value", "unit", "source")
+from atts_runtime.runread import read_run, read_telemetry, shared_engine
 
 
 def add_to(commands: Any) -> None:
@@ -41,19 +38,19 @@ def execute(args: argparse.Namespace) -> int:
     """Write the trace and say where it is."""
     run: Path = args.run
     out: Path = args.out or run / "trace.json"
-    manifest = _manifest(run)
-    records = _records(run)
-    settings = read_options(run / "config.toml")
-    summary = _object(run / "summary.json") if (run / "summary.json").exists() else {}
-    engines = _engines(settings)
-    about = {name: manifest.get(name) for name in ("seed", "versions", "hardware", "sessions")}
-    about["policy"] = settings.get("policy")
-    made = trace(records, _telemetry(run), engines=engines, about=about, with_text=args.with_text)
+    read = read_run(run)
+    if read.torn:
+        print("atts-runtime trace: the torn last line of chains.jsonl is left out", file=sys.stderr)
+    records = read.records
+    engines = shared_engine(read.settings)
+    about = {name: read.manifest.get(name) for name in ("seed", "versions", "hardware", "sessions")}
+    about["policy"] = read.settings.get("policy")
+    made = trace(records, read_telemetry(run, "trace"), engines=engines, about=about, with_text=args.with_text)
     complaints = validate(made)
     if complaints:
         raise RuntimeError(f"the trace breaks its rules: {complaints[0]} ({len(complaints)} in all)")
     _write(out, made)
-    found = _found(records, summary, engines)
+    found = _found(records, read.summary or {}, engines)
     if args.json:
         print(json.dumps({"trace": str(out), "events": len(made["traceEvents"]), **found}, allow_nan=False))
         return 0
@@ -65,82 +62,6 @@ def execute(args: argparse.Namespace) -> int:
     for name, use in found["engines"].items():
         print(f"  engine {name}: calls in service {use['busy_s']:.2f} s of {found['wall_s']:.2f} s")
     return 0
-
-
-# -- reading
-
-
-def _manifest(run: Path) -> dict[str, Any]:
-    if not run.is_dir():
-        raise InputError(f"{run} is no folder; give the run directory that atts-runtime run made")
-    if not (run / "manifest.json").exists():
-        raise InputError(f"{run} is not a run directory: it has no manifest.json")
-    return _object(run / "manifest.json")
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return found
-
-
-def _records(run: Path) -> list[ChainRecord]:
-    lines = run / "chains.jsonl"
-    try:
-        data = lines.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{run} is not a run directory: it has no chains.jsonl") from error
-    except OSError as error:
-        raise InputError(f"cannot read {lines}: {error.strerror}") from error
-    seen: dict[tuple[int, int], int] = {}
-    records = read_chains(lines, data)
-    for number, record in enumerate(records, 1):
-        try:
-            chain_spans(record)
-        except InputError as error:
-            raise InputError(f"{lines} line {number}: {error}") from error
-        first = seen.setdefault((record.question, record.index), number)
-        if first < number:
-            raise InputError(f"{lines} line {number}: the chain of line {first} again; remove one of them")
-    if not records:
-        raise InputError(f"{lines} has no finished chain, so there is nothing to trace yet")
-    if not data.endswith(b"\n"):
-        print("atts-runtime trace: the torn last line of chains.jsonl is left out", file=sys.stderr)
-    return sorted(records, key=lambda record: record.chain)
-
-
-def _telemetry(run: Path) -> list[Sample]:
-    """The readings of the run's engines; none where the run has no telemetry (it was stopped before its end)."""
-    path = run / "telemetry.parquet"
-    if not path.exists():
-        return []
-    import pandas as pd
-
-    mend = "remove the file to trace the run without it"
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise InputError(f"cannot read {path}: {error}; {mend}") from error
-    missing = [name for name in _COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]}; {mend}")
-    rows = table.dropna(subset=["t_s", "value"])[list(_COLUMNS)].itertuples(index=False)
-    return [Sample(float(t), str(e), str(m), float(v), str(u), str(s)) for t, e, m, v, u, s in rows]
-
-
-def _engines(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The engine behind each role: one where both are the same model, other than the bundled pair."""
-    draft, target = (settings.get(role, BUNDLED) for role in ("draft", "target"))
-    return dict.fromkeys(("draft", "target"), "draft and target") if draft == target != BUNDLED else {}
-
-
-# -- writing
 
 
 def _found(records: Sequence[ChainRecord], summary: Mapping[str, Any], engines: Mapping[str, str]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ valid.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from atts_runtime.control.events import ChainId
+from atts_runtime.engines.steps import Steps
+from atts_runtime.profiler.modelspec import ModelSpec
 
 
 class EngineError(RuntimeError):
@@ -75,12 +77,39 @@ class ScoreCall:
     pieces: tuple[Piece, ...]
 
 
+Phase = Literal["prefill", "score", "decode"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""What an engine does for a call: feed its context, feed a segment to be scored, draw tokens one by one."""
+
+
+@dataclass(slots=True)
+class Demand:
+    """FLOPs and bytes that tokens needed, by `profiler.counts`; a step's reading of the weights is shared among them.
+
+    Attention is counted over the full rectangle of new tokens and cached ones, as dense kernels compute it; padding
+    is not counted. `seconds` is their share of the steps' time.
+    """
+
+    tokens: int = 0
+    flops: int = 0
+    bytes: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, flops: int, bytes_: float) -> None:
+        """More of the same."""
+        self.tokens += tokens
+        self.flops += flops
+        self.bytes += bytes_
+
+
 @dataclass(slots=True)
 class Usage:
     """What a call cost. Times in seconds of `time.perf_counter`; tokens counted in the engine's own vocabulary.
 
     tokens_new: generated, or scored; tokens_cached: context whose KV was still held; tokens_prefilled: context
-    computed for this call, of which `tokens_recomputed` had been computed before and were lost.
+    computed for this call, of which `tokens_recomputed` had been computed before and were lost. `prefill` and `own`
+    are what the context and the call's own tokens demanded, and stay None where the engine does not count. A prompt
+    that several calls share is charged to the one that asked first, in whose `tokens_cached` it then is.
     """
 
     t_queued_s: float
@@ -90,6 +119,8 @@ class Usage:
     tokens_cached: int = 0
     tokens_prefilled: int = 0
     tokens_recomputed: int = 0
+    prefill: Demand | None = None
+    own: Demand | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +144,14 @@ class Scored:
 class EngineStats:
     """Running totals of one engine. `steps` counts forward passes, `decode_rows` the rows of decode steps.
 
+    busy_s: at work, in steps and in taking calls in; idle_s: waiting for work, by its own clock (None: not measured).
     prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
     kv_tokens / kv_peak_tokens: KV held now and at most; evictions: chains whose KV was dropped for room.
+    phases, flops_executed: what the calls' tokens demanded, and FLOPs with the padding of batches; None: not counted.
     """
 
     busy_s: float = 0.0
+    idle_s: float | None = None
     steps: int = 0
     decode_steps: int = 0
     decode_rows: int = 0
@@ -125,12 +159,28 @@ class EngineStats:
     evictions: int = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
+    phases: dict[Phase, Demand] | None = None
+    flops_executed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an engine computes: device (cpu, cuda) and its index, arithmetic (float32), CPU threads (None: torch's)."""
+
+    device: str
+    index: int | None
+    dtype: str
+    threads: int | None
 
 
 class Engine(Protocol):
-    """One model, served. Calls may overlap freely; each is answered when it is done, in any order."""
+    """One model, served. Calls may overlap freely; each is answered when it is done, in any order.
+
+    `spec` are the model's dimensions, None until `start` and where they are not known.
+    """
 
     name: str
+    spec: ModelSpec | None
 
     async def start(self) -> None:
         """Load weights and be ready; raises InputError if the model cannot serve."""
@@ -147,11 +197,21 @@ class Engine(Protocol):
     def stats(self) -> EngineStats:
         """A copy of the totals since the last `reset`."""
 
+    def steps(self) -> Steps | None:
+        """Every step since the last `reset`; None where the engine does not count."""
+
+    async def settled(self) -> None:
+        """Until the step is over that answered the last call: only then do the totals hold it."""
+
     async def reset(self) -> None:
         """Forget all chains and totals, as if just started."""
 
     def prompt_tokens(self, prompt: str) -> int:
         """Length of a prompt in this engine's ids."""
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where it computes; None where it does not say."""
 
     @property
     def max_context_tokens(self) -> int | None:

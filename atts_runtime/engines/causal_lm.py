@@ -126,6 +126,14 @@ class CausalLM:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
+    def padded(self, starts: list[int], longest: int, *, every: bool) -> tuple[int, int, int, int]:
+        """What `forward` makes of a batch: rows, rows that attend, new ids a row, cached positions a row."""
+        rows = len(starts)
+        longest = aligned(longest, NEW_ALIGN) if every else longest
+        padded_rows = rows if every else aligned(rows, ROW_ALIGN)  # an append's new ids already come in fours
+        attending = padded_rows if self._fused is None else rows
+        return padded_rows, attending, longest, aligned_time(max(starts) + longest)
+
     def forward(self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int], *, every: bool) -> torch.Tensor:
         """Feed row i of `buffer` the ids `new_ids[i]` from position `starts[i]` on.
 
@@ -133,11 +141,8 @@ class CausalLM:
         `every` false only the longest row's last column is computed, so rows must then be equally long. Rows
         that are shorter are padded on the right; what the padding writes is overwritten before it is read.
         """
-        rows, longest = len(new_ids), max(len(ids) for ids in new_ids)
-        longest = aligned(longest, NEW_ALIGN) if every else longest
-        # An append's new ids already come in fours.
-        padded_rows = rows if every else aligned(rows, ROW_ALIGN)
-        time = aligned_time(max(s + longest for s in starts))
+        rows = len(new_ids)
+        padded_rows, _, longest, time = self.padded(starts, max(len(ids) for ids in new_ids), every=every)
         buffer.reserve(padded_rows, time)
         ids = torch.zeros(padded_rows, longest, dtype=torch.long)
         for i, row in enumerate(new_ids):

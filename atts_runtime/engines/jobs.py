@@ -13,6 +13,7 @@ from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, GenerateCall, Generated, Piece, ScoreCall, Scored, Usage
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import Held
+from atts_runtime.engines.meter import Joined, Part
 from atts_runtime.engines.sampling import stream
 
 Reply = Callable[[Generated | Scored | EngineError], None]
@@ -22,12 +23,13 @@ Reply = Callable[[Generated | Scored | EngineError], None]
 class Job:
     """Ids to feed for a chain, and the KV they go on. `full`: every id; those before `context` are not its own.
 
-    On its own it computes a prompt, for the chains that will share it.
+    On its own it computes a prompt, for the chains that will share it; `usage` is that of the call it is charged to.
     """
 
     prompt: tuple[int, ...]
     full: list[int]
     context: int
+    usage: Usage
     held: Held = field(default_factory=Held)
     dropped: bool = False
 
@@ -39,6 +41,17 @@ class Job:
     def see(self, feed: list[int], logits: torch.Tensor) -> None:
         """Take what it needs from the logits [fed, vocab] of ids about to be added to `held`."""
 
+    def parts(self, new_tokens: int) -> tuple[Part, ...]:
+        """What the next so many ids are: context, whose last id's logits are needed, or the call's own to be scored."""
+        start = len(self.held.ids)
+        context = min(new_tokens, max(0, self.context - start))
+        parts = []
+        if context:
+            parts.append(Part(self.usage, "prefill", context, int(start + context == self.context)))
+        if new_tokens > context:
+            parts.append(Part(self.usage, "score", new_tokens - context, new_tokens - context))
+        return tuple(parts)
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class CallJob(Job):
@@ -46,7 +59,6 @@ class CallJob(Job):
 
     chain: ChainId
     reply: Reply
-    usage: Usage
 
     def start(self) -> None:
         """Note what is held and what must be fed for the call's context, now that `held` is known."""
@@ -97,6 +109,7 @@ class GenerateJob(CallJob):
     uniforms: list[float]
     out: list[int] = field(default_factory=list)
     full_up: bool = False
+    joined: Joined | None = None
 
     @property
     def next_input(self) -> int:
@@ -138,13 +151,11 @@ def make_job(call: GenerateCall | ScoreCall, lm: CausalLM, reply: Reply, usage: 
         if call.max_tokens < 1:
             raise EngineError(f"max_tokens must be at least 1, got {call.max_tokens}")
         uniforms = stream(call.seed, call.max_tokens).tolist()
-        return GenerateJob(
-            prompt, full, len(full), chain=call.chain, reply=reply, usage=usage, call=call, uniforms=uniforms
-        )
+        return GenerateJob(prompt, full, len(full), usage, chain=call.chain, reply=reply, call=call, uniforms=uniforms)
     eos = bool(call.pieces) and call.pieces[-1].eos
     context = len(full) - (len(pieces[-1]) if pieces else 0)
     if context == len(full) and not eos:
         raise EngineError("empty segment: there is nothing to score")
     if lm.is_full(len(full) - 1):
         raise EngineError(f"context of {len(full)} tokens exceeds the model's {lm.max_context_tokens}")
-    return ScoreJob(prompt, full, context, chain=call.chain, reply=reply, usage=usage, eos=eos)
+    return ScoreJob(prompt, full, context, usage, chain=call.chain, reply=reply, eos=eos)

@@ -16,10 +16,22 @@ from typing import Any
 import torch
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Generated, ScoreCall, Scored, Usage
+from atts_runtime.engines.base import (
+    EngineError,
+    EngineStats,
+    GenerateCall,
+    Generated,
+    Placement,
+    ScoreCall,
+    Scored,
+    Usage,
+)
 from atts_runtime.engines.causal_lm import CausalLM
+from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.worker import Worker
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.counts import Rates
+from atts_runtime.profiler.modelspec import ModelSpec
 
 
 class TransformersEngine:
@@ -31,6 +43,7 @@ class TransformersEngine:
         kv_budget_tokens: KV tokens kept for idle chains and prompts; None: as many as there are.
         device: torch device, default CUDA where there is one.
         threads: intra-op CPU threads; None leaves torch's own.
+        meter: count FLOPs and bytes of every step, where the architecture is one that `profiler.modelspec` knows.
     """
 
     def __init__(
@@ -43,8 +56,9 @@ class TransformersEngine:
         device: str | None = None,
         threads: int | None = None,
         gguf_file: str | None = None,
+        meter: bool = True,
     ) -> None:
-        self.name, self.model = name, model
+        self.name, self.model, self._metered = name, model, meter
         self._options = (device, gguf_file)
         self._max_rows, self._kv_budget, self._threads = max_rows, kv_budget_tokens, threads
         self._inbox: deque[Callable[[Worker], None]] = deque()
@@ -52,6 +66,8 @@ class TransformersEngine:
         self._thread: threading.Thread | None = None
         self._worker: Worker | None = None
         self._closing = False
+        self._waiting_since_s: float | None = None
+        self.spec: ModelSpec | None = None
 
     async def start(self) -> None:
         """Load the model in the worker thread; raises InputError if it cannot serve."""
@@ -75,7 +91,21 @@ class TransformersEngine:
         self._post(lambda worker: worker.store.drop(chain))
 
     def stats(self) -> EngineStats:
-        return replace(self._live.stats)
+        stats = self._live.stats
+        phases = None if stats.phases is None else {name: replace(demand) for name, demand in stats.phases.items()}
+        since_s = self._waiting_since_s
+        waited_s = 0.0 if since_s is None else time.perf_counter() - since_s
+        return replace(stats, phases=phases, idle_s=(stats.idle_s or 0.0) + waited_s)
+
+    def steps(self) -> Steps | None:
+        meter = self._live.meter
+        return None if meter is None else meter.steps
+
+    @property
+    def placement(self) -> Placement:
+        """Where the model runs, and in which arithmetic."""
+        lm = self._live.lm
+        return Placement(lm.device.type, lm.device.index, str(lm.dtype).removeprefix("torch."), self._threads)
 
     def prompt_tokens(self, prompt: str) -> int:
         return len(self._live.lm.encode_prompt(prompt))
@@ -84,14 +114,21 @@ class TransformersEngine:
     def max_context_tokens(self) -> int | None:
         return self._live.lm.max_context_tokens
 
+    async def settled(self) -> None:
+        await self._between_steps(lambda worker: None)
+
     async def reset(self) -> None:
+        await self._between_steps(Worker.reset)
+
+    async def _between_steps(self, action: Callable[[Worker], None]) -> None:
+        """Have the worker thread do something, and wait for it."""
         done = threading.Event()
 
-        def forget(worker: Worker) -> None:
-            worker.reset()
+        def act(worker: Worker) -> None:
+            action(worker)
             done.set()
 
-        self._hand_over(forget)
+        self._hand_over(act)
         await asyncio.get_running_loop().run_in_executor(None, done.wait)
 
     async def close(self) -> None:
@@ -167,7 +204,9 @@ class TransformersEngine:
                 torch.set_num_threads(self._threads)
             device, gguf_file = self._options
             lm = CausalLM(self.model, device, gguf_file)
-            worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget)
+            spec = self.spec = _spec(lm)
+            rates = Rates(spec) if spec is not None and self._metered else None
+            worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget, rates=rates)
         except InputError as error:
             tell(ready.set_exception, error)
             return
@@ -186,12 +225,25 @@ class TransformersEngine:
 
     def _take_messages(self, worker: Worker) -> bool:
         """Handle what was posted; sleeps while there is nothing to do. False once closing."""
+        began_s = self._waiting_since_s = time.perf_counter()
         with self._wake:
             while not (self._inbox or worker.has_work or self._closing):
                 self._wake.wait()
             messages = list(self._inbox)
             self._inbox.clear()
             closing = self._closing  # read together with the inbox, so that what was posted before is handled
+        woke_s, self._waiting_since_s = time.perf_counter(), None
+        worker.stats.idle_s = (worker.stats.idle_s or 0.0) + woke_s - began_s
         for message in messages:
             message(worker)
+        worker.stats.busy_s += time.perf_counter() - woke_s
         return not closing
+
+
+def _spec(lm: CausalLM) -> ModelSpec | None:
+    """The model's dimensions; None for a make that is not known."""
+    size = lm.dtype.itemsize
+    try:
+        return ModelSpec.from_config(lm.model.config, bytes_per_weight=size, bytes_per_kv_element=size)
+    except InputError:
+        return None

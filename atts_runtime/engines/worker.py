@@ -19,17 +19,21 @@ from atts_runtime.engines.base import EngineError, EngineStats, GenerateCall, Ge
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import ChainStore, Held, common_prefix
 from atts_runtime.engines.jobs import CallJob, GenerateJob, Job, Reply, ScoreJob, make_job
+from atts_runtime.engines.meter import Meter
 from atts_runtime.engines.sampling import sample
+from atts_runtime.profiler.counts import Rates
 
 # Counting KV walks all chains, so without a budget to keep it is done only so often.
 _COUNT_KV_EVERY = 16
 
 
 class Worker:
-    """One model's scheduler; everything is called from one thread."""
+    """One model's scheduler; everything is called from one thread. `rates`, where given, have its steps counted."""
 
-    def __init__(self, lm: CausalLM, *, max_rows: int, kv_budget_tokens: int | None) -> None:
-        self.lm, self.max_rows, self.kv_budget_tokens = lm, max_rows, kv_budget_tokens
+    def __init__(
+        self, lm: CausalLM, *, max_rows: int, kv_budget_tokens: int | None, rates: Rates | None = None
+    ) -> None:
+        self.lm, self.max_rows, self.kv_budget_tokens, self._rates = lm, max_rows, kv_budget_tokens, rates
         self.reset()
         self._open: set[CallJob] = set()
         self._scores: deque[CallJob] = deque()
@@ -46,6 +50,8 @@ class Worker:
 
     def add(self, call: GenerateCall | ScoreCall, reply: Reply, usage: Usage) -> CallJob | None:
         """Take a call in; None where it was answered at once. Its ids are worked out here, off the event loop."""
+        if self.meter is not None:
+            self.meter.open(usage)
         try:
             job = make_job(call, self.lm, reply, usage)
         except EngineError as error:
@@ -69,17 +75,25 @@ class Worker:
         """Forget all chains and totals; open calls go on."""
         self.store = ChainStore(self.kv_budget_tokens)
         self.stats = EngineStats()
+        self.meter = None if self._rates is None else Meter(self._rates, self.stats)
 
     def step(self) -> None:
         """At most one append and one decode pass."""
         start = time.perf_counter()
+        meter = self.meter
+        if meter is not None:
+            meter.begin(start)
         with torch.inference_mode():
             self._schedule()
             if self._appending:
                 self._append()
+                if meter is not None:
+                    meter.lap()
             if self._rows:
                 self._decode()
         self._count_kv()
+        if meter is not None:
+            meter.lap()
         self.stats.busy_s += time.perf_counter() - start
 
     def fail_all(self, error: EngineError) -> None:
@@ -140,7 +154,7 @@ class Worker:
             if prompt.kv is None or prompt.busy:  # a long prompt takes several appends
                 if not prompt.busy:
                     prompt.busy = True
-                    self._appending.append(Job(job.prompt, list(job.prompt), len(job.prompt), prompt))
+                    self._appending.append(Job(job.prompt, list(job.prompt), len(job.prompt), job.usage, prompt))
                 self._awaited.add(prompt)
                 return False
             seen = held.seen if held is not None else 0
@@ -193,6 +207,9 @@ class Worker:
         logits = self.lm.forward(self._append_kv, feeds, starts, every=True)
         self.stats.steps += 1
         self.stats.prefilled_tokens += sum(map(len, feeds))
+        if self.meter is not None:
+            parts = [job.parts(len(feed)) for job, feed in zip(batch, feeds, strict=True)]
+            self.meter.append(starts, parts, self.lm.padded(starts, width, every=True))
         for row, (job, feed) in enumerate(zip(batch, feeds, strict=True)):
             job.see(feed, logits[row])
             held = job.held
@@ -221,6 +238,8 @@ class Worker:
         self._decode_kv.reserve(row + 1, len(held.ids) + 1)
         self._decode_kv.put(row, held.kv)
         held.kv = held.logits = None
+        if self.meter is not None:
+            job.joined = self.meter.joined(len(held.ids))
         self._rows.append(job)
 
     def _decode(self) -> None:
@@ -231,8 +250,10 @@ class Worker:
         if not self._rows:
             return
         jobs = list(self._rows)
-        feeds = [[job.next_input] for job in jobs]
-        logits = self.lm.forward(self._decode_kv, feeds, [len(job.held.ids) for job in jobs], every=False)[:, -1]
+        feeds, starts = [[job.next_input] for job in jobs], [len(job.held.ids) for job in jobs]
+        logits = self.lm.forward(self._decode_kv, feeds, starts, every=False)[:, -1]
+        if self.meter is not None:
+            self.meter.decode(starts, self.lm.padded(starts, 1, every=False))
         self.stats.steps += 1
         self.stats.decode_steps += 1
         self.stats.decode_rows += len(jobs)
@@ -252,8 +273,10 @@ class Worker:
 
     def _leave(self, row: int) -> None:
         """Park a row's KV and close the gap with the last row."""
-        held, last = self._rows[row].held, len(self._rows) - 1
-        length = len(held.ids)
+        job, last = self._rows[row], len(self._rows) - 1
+        held, length = job.held, len(job.held.ids)
+        if self.meter is not None and job.joined is not None:
+            self.meter.left(job.joined, length, job.usage)
         held.kv = self._decode_kv.park(row, length)
         held.seen, held.shared, held.busy = max(held.seen, length), False, False
         if row != last:

@@ -5,7 +5,7 @@ Nothing here imports torch: the simulator reads the same counts.
 
 from __future__ import annotations
 
-from atts_runtime.profiler.counts import Counts, Fed, decode, expected_experts, prefill, score, step
+from atts_runtime.profiler.counts import Counts, Fed, Rates, decode, expected_experts, prefill, score, step
 from atts_runtime.profiler.modelspec import Experts, ModelSpec
 
-__all__ = ["Counts", "Experts", "Fed", "ModelSpec", "decode", "expected_experts", "prefill", "score", "step"]
+__all__ = ["Counts", "Experts", "Fed", "ModelSpec", "Rates", "decode", "expected_experts", "prefill", "score", "step"]

@@ -32,7 +32,7 @@ from typing import Self
 
 from atts_runtime.profiler.modelspec import ModelSpec
 
-__all__ = ["Counts", "Fed", "decode", "expected_experts", "prefill", "score", "step"]
+__all__ = ["Counts", "Fed", "Rates", "decode", "expected_experts", "prefill", "score", "step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +117,42 @@ def step(spec: ModelSpec, batch: Iterable[Fed]) -> Counts:
         causal_pairs += n * s + n * (n + 1) // 2
     if not new:
         return Counts()
-    flops_per_pair = 4 * spec.layers * spec.heads * spec.head_dim
+    rates = Rates(spec)
     return Counts(
-        linear_flops=2 * new * spec.multiplied_elements,
-        attention_flops=flops_per_pair * pairs,
-        attention_causal_flops=flops_per_pair * causal_pairs,
-        logits_flops=2 * rows * spec.width * spec.vocab,
-        weight_bytes=spec.bytes_per_weight * _weights_read(spec, new, rows),
-        kv_read_bytes=spec.kv_bytes_per_token * kept,
-        kv_written_bytes=spec.kv_bytes_per_token * new,
+        linear_flops=rates.token_flops * new,
+        attention_flops=rates.pair_flops * pairs,
+        attention_causal_flops=rates.pair_flops * causal_pairs,
+        logits_flops=rates.logit_flops * rows,
+        weight_bytes=rates.weight_bytes(new, rows),
+        kv_read_bytes=rates.kv_bytes * kept,
+        kv_written_bytes=rates.kv_bytes * new,
     )
 
 
-def _weights_read(spec: ModelSpec, new_tokens: int, logit_rows: int) -> float:
-    """Weights that a step reads: an embedding row a token, common ones, expected experts, the head where it is used."""
-    weights: float = new_tokens * spec.width + spec.common_parameters
-    if logit_rows:
-        weights += spec.vocab * spec.width
-    if spec.experts is not None:
-        touched = expected_experts(spec.experts.experts, spec.experts.per_token, new_tokens)
-        weights += spec.experts.layers * touched * spec.expert_parameters
-    return weights
+class Rates:
+    """A model's FLOPs a token, a query-key pair and a row of logits, and its bytes: worked out once, for many steps."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.token_flops = 2 * spec.multiplied_elements
+        self.pair_flops = 4 * spec.layers * spec.heads * spec.head_dim
+        self.logit_flops = 2 * spec.width * spec.vocab
+        self.kv_bytes = spec.kv_bytes_per_token
+        self._common, self._head = spec.common_parameters, spec.vocab * spec.width
+
+    def flops(self, tokens: int, pairs: int, logit_rows: int) -> int:
+        """FLOPs of new tokens, query-key pairs and rows of logits."""
+        return self.token_flops * tokens + self.pair_flops * pairs + self.logit_flops * logit_rows
+
+    def weight_bytes(self, new_tokens: int, logit_rows: int) -> float:
+        """Bytes of the weights that a step reads: an embedding row a token, the common ones, expected experts, and the
+        head where it is used."""
+        spec = self._spec
+        weights: float = new_tokens * spec.width + self._common + (self._head if logit_rows else 0)
+        if spec.experts is not None:
+            touched = expected_experts(spec.experts.experts, spec.experts.per_token, new_tokens)
+            weights += spec.experts.layers * touched * spec.expert_parameters
+        return spec.bytes_per_weight * weights
 
 
 def expected_experts(experts: int, per_token: int, tokens: int) -> float:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.provenance import load_profile, stated_value
 
-__all__ = ["FAMILIES", "KINDS", "fields_of_config", "fields_of_profile"]
-
-# How a number came about; a profile says it of each.
-KINDS = ("datasheet", "measured", "analytic", "fitted", "fake")
+__all__ = ["FAMILIES", "fields_of_config", "fields_of_profile"]
 
 # A config field that decides, and what holds without it; no field: the architecture decides.
 _Rule = tuple[str | None, bool]
@@ -234,12 +231,7 @@ def fields_of_profile(path: str | Path) -> tuple[dict[str, Any], dict[str, float
     `[experts]`, and what follows from them in `[totals]`. Every number is a table `{ value, unit, kind, source }`;
     flags have no unit.
     """
-    try:
-        profile = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a model profile") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not TOML ({error}); correct it") from error
+    profile = load_profile(path, "a model profile")
     if extra := sorted(profile.keys() - {"name", "note", "sources", "spec", "experts", "totals"}):
         raise InputError(f"{path}: unknown entry {extra[0]!r}; remove it")
     if not isinstance(profile.get("name"), str):
@@ -264,22 +256,4 @@ def _section(
     for name in (*units, *flags):
         if name not in entries and name not in optional:
             raise InputError(f"{path}: {section}.{name} is missing; add it")
-    return {name: _value(f"{path}: {section}.{name}", entry, units.get(name)) for name, entry in entries.items()}
-
-
-def _value(where: str, entry: Any, unit: str | None) -> Any:
-    wanted = {"value", "kind", "source"} | ({"unit"} if unit else set())
-    if not isinstance(entry, Mapping) or entry.keys() != wanted:
-        raise InputError(f"{where} must be a table of {', '.join(sorted(wanted))}")
-    if entry["kind"] not in KINDS:
-        raise InputError(f"{where} has kind {entry['kind']!r}; choose one of {', '.join(KINDS)}")
-    if not isinstance(entry["source"], str) or not entry["source"].strip():
-        raise InputError(f"{where} has no source; say where the number is from")
-    if unit is None:
-        if not isinstance(entry["value"], bool):
-            raise InputError(f"{where} must be true or false, got {entry['value']!r}")
-    elif entry["unit"] != unit:
-        raise InputError(f"{where} has unit {entry['unit']!r}; give it in {unit}")
-    elif isinstance(entry["value"], bool) or not isinstance(entry["value"], int | float):
-        raise InputError(f"{where} must be a number, got {entry['value']!r}")
-    return entry["value"]
+    return {name: stated_value(f"{path}: {section}.{name}", entry, units.get(name)) for name, entry in entries.items()}

@@ -81,6 +81,7 @@ class ScriptedEngine:
     wrote: dict[tuple[ChainId, int], Piece] = field(default_factory=dict)
     asked: list[GenerateCall] = field(default_factory=list)
     released: list[ChainId] = field(default_factory=list)
+    spec: None = None
     open: int = 0
     most_open: int = 0
 
@@ -93,6 +94,8 @@ class ScriptedEngine:
 
     async def close(self) -> None: ...
 
+    async def settled(self) -> None: ...
+
     async def reset(self) -> None:
         self._stats = EngineStats()
 
@@ -101,6 +104,13 @@ class ScriptedEngine:
 
     def stats(self) -> EngineStats:
         return replace(self._stats)
+
+    def steps(self) -> None:
+        """It does not count."""
+
+    @property
+    def placement(self) -> None:
+        """It is nowhere."""
 
     def prompt_tokens(self, prompt: str) -> int:
         return len(prompt)

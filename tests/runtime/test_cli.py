@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from atts_runtime import __version__, session
@@ -438,7 +439,7 @@ def test_a_run_of_real_models_keeps_the_contract_of_its_json(
     assert summary["accuracy"].keys() >= {"mean_chain", "majority", "pass_at_m"}
     assert summary["tokens"].keys() == {"draft", "scored", "score_prefix_recomputed", "takeover"}
     assert summary["latency_s"].keys() == {"p50", "p95", "max"}
-    assert summary["intensity"].keys() == {"r", "T_c_s", "T_m_s", "T_s_s", "T_overhead_s"}
+    assert summary["intensity"].keys() >= {"r", "T_c_s", "T_m_s", "T_s_s", "T_overhead_s"}
     assert summary["engines"].keys() == {"draft", "target"}
     for engine in summary["engines"].values():
         assert engine.keys() >= {"busy_s", "idle_s", "flops", "bytes"}
@@ -446,6 +447,45 @@ def test_a_run_of_real_models_keeps_the_contract_of_its_json(
     assert summary["chains"] == 4
     assert summary["tokens"]["score_prefix_recomputed"] == 0
     assert 0 < summary["lower_bound_s"] <= summary["wall_s"]
+
+
+def test_what_a_run_of_real_models_needed_is_accounted_for(
+    tiny_draft: Path, tiny_target: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    small = ["--questions", "2", "--chains", "3", "--turns", "3", "--draft-tokens", "8", "--takeover-tokens", "8"]
+    models = ["--draft", str(tiny_draft), "--target", str(tiny_target), "--device", "cpu"]
+    run = tmp_path / "run"
+    assert main(["run", *small, *models, "--policy", "barrier", "--alpha", "0.4", "--out", str(run), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    events, steps = pd.read_parquet(run / "events.parquet"), pd.read_parquet(run / "steps.parquet")
+    for role, engine in summary["engines"].items():
+        assert int(events.loc[events["engine"] == role, "flops"].sum()) == engine["flops"] > 0
+        assert int(steps.loc[steps["engine"] == role, "flops"].sum()) == engine["flops"] < engine["flops_executed"]
+        assert engine["busy_s"] + engine["idle_s"] == pytest.approx(summary["wall_s"], rel=0.01, abs=0.1)
+    assert summary["intensity"]["unclaimed_flops"] == 0
+    assert summary["intensity"]["r"] > 0
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["models"]["target"]["layers"] > 0
+    assert manifest["gpus"] is not None
+
+
+def test_without_the_profiler_a_run_counts_nothing_and_does_the_same(
+    tiny_draft: Path, tiny_target: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    small = ["--questions", "1", "--chains", "2", "--turns", "2", "--draft-tokens", "8", "--takeover-tokens", "8"]
+    models = ["--draft", str(tiny_draft), "--target", str(tiny_target), "--device", "cpu"]
+    texts = []
+    for switch in ("on", "off"):
+        run = tmp_path / switch
+        assert main(["run", *small, *models, "--profiler", switch, "--out", str(run), "--json"]) == 0
+        texts.append([json.loads(line)["text"] for line in (run / "chains.jsonl").read_text().splitlines()])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert texts[0] == texts[1]
+    assert summary["intensity"]["r"] is None
+    assert summary["engines"]["target"]["flops"] is None
+    assert summary["engines"]["target"]["busy_s"] > 0
+    assert not (run / "steps.parquet").exists()
+    assert json.loads((run / "manifest.json").read_text())["gpus"] is None
 
 
 def test_one_model_in_both_roles_is_busy_no_longer_than_the_run(

@@ -44,7 +44,7 @@ OUR_COLUMNS = {
     "t_end_s": "Float64",
     "tokens_new": "int64",
     "tokens_cached": "int64",
-    "flops": "Float64",
+    "flops": "Int64",
     "bytes": "Float64",
     "p_value": "Float64",
     "alpha": "Float64",

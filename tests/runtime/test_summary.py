@@ -215,6 +215,8 @@ def test_what_is_unknown_is_none_and_never_zero() -> None:
     assert found["takeover_rate"] is None
     assert found["takeover_rate_by_turn"] == []
     assert found["latency_s"] == {"p50": None, "p95": None, "max": None}
+    stall_s = found["intensity"].pop("T_s_s")
+    assert stall_s == 0.0  # known without any count: nobody waited
     assert set(found["intensity"].values()) == {None}
     engine = found["engines"]["draft"]
     assert (engine["flops"], engine["bytes"], engine["mean_decode_batch"]) == (None, None, None)

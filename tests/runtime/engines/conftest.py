@@ -72,12 +72,6 @@ class Client:
     async def score(self, chain: int, *pieces: Piece, prompt: str = PROMPT) -> Scored:
         return await self.engine.score(ScoreCall(ChainId(0, chain), prompt, pieces))
 
-    async def settled(self) -> None:
-        """Until the step that answered the last call is over: a call is answered before its step ends."""
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-        self.engine._post(lambda _: loop.call_soon_threadsafe(done.set))
-        await done.wait()
-
     async def together(self, *calls: Coroutine[Any, Any, Any], return_exceptions: bool = False) -> list[Any]:
         """Results of calls that the engine sees all at once."""
         gate = threading.Event()

@@ -79,7 +79,7 @@ def test_a_questions_chains_compute_their_prompt_once(serve: Any, tiny_target: P
             assert result.usage.tokens_cached == prompt_tokens
             assert result.usage.tokens_prefilled == 0
         # Appends fed the prompt once and the segment five times; the rest went through decode steps.
-        await client.settled()
+        await client.engine.settled()
         assert client.engine.stats().prefilled_tokens == prompt_tokens + 5 * len(piece.ids)
 
     serve(scenario, tiny_target)
@@ -103,7 +103,7 @@ def test_chains_that_share_a_prompt_share_its_memory(serve: Any, tiny_target: Pa
     async def scenario(client: Any) -> None:
         piece = Piece("", (), client.worker.lm.vocab, eos=True)
         await asyncio.gather(*(client.score(i, piece) for i in range(5)))
-        await client.settled()
+        await client.engine.settled()
         assert client.engine.stats().kv_tokens == client.engine.prompt_tokens("37 (a)+45 (b)-28 (c)+91\n\n")
 
     serve(scenario, tiny_target, kv_budget_tokens=PLENTY)
@@ -132,7 +132,7 @@ def test_a_budget_evicts_idle_chains_and_changes_no_score(serve: Any, tiny_targe
 
     async def tight(client: Any) -> list[tuple[list[float], int]]:
         results = list(await asyncio.gather(*(conversation(client, chain) for chain in range(6))))
-        await client.settled()
+        await client.engine.settled()
         stats = client.engine.stats()
         assert stats.evictions > 0
         assert stats.kv_tokens <= budget < stats.kv_peak_tokens
@@ -155,7 +155,7 @@ def test_kv_never_exceeds_its_budget_while_the_engine_is_idle(serve: Any, tiny_t
                 mine = pieces.setdefault(chain, [])
                 result = await client.generate(chain, *mine, prompt=PROMPTS[chain], n=6, seed=(chain, turn))
                 mine.append(result.piece)
-                await client.settled()
+                await client.engine.settled()
                 assert client.engine.stats().kv_tokens <= budget
 
     serve(scenario, tiny_target, kv_budget_tokens=budget)
@@ -178,12 +178,12 @@ def test_release_drops_a_chains_kv(serve: Any, tiny_target: Path) -> None:
         prompt_tokens = client.engine.prompt_tokens(PROMPTS[0])
         first = (await client.generate(0, prompt=PROMPTS[0], n=12)).piece
         await client.score(1, first, prompt=PROMPTS[0])
-        await client.settled()
+        await client.engine.settled()
         assert client.engine.stats().kv_tokens == prompt_tokens + (prompt_tokens + 11) + (prompt_tokens + 12)
         client.engine.release(ChainId(0, 0))
         client.engine.release(ChainId(0, 5))  # unknown: nothing to drop
-        await client.settled()
-        await client.settled()
+        await client.engine.settled()
+        await client.engine.settled()
         assert client.engine.stats().kv_tokens == prompt_tokens + (prompt_tokens + 12)
         again = await client.generate(0, first, prompt=PROMPTS[0], n=3)
         assert again.usage.tokens_cached == prompt_tokens
@@ -196,7 +196,7 @@ def test_stats_are_a_snapshot(serve: Any, tiny_target: Path) -> None:
     async def scenario(client: Any) -> None:
         before = client.engine.stats()
         await client.generate(0)
-        await client.settled()
+        await client.engine.settled()
         after = client.engine.stats()
         assert before.steps == 0
         assert after.steps == len(client.passes)
@@ -210,7 +210,7 @@ def test_reset_forgets_chains_and_totals(serve: Any, tiny_target: Path) -> None:
     async def scenario(client: Any) -> None:
         first = await client.generate(0)
         await client.engine.reset()
-        await client.settled()
+        await client.engine.settled()
         assert client.engine.stats().steps == 0
         assert client.engine.stats().kv_tokens == 0
         again = await client.generate(0)

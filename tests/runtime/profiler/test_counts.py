@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from atts_runtime.engines.base import EngineStats
 from atts_runtime.engines.causal_lm import CausalLM
-from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, aligned, aligned_time
+from atts_runtime.engines.meter import Meter
 from atts_runtime.models import evaluate
-from atts_runtime.profiler import Counts, Experts, Fed, ModelSpec, decode, expected_experts, prefill, score, step
+from atts_runtime.profiler import Counts, Experts, Fed, ModelSpec, Rates, decode, expected_experts, prefill, score, step
 from tests.runtime.profiler.models import DENSE, MIXTURES, built, configs, counted
 
 # By default a step of the smallest models spends its time on handing work to threads.
@@ -55,13 +56,8 @@ def test_the_embedded_engine_executes_the_padded_batch(tiny_target: Path, every:
     buffer = lm.buffer()
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=SDPA) as counter:
         lm.forward(buffer, [[7] * n for n in new], starts, every=every)
-    # Padding up to the longest row, whole blocks of rows and of cached positions; padding rows do not attend.
-    longest = aligned(max(new), NEW_ALIGN) if every else 1
-    rows = len(new) if every else aligned(len(new), ROW_ALIGN)
-    time = aligned_time(max(starts) + longest)
-    attending = step(spec, [Fed(longest, time - longest, longest)] * len(new))
-    fed = step(spec, [Fed(longest, 0, longest)] * rows)
-    executed = fed.linear_flops + fed.logits_flops + attending.attention_flops
+    padded = lm.padded(starts, max(new), every=every)
+    executed = Meter(Rates(spec), EngineStats()).executed(*padded)
     assert executed == counter.get_total_flops()
     needed = step(spec, [score(n, s) for n, s in zip(new, starts, strict=True)])
     assert needed.flops < executed

@@ -1,0 +1,271 @@
+"""Engine profiles: step times of a model on an engine and device, fitted and judged, as `profiles/engines/*.toml`.
+
+docs/profiles.md describes the files. A profile serves the model that it was measured on and refuses others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.grid import CallKind
+from atts_runtime.profiler.hardware import Peak, profiles_folder
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.provenance import Number, known_entries, load_profile, number, save_profile, text
+from atts_runtime.profiler.stepfit import CallCosts, PhaseFit, Residuals
+from atts_runtime.profiler.steptime import Padding, Phase, PhaseCosts, Range, StepModel
+
+__all__ = ["EngineProfile", "shipped_engines"]
+
+_PHASES: tuple[Phase, ...] = ("append", "decode")
+_CALLS: tuple[CallKind, ...] = ("generate", "score")
+_PHASE_UNITS = {
+    "mfu": "1",
+    "mfu_attention": "1",
+    "eta": "1",
+    "step_s": "s",
+    "row_s": "s",
+    "kv_copies": "copies",
+    "range.rows": "rows",
+    "range.new_tokens": "tokens",
+    "range.kept_tokens": "tokens",
+    "range.longest_kept": "tokens",
+    "fitted.points": "points",
+    "fitted.median": "1",
+    "fitted.p90": "1",
+    "held_out.points": "points",
+    "held_out.median": "1",
+    "held_out.p90": "1",
+}
+_UNITS = (
+    {
+        "dimensions.parameters": "parameters",
+        "dimensions.kv_bytes_per_token": "bytes",
+        "peak.flops_per_s": "FLOP/s",
+        "peak.bytes_per_s": "bytes/s",
+        "limits.max_rows": "rows",
+        "limits.step_tokens": "tokens",
+    }
+    | {f"{phase}.{name}": unit for phase in _PHASES for name, unit in _PHASE_UNITS.items()}
+    | {f"calls.{kind}.{name}": "s" for kind in _CALLS for name in ("call_s", "token_s")}
+)
+_MAY_LACK = {f"{phase}.mfu_attention" for phase in _PHASES}
+_SHARES = ("mfu", "mfu_attention", "eta")
+_MAY_BE_ZERO = ("step_s", "row_s", "kv_copies", "call_s", "token_s", "median", "p90")
+_TEXTS = ("name", "engine", "model", "hardware", "device", "dtype", "measured_on")
+
+
+@dataclass(frozen=True)
+class EngineProfile:
+    """One model on one engine. `numbers`: every figure by its dotted name, with unit and provenance.
+
+    model, hardware    names of the profiles it goes with; the numbers `dimensions.*` tell the model from others
+    threads            CPU threads of the engine; None on a GPU
+    versions           of what was measured, by package
+    measured_on        ISO date
+    """
+
+    name: str
+    engine: str
+    model: str
+    hardware: str
+    device: str
+    dtype: str
+    measured_on: str
+    threads: int | None
+    versions: Mapping[str, str]
+    padding: Padding
+    numbers: Mapping[str, Number]
+
+    def step_model(self, spec: ModelSpec) -> StepModel:
+        """Its step times; raises InputError where `spec` is not the model that was measured."""
+        for name in ("parameters", "kv_bytes_per_token"):
+            if (stated := self._of(f"dimensions.{name}")) != (given := getattr(spec, name)):
+                raise InputError(
+                    f"engine profile {self.name} is of {self.model} with {stated:.0f} {name}, but {spec.name} has "
+                    f"{given:.0f}; give the profile of that model, or make it with atts-runtime profile"
+                )
+        return StepModel(
+            spec,
+            self._of("peak.flops_per_s"),
+            self._of("peak.bytes_per_s"),
+            self.costs("append"),
+            self.costs("decode"),
+            self.padding,
+            {phase: self.range(phase) for phase in _PHASES},
+            provenance=self.numbers,
+        )
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that were decoded together at most."""
+        return int(self._of("limits.max_rows"))
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens, padding included, that the engine feeds in an append at most."""
+        return int(self._of("limits.step_tokens"))
+
+    def costs(self, phase: Phase) -> PhaseCosts:
+        own = self.numbers.get(f"{phase}.mfu_attention")
+        mfu, eta, step_s, row_s = (self._of(f"{phase}.{name}") for name in ("mfu", "eta", "step_s", "row_s"))
+        copies = int(self._of(f"{phase}.kv_copies"))
+        return PhaseCosts(mfu, eta, step_s, row_s, 0.0, None if own is None else own.value, copies)
+
+    def range(self, phase: Phase) -> Range:
+        names = ("rows", "new_tokens", "kept_tokens", "longest_kept")
+        return Range(*(int(self._of(f"{phase}.range.{name}")) for name in names))
+
+    def residuals(self, phase: Phase) -> tuple[Residuals, Residuals]:
+        """Of the points fitted, and of those held out."""
+        return self._residuals(f"{phase}.fitted"), self._residuals(f"{phase}.held_out")
+
+    def _residuals(self, group: str) -> Residuals:
+        points, median, p90 = (self._of(f"{group}.{name}") for name in ("points", "median", "p90"))
+        return Residuals(int(points), median, p90)
+
+    def calls(self, kind: CallKind) -> CallCosts:
+        return CallCosts(*(self._of(f"calls.{kind}.{name}") for name in ("call_s", "token_s")))
+
+    def _of(self, name: str) -> float:
+        return self.numbers[name].value
+
+    @classmethod
+    def of_fit(
+        cls,
+        about: Mapping[str, str],
+        threads: int | None,
+        versions: Mapping[str, str],
+        spec: ModelSpec,
+        peak: Peak,
+        limits: Mapping[str, int],
+        padding: Padding,
+        phases: Mapping[Phase, PhaseFit],
+        calls: Mapping[CallKind, CallCosts],
+    ) -> Self:
+        """From what was fitted; `about` has the texts, `limits` max_rows and step_tokens."""
+        numbers: dict[str, Number] = {}
+
+        def add(name: str, value: float, kind: str, source: str) -> None:
+            numbers[name] = Number(_rounded(value), _UNITS[name], kind, source)
+
+        add("dimensions.parameters", spec.parameters, "analytic", "the model's dimensions")
+        add("dimensions.kv_bytes_per_token", spec.kv_bytes_per_token, "analytic", "the model's dimensions")
+        peaks = f"hardware profile {about['hardware']}"
+        numbers["peak.flops_per_s"] = Number(peak.flops_per_s, "FLOP/s", peak.kind, peaks)
+        numbers["peak.bytes_per_s"] = Number(peak.bytes_per_s, "bytes/s", peak.kind, peaks)
+        for name, value in limits.items():
+            add(f"limits.{name}", value, "analytic", "the engine's setting")
+        for phase, fit in phases.items():
+            source = f"least squares on {fit.fitted.points} measured steps"
+            for name in ("mfu", "mfu_attention", "eta", "step_s", "row_s"):
+                if (found := getattr(fit.costs, name)) is not None:
+                    add(f"{phase}.{name}", found, "fitted", source)
+            add(
+                f"{phase}.kv_copies", fit.costs.kv_copies, "analytic", "the engine's code: into its batch and out again"
+            )
+            for name in ("rows", "new_tokens", "kept_tokens", "longest_kept"):
+                add(f"{phase}.range.{name}", getattr(fit.range, name), "measured", "the largest batches, padded")
+            for group, residuals in (("fitted", fit.fitted), ("held_out", fit.held_out)):
+                for name in ("points", "median", "p90"):
+                    add(f"{phase}.{group}.{name}", getattr(residuals, name), "measured", "absolute relative errors")
+        for kind, costs in calls.items():
+            add(f"calls.{kind}.call_s", costs.call_s, "fitted", "least squares on the same visits")
+            add(f"calls.{kind}.token_s", costs.token_s, "fitted", "least squares on the same visits")
+        return cls(threads=threads, versions=versions, padding=padding, numbers=numbers, **about)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Raises InputError where the file cannot be read, or a number is missing, negative or without source."""
+        entries = load_profile(path, "an engine profile")
+        tops = {name.split(".")[0] for name in _UNITS}
+        known_entries(path, entries, (*_TEXTS, "versions", "padding", *sorted(tops)), {"note", "threads"})
+        versions = entries["versions"]
+        if not isinstance(versions, Mapping) or not all(isinstance(version, str) for version in versions.values()):
+            raise InputError(f"{path}: 'versions' must be a table of texts")
+        threads = entries.get("threads")
+        if threads is not None:
+            threads = _whole(f"{path}: threads", threads)
+        numbers = {}
+        left = {name: entry for top in tops for name, entry in _flat(top, entries[top])}
+        for name, unit in _UNITS.items():
+            if name in left:
+                last = name.rsplit(".", 1)[-1]
+                most = 1.0 if last in _SHARES else math.inf
+                numbers[name] = number(f"{path}: {name}", left.pop(name), unit, zero=last in _MAY_BE_ZERO, most=most)
+            elif name not in _MAY_LACK:
+                raise InputError(f"{path}: {name} is missing; add it")
+        if left:
+            raise InputError(f"{path}: unknown entry {min(left)!r}; remove it")
+        return cls(
+            **{name: text(path, entries, name) for name in _TEXTS},
+            threads=threads,
+            versions=dict(versions),
+            padding=_padding(f"{path}: padding", entries["padding"]),
+            numbers=numbers,
+        )
+
+    def to_toml(self, path: Path) -> None:
+        """Write the file that `from_toml` reads; InputError where it cannot be written."""
+        entries: dict[str, Any] = {name: getattr(self, name) for name in _TEXTS}
+        if self.threads is not None:
+            entries["threads"] = self.threads
+        entries["versions"] = dict(self.versions)
+        padding = self.padding
+        entries["padding"] = {
+            "rectangular": padding.rectangular,
+            "rows_to": padding.rows_to,
+            "new_to": padding.new_to,
+            "kept_stops": list(padding.kept_stops),
+        }
+        for name, stated in self.numbers.items():
+            *tables, last = name.split(".")
+            table = entries
+            for inner in tables:
+                table = table.setdefault(inner, {})
+            table[last] = stated.to_toml()
+        save_profile(path, entries, "An engine profile of ATTS; docs/profiles.md describes it.")
+
+
+def shipped_engines() -> dict[str, EngineProfile]:
+    """The engine profiles that come with ATTS, by name."""
+    files = sorted((profiles_folder() / "engines").glob("*.toml"))
+    return {profile.name: profile for profile in map(EngineProfile.from_toml, files)}
+
+
+def _rounded(value: float) -> float:
+    """To the four digits that a fit is good for, and what is under a nanosecond to 0; counts stay whole."""
+    if isinstance(value, int) or value.is_integer():
+        return value
+    return 0.0 if abs(value) < 1e-9 else float(f"{value:.4g}")
+
+
+def _flat(prefix: str, table: Any) -> list[tuple[str, Any]]:
+    """Leaves of nested tables by dotted name; a table with a value is a leaf."""
+    if not isinstance(table, Mapping) or "value" in table:
+        return [(prefix, table)]
+    return [leaf for name, inner in table.items() for leaf in _flat(f"{prefix}.{name}", inner)]
+
+
+def _padding(where: str, entries: Any) -> Padding:
+    known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"))
+    if not isinstance(entries["rectangular"], bool):
+        raise InputError(f"{where}.rectangular must be true or false, got {entries['rectangular']!r}")
+    stops = entries["kept_stops"]
+    if not isinstance(stops, list):
+        raise InputError(f"{where}.kept_stops must be a list of whole numbers, got {stops!r}")
+    lengths = tuple(_whole(f"{where}.kept_stops", stop) for stop in stops)
+    if list(lengths) != sorted(set(lengths)):
+        raise InputError(f"{where}.kept_stops must ascend, got {stops}")
+    rows_to, new_to = (_whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to"))
+    return Padding(entries["rectangular"], rows_to, new_to, lengths)
+
+
+def _whole(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{where} must be a whole number above 0, got {value!r}")
+    return value

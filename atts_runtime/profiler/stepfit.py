@@ -1,0 +1,137 @@
+"""Fitting a step model to measured steps: bounded least squares on relative errors, judged on points held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.grid import CallKind, CallSample, Sample
+from atts_runtime.profiler.hardware import Peak
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.steptime import Padding, Phase, PhaseCosts, Range, StepModel
+
+__all__ = ["CallCosts", "PhaseFit", "Residuals", "fit_calls", "fit_phase"]
+
+Floats = NDArray[np.float64]
+
+_OUTLIER = 0.1  # relative errors beyond this weigh linearly: a point that a neighbour disturbed must not bend the rest
+
+KV_COPIES = {"append": 4, "decode": 0}
+"""Passes over held keys and values besides attention's: an append copies them into its batch and out again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Absolute relative errors of a fit over so many points: median and 90th percentile."""
+
+    points: int
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseFit:
+    """A phase's coefficients, how well they fit and predict, and the range they were measured in."""
+
+    costs: PhaseCosts
+    fitted: Residuals
+    held_out: Residuals
+    range: Range
+
+
+@dataclass(frozen=True, slots=True)
+class CallCosts:
+    """Seconds that a call takes besides its steps, and more for each token that its chain holds.
+
+    A generating call is taken in, its keys and values are copied into the batch and, at its end, out. A scoring call is
+    taken in; its copies are part of its append.
+    """
+
+    call_s: float
+    token_s: float
+
+    def seconds(self, cached_tokens: int) -> float:
+        return self.call_s + self.token_s * cached_tokens
+
+
+def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Peak, padding: Padding) -> PhaseFit:
+    """The costs that fit a phase's samples best; kernels follow one another (`PhaseCosts.overlapped` is false).
+
+    Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values.
+    Raises InputError where there are too few points to fit or to judge.
+    """
+    mine = [sample for sample in samples if sample.phase == phase]
+    held_out = np.array([sample.held_out for sample in mine], bool)
+    own_attention = phase == "append"
+    if (~held_out).sum() < 6 or held_out.sum() < 2:
+        raise InputError(f"{len(mine)} {phase} steps are too few to fit; choose a model with a longer context")
+    ideal = PhaseCosts(1.0, 1.0, 0.0, kv_copies=KV_COPIES[phase])
+    model = StepModel(spec, peak.flops_per_s, peak.bytes_per_s, ideal, ideal, padding)
+    work = np.array([model.work(phase, sample.shape) for sample in mine], float)
+    seconds = np.array([sample.seconds for sample in mine], float)
+    linear, attention, memory = work.T / np.array([[peak.flops_per_s], [peak.flops_per_s], [peak.bytes_per_s]])
+    rows = np.array([sample.shape.rows for sample in mine], float)
+    compute = [linear, attention] if own_attention else [linear + attention]
+    terms = np.column_stack([*compute, memory, np.ones(len(mine)), rows])
+    # Reciprocals of MFU and eta are at least 1, overheads at least 0.
+    bounded = len(compute) + 1
+    least = np.array([1.0] * bounded + [0.0, 0.0])
+    found = _bounded(terms[~held_out], seconds[~held_out], least)
+    errors = np.abs(terms @ found / seconds - 1)
+    costs = PhaseCosts(
+        mfu=float(1 / found[0]),
+        eta=float(1 / found[bounded - 1]),
+        step_s=float(found[bounded]),
+        row_s=float(found[bounded + 1]),
+        mfu_attention=float(1 / found[1]) if own_attention else None,
+        kv_copies=KV_COPIES[phase],
+    )
+    shapes = [sample.shape for sample in mine]
+    limits = Range(
+        max(shape.rows for shape in shapes),
+        max(shape.new_tokens for shape in shapes),
+        max(shape.rows * padding.kept(shape.longest_kept) for shape in shapes),
+        padding.kept(max(shape.longest_kept for shape in shapes)),
+    )
+    return PhaseFit(costs, _residuals(errors[~held_out]), _residuals(errors[held_out]), limits)
+
+
+def fit_calls(kind: CallKind, samples: Sequence[CallSample]) -> CallCosts:
+    """The line through what calls took by tokens held."""
+    mine = [sample for sample in samples if sample.kind == kind]
+    terms = np.array([[1.0, sample.cached] for sample in mine])
+    found = _bounded(terms, np.array([sample.seconds for sample in mine]), np.zeros(2))
+    return CallCosts(float(found[0]), float(found[1]))
+
+
+def _bounded(terms: Floats, seconds: Floats, least: Floats) -> Floats:
+    """Coefficients, each at least `least`, of the terms' sum with the smallest relative errors.
+
+    The loss is convex, so it has one minimum; the terms are scaled to the seconds that they typically make up.
+    """
+    from scipy.optimize import least_squares
+
+    scale = np.median(seconds) / np.maximum(np.median(terms, axis=0), 1e-300)
+    relative = terms * scale / seconds[:, None]
+    low = least / scale
+    found = least_squares(
+        lambda x: relative @ x - 1,
+        np.maximum(low, 1 / len(scale)) + 1e-6,
+        jac=lambda x: relative,
+        bounds=(low, np.inf),
+        loss="soft_l1",
+        f_scale=_OUTLIER,
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+    )
+    coefficients: Floats = np.maximum(found.x * scale, least)
+    return coefficients
+
+
+def _residuals(errors: Floats) -> Residuals:
+    return Residuals(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))

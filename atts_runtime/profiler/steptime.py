@@ -1,0 +1,298 @@
+"""Seconds of an engine's step from the shape of its batch: a roofline with overheads, under physical bounds.
+
+A step of phase `append` feeds several new tokens a row (prompts, segments to score), a step of phase `decode` one.
+With F the FLOPs of its linear layers and logits, A those of attention, M the bytes that it moves, `tp` devices:
+
+    compute = (F / mfu + A / mfu_attention) / (tp * peak)          mfu, mfu_attention <= 1
+    memory  = M / (tp * bandwidth * eta)                           eta <= 1
+    seconds = (compute and memory) + step_s + layer_s * layers + row_s * rows + all-reduces      overheads >= 0
+
+"(compute and memory)" is the larger of the two where an engine overlaps them, as a GPU does within its kernels, and
+their sum where kernels follow one another on a core, some bound by arithmetic and some by memory. M is the weights
+once, the keys and values once, and the copies that the engine makes of those it holds (`kv_copies`).
+
+An engine may pad: the counts are then those of the padded batch (`Padding`). What the terms say is physics and
+therefore extends beyond what was measured, but a cost says whether it does (`Cost.inside`), or `OutOfRange` is raised.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from atts_runtime.profiler.counts import Fed, Rates
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.provenance import Number
+
+__all__ = [
+    "RAGGED",
+    "Cost",
+    "DecodeLines",
+    "Link",
+    "OutOfRange",
+    "Padding",
+    "Phase",
+    "PhaseCosts",
+    "Range",
+    "StepModel",
+    "StepShape",
+    "Work",
+]
+
+Phase: TypeAlias = Literal["append", "decode"]
+
+
+class StepShape(NamedTuple):
+    """A batch in sums over its rows; `kept` = cached + new tokens.
+
+    pairs: query-key pairs that causality leaves, sum of new * cached + new * (new + 1) / 2; None: taken from the means,
+    exact where rows are alike and when decoding.
+    """
+
+    rows: int
+    new_tokens: int
+    longest_new: int
+    kept_tokens: int
+    longest_kept: int
+    logit_rows: int
+    pairs: int | None = None
+
+    @classmethod
+    def of(cls, batch: Iterable[Fed]) -> Self:
+        """The shape of a step that feeds these sequences, at least one."""
+        rows = new = longest_new = kept = longest_kept = logits = pairs = 0
+        for fed in batch:
+            n, s = fed.new_tokens, fed.cached_tokens
+            rows, new, kept, logits = rows + 1, new + n, kept + s + n, logits + fed.logit_rows
+            longest_new, longest_kept = max(longest_new, n), max(longest_kept, s + n)
+            pairs += n * s + n * (n + 1) // 2
+        return cls(rows, new, longest_new, kept, longest_kept, logits, pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How an engine rounds a batch up; the default pads nothing.
+
+    rectangular     every row is fed as many tokens as the longest, attends over as many as the longest keeps, and each
+                    fed token gets logits
+    rows_to         rows of a decode come in multiples of this
+    new_to          new tokens of an append's row come in multiples of this
+    kept_stops      attention runs over one of these lengths, ascending, up to `kept_stops[-1]`, and then over those
+                    plus multiples of it; none: over the length itself
+    """
+
+    rectangular: bool = False
+    rows_to: int = 1
+    new_to: int = 1
+    kept_stops: tuple[int, ...] = ()
+
+    def kept(self, length: int) -> int:
+        """The length that attention runs over for a row that keeps `length` tokens."""
+        if not self.kept_stops:
+            return length
+        whole, rest = divmod(length, self.kept_stops[-1])
+        return whole * self.kept_stops[-1] + (self.kept_stops[bisect_left(self.kept_stops, rest)] if rest else 0)
+
+
+RAGGED = Padding()
+"""An engine that computes only what is asked, as paged engines come down to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCosts:
+    """Coefficients of one phase. `mfu_attention` None: attention runs at `mfu`."""
+
+    mfu: float
+    eta: float
+    step_s: float
+    row_s: float = 0.0
+    layer_s: float = 0.0
+    mfu_attention: float | None = None
+    kv_copies: int = 0
+    overlapped: bool = False
+
+    def __post_init__(self) -> None:
+        shares = (self.mfu, self.eta, self.mfu if self.mfu_attention is None else self.mfu_attention)
+        if not all(0 < share <= 1 for share in shares):
+            raise ValueError(f"mfu and eta must lie above 0 and be at most 1: {self}")
+        if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies)):
+            raise ValueError(f"overheads must not be negative: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The largest batches measured in a phase, padded; the smallest was one row of few tokens.
+
+    No block of `Padding.kept_stops` straddles `longest_kept`.
+    """
+
+    rows: int
+    new_tokens: int
+    kept_tokens: int
+    longest_kept: int
+
+    def holds(self, shape: StepShape) -> bool:
+        return (
+            shape.rows <= self.rows
+            and shape.new_tokens <= self.new_tokens
+            and shape.kept_tokens <= self.kept_tokens
+            and shape.longest_kept <= self.longest_kept
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How devices that share a model sum their parts: twice a layer, in `latency_s` plus a ring's bytes over the link.
+
+    A ring all-reduce of n bytes over tp devices moves 2 * (tp - 1) / tp * n bytes out of each.
+    """
+
+    bytes_per_s: float
+    latency_s: float
+
+
+class Cost(NamedTuple):
+    """`inside`: the batch lies in the range that was measured, or the model's terms claim no such range."""
+
+    seconds: float
+    inside: bool
+
+
+class Work(NamedTuple):
+    """What a step executes, padding included: FLOPs of linear layers and logits, FLOPs of attention, bytes."""
+
+    linear_flops: float
+    attention_flops: float
+    bytes: float
+
+
+class DecodeLines(NamedTuple):
+    """Seconds of a decode step while the rows stay and no row outgrows `until` tokens: constant + the highest line.
+
+    lines       (seconds at 0 kept tokens, seconds a kept token)
+    until       the longest row for which this holds; None: any
+    inside      as in `Cost`; where nothing is padded, for rows that all keep `longest_kept` tokens
+    """
+
+    lines: tuple[tuple[float, float], ...]
+    constant_s: float
+    until: int | None
+    inside: bool
+
+    def seconds(self, kept_tokens: int) -> float:
+        return self.constant_s + max(at_zero + slope * kept_tokens for at_zero, slope in self.lines)
+
+
+class OutOfRange(ValueError):
+    """A step that lies outside what its profile measured."""
+
+    def __init__(self, phase: Phase, shape: StepShape, limits: Range) -> None:
+        super().__init__(f"{phase} step {tuple(shape)} lies outside what was measured: {limits}")
+        self.phase, self.shape, self.limits = phase, shape, limits
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """An engine's step times. `provenance`: of every coefficient, by its dotted name in the profile."""
+
+    spec: ModelSpec
+    flops_per_s: float
+    bytes_per_s: float
+    append: PhaseCosts
+    decode: PhaseCosts
+    padding: Padding = RAGGED
+    ranges: Mapping[Phase, Range] = field(default_factory=dict)
+    tp: int = 1
+    link: Link | None = None
+    provenance: Mapping[str, Number] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tp < 1 or (self.tp > 1 and self.link is None):
+            raise ValueError(f"tp must be at least 1, and above 1 there must be a link, got {self.tp}")
+
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates(self.spec)
+
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        """Seconds of a step, and whether the profile vouches for them."""
+        return Cost(self._seconds(phase, shape), self.covers(phase, shape))
+
+    def seconds(self, phase: Phase, shape: StepShape) -> float:
+        """Seconds of a step; raises OutOfRange where the profile does not vouch for them."""
+        if not self.covers(phase, shape):
+            raise OutOfRange(phase, shape, self.ranges[phase])
+        return self._seconds(phase, shape)
+
+    def covers(self, phase: Phase, shape: StepShape) -> bool:
+        """Whether a batch, as it is padded, lies in the range that was measured."""
+        limits = self.ranges.get(phase)
+        if limits is None:
+            return True
+        if self.padding.rectangular:
+            shape = shape._replace(kept_tokens=shape.rows * self.padding.kept(shape.longest_kept))
+        return limits.holds(shape)
+
+    def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
+        """Seconds of a decode step of `rows`; raises OutOfRange."""
+        return self.seconds("decode", StepShape(rows, rows, 1, kept_tokens, longest_kept, rows, kept_tokens))
+
+    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
+        """`decode_seconds` as a function of the kept tokens, for adding up many steps at once."""
+        costs, padding = self.decode, self.padding
+        none = self.work("decode", StepShape(rows, rows, 1, 0, longest_kept, rows, 0))
+        each = self.work("decode", StepShape(rows, rows, 1, 1, longest_kept, rows, 1))
+        at_zero = self._terms(costs, none)
+        slopes = [one - zero for one, zero in zip(self._terms(costs, each), at_zero, strict=True)]
+        constant = self._overhead(costs, rows, rows)
+        lines = tuple(zip(at_zero, slopes, strict=True)) if costs.overlapped else ((sum(at_zero), sum(slopes)),)
+        fullest = StepShape(rows, rows, 1, rows * longest_kept, longest_kept, rows)
+        until = padding.kept(longest_kept) if padding.rectangular else None
+        return DecodeLines(lines, constant, until, self.covers("decode", fullest))
+
+    def work(self, phase: Phase, shape: StepShape) -> Work:
+        """What the engine executes for a step of this shape."""
+        spec, padding = self.spec, self.padding
+        rows, tokens, _, kept, longest_kept, logits, pairs = shape
+        read = kept
+        if padding.rectangular and phase == "append":
+            new = -(-shape.longest_new // padding.new_to) * padding.new_to
+            length = padding.kept(longest_kept + new - shape.longest_new)
+            tokens = logits = rows * new
+            pairs, read = tokens * length, rows * length
+        elif padding.rectangular:
+            length = padding.kept(longest_kept)
+            tokens = logits = -(-rows // padding.rows_to) * padding.rows_to
+            pairs = read = rows * length
+        elif pairs is None:
+            # Of rows alike: n * s + n * (n + 1) / 2 each, with n = tokens / rows and s + n = kept / rows.
+            pairs = round(tokens * (kept - (tokens - rows) / 2) / rows)
+        copies = (self.append if phase == "append" else self.decode).kv_copies
+        return Work(
+            2.0 * (tokens * spec.multiplied_elements + logits * spec.width * spec.vocab),
+            4.0 * spec.layers * spec.heads * spec.head_dim * pairs,
+            self._rates.weight_bytes(tokens, logits) + spec.kv_bytes_per_token * (read + copies * kept),
+        )
+
+    def _seconds(self, phase: Phase, shape: StepShape) -> float:
+        costs = self.append if phase == "append" else self.decode
+        compute, memory = self._terms(costs, self.work(phase, shape))
+        together = max(compute, memory) if costs.overlapped else compute + memory
+        return together + self._overhead(costs, shape.rows, shape.new_tokens)
+
+    def _terms(self, costs: PhaseCosts, work: Work) -> tuple[float, float]:
+        """Seconds of computing and of moving bytes."""
+        attention = costs.mfu if costs.mfu_attention is None else costs.mfu_attention
+        compute = (work.linear_flops / costs.mfu + work.attention_flops / attention) / (self.tp * self.flops_per_s)
+        return compute, work.bytes / (self.tp * self.bytes_per_s * costs.eta)
+
+    def _overhead(self, costs: PhaseCosts, rows: int, tokens: int) -> float:
+        seconds = costs.step_s + costs.layer_s * self.spec.layers + costs.row_s * rows
+        if self.tp > 1 and self.link is not None:
+            size = tokens * self.spec.width * self.spec.bytes_per_weight
+            ring = 2 * (self.tp - 1) / self.tp * size / self.link.bytes_per_s
+            seconds += 2 * self.spec.layers * (self.link.latency_s + ring)
+        return seconds

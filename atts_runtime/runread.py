@@ -1,0 +1,123 @@
+"""A run directory, read back: what `atts-runtime trace` and `atts-runtime report` show.
+
+Nothing in it is trusted: what cannot be read raises InputError that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.config import BUNDLED, read_options
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.perfetto import Sample
+from atts_runtime.profiler.spans import chain_spans
+from atts_runtime.records import ChainRecord
+from atts_runtime.rundir import read_chains
+
+_TELEMETRY_COLUMNS = ("t_s", "engine", "metric", "value", "unit", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRead:
+    """What a run directory holds. `records` are in the order of chains and their times follow one another; `torn`: the
+    last line of chains.jsonl was cut off and is left out; `summary` is None where the run has not ended."""
+
+    path: Path
+    manifest: dict[str, Any]
+    settings: dict[str, Any]
+    records: list[ChainRecord]
+    torn: bool
+    summary: dict[str, Any] | None
+
+
+def read_run(path: Path) -> RunRead:
+    """All but the tables; raises InputError where the folder is no run or has no finished chain."""
+    manifest = _manifest(path)
+    records, torn = _records(path)
+    settings = read_options(path / "config.toml")
+    return RunRead(path, manifest, settings, records, torn, _summary(path))
+
+
+def read_telemetry(run: Path, purpose: str) -> list[Sample]:
+    """The readings of the run's engines; none where the run has no telemetry (it was stopped before its end).
+
+    Raises InputError that says what to do for the `purpose`: trace, report.
+    """
+    path = run / "telemetry.parquet"
+    if not path.exists():
+        return []
+    import pandas as pd
+
+    mend = f"remove the file to {purpose} the run without it"
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise InputError(f"cannot read {path}: {error}; {mend}") from error
+    missing = [name for name in _TELEMETRY_COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]}; {mend}")
+    rows = table.dropna(subset=["t_s", "value"])[list(_TELEMETRY_COLUMNS)].itertuples(index=False)
+    return [Sample(float(t), str(e), str(m), float(v), str(u), str(s)) for t, e, m, v, u, s in rows]
+
+
+def shared_engine(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The engine behind each role where one serves both, as for one model other than the bundled pair; else nothing."""
+    draft, target = (settings.get(role, BUNDLED) for role in ("draft", "target"))
+    return dict.fromkeys(("draft", "target"), "draft and target") if draft == target != BUNDLED else {}
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    if not run.is_dir():
+        raise InputError(f"{run} is no folder; give the run directory that atts-runtime run made")
+    if not (run / "manifest.json").exists():
+        raise InputError(f"{run} is not a run directory: it has no manifest.json")
+    return _object(run / "manifest.json")
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    path = run / "summary.json"
+    if not path.exists():
+        return None
+    try:
+        return _object(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove the file to go on with what chains.jsonl tells") from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return found
+
+
+def _records(run: Path) -> tuple[list[ChainRecord], bool]:
+    lines = run / "chains.jsonl"
+    try:
+        data = lines.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{run} is not a run directory: it has no chains.jsonl") from error
+    except OSError as error:
+        raise InputError(f"cannot read {lines}: {error.strerror}") from error
+    seen: dict[tuple[int, int], int] = {}
+    records = read_chains(lines, data)
+    for number, record in enumerate(records, 1):
+        try:
+            chain_spans(record)
+        except InputError as error:
+            raise InputError(f"{lines} line {number}: {error}") from error
+        first = seen.setdefault((record.question, record.index), number)
+        if first < number:
+            raise InputError(f"{lines} line {number}: the chain of line {first} again; remove one of them")
+    if not records:
+        raise InputError(f"{lines} has no finished chain, so there is nothing to show yet")
+    return sorted(records, key=lambda record: record.chain), not data.endswith(b"\n")

@@ -1,0 +1,189 @@
+"""A step's seconds follow its shape: the profiler's counts, closed forms equal to steps, flags outside the range."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler import ModelSpec
+from atts_runtime.profiler import counts as counted
+from atts_runtime.profiler.analytic import SHIPPED, analytic_model
+from atts_runtime.profiler.counts import Fed
+from atts_runtime.profiler.grid import Sample, engine_padding, grid_of
+from atts_runtime.profiler.hardware import Peak, shipped
+from atts_runtime.profiler.provenance import KINDS, Number
+from atts_runtime.profiler.stepfit import fit_phase
+from atts_runtime.profiler.steptime import (
+    RAGGED,
+    OutOfRange,
+    Padding,
+    Phase,
+    PhaseCosts,
+    Range,
+    StepModel,
+    StepShape,
+)
+
+MODELS = Path(__file__).parents[3] / "profiles" / "models"
+TARGET = ModelSpec.from_toml(MODELS / "bundled-target.toml")
+QWQ = ModelSpec.from_toml(MODELS / "qwq-32b.toml")
+APPEND = PhaseCosts(0.8, 0.7, 1.4e-3, 1.9e-4, mfu_attention=0.5, kv_copies=4)
+DECODE = PhaseCosts(0.5, 0.6, 1.1e-3, 4e-5)
+PADDED = Padding(True, 4, 4, (16, 32, 64))
+EMBEDDED = StepModel(TARGET, 9e10, 2e10, APPEND, DECODE, PADDED)
+PAGED = replace(EMBEDDED, padding=RAGGED)
+OVERLAPPED = replace(PAGED, decode=replace(DECODE, overlapped=True))
+
+
+def exact(number: float) -> Number:
+    return Number(number, "x", "measured", "a test")
+
+
+PEAK = Peak("float32", 1, exact(9e10), exact(2e10))
+
+feds = st.builds(lambda n, s, r: Fed(n, s, min(n, r)), st.integers(1, 60), st.integers(0, 900), st.integers(0, 60))
+
+
+@given(st.lists(feds, min_size=1, max_size=9))
+def test_an_engine_that_pads_nothing_does_the_work_that_the_profiler_counts(batch: list[Fed]) -> None:
+    work, counts = replace(PAGED, append=DECODE).work("append", StepShape.of(batch)), counted.step(TARGET, batch)
+    assert work.linear_flops == counts.linear_flops + counts.logits_flops
+    assert work.attention_flops == counts.attention_causal_flops
+    assert work.bytes == pytest.approx(counts.weight_bytes + counts.kv_read_bytes, rel=1e-12)
+
+
+@given(st.integers(1, 9), st.integers(1, 60), st.integers(0, 900))
+def test_pairs_need_not_be_told_where_rows_are_alike(rows: int, new: int, cached: int) -> None:
+    shape = StepShape.of([Fed(new, cached, new)] * rows)
+    assert PAGED.work("append", shape._replace(pairs=None)) == PAGED.work("append", shape)
+
+
+@given(st.lists(feds, min_size=1, max_size=9))
+def test_padding_never_makes_a_step_cheaper_nor_a_rounded_batch_dearer(batch: list[Fed]) -> None:
+    shape = StepShape.of(batch)
+    assert EMBEDDED.seconds("append", shape) >= PAGED.seconds("append", shape) * (1 - 1e-12)
+    new = -(-shape.longest_new // 4) * 4
+    kept = PADDED.kept(shape.longest_kept + new - shape.longest_new)
+    assert kept >= shape.longest_kept
+    full = shape._replace(longest_new=new, longest_kept=kept)
+    assert EMBEDDED.seconds("append", full) == pytest.approx(EMBEDDED.seconds("append", shape), rel=1e-12)
+
+
+@pytest.mark.parametrize("model", [EMBEDDED, PAGED, OVERLAPPED], ids=["padded", "paged", "overlapped"])
+@given(st.integers(1, 64), st.integers(1, 1500), st.data())
+def test_decode_lines_are_the_steps_until_the_block_ends(
+    model: StepModel, rows: int, longest: int, data: st.DataObject
+) -> None:
+    lines = model.decode_lines(rows, longest)
+    later = data.draw(st.integers(longest, lines.until or longest + 500))
+    kept = data.draw(st.integers(later + rows - 1, later * rows))
+    assert lines.seconds(kept) == pytest.approx(model.decode_seconds(rows, kept, later), rel=1e-12)
+    if lines.until is not None:
+        assert model.decode_seconds(rows, kept, lines.until + 1) > lines.seconds(kept)
+
+
+def test_the_engines_padding_is_that_of_its_kv_buffers() -> None:
+    from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, aligned_time
+
+    padding = engine_padding()
+    assert (padding.rectangular, padding.rows_to, padding.new_to) == (True, ROW_ALIGN, NEW_ALIGN)
+    assert [padding.kept(n) for n in range(1, 4097)] == [aligned_time(n) for n in range(1, 4097)]
+
+
+def test_a_step_outside_what_was_measured_is_flagged_and_refused() -> None:
+    model = replace(EMBEDDED, ranges={"decode": Range(8, 8, 8 * 128, 128)})
+    inside = StepShape(8, 8, 1, 800, 128, 8)
+    assert model.cost("decode", inside).inside
+    assert model.decode_lines(8, 128).inside
+    for outside in (inside._replace(rows=9), inside._replace(longest_kept=129)):
+        assert not model.cost("decode", outside).inside
+        assert not model.decode_lines(outside.rows, outside.longest_kept).inside
+        with pytest.raises(OutOfRange, match="outside what was measured"):
+            model.seconds("decode", outside)
+    # Eight rows that attend over 192 each are more than was measured, however few tokens they keep.
+    assert (
+        not replace(model, ranges={"decode": Range(8, 8, 1024, 256)})
+        .cost("decode", inside._replace(longest_kept=129))
+        .inside
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"mfu": 1.01}, {"mfu": 0.0}, {"eta": 1.5}, {"mfu_attention": 2.0}, {"step_s": -1e-9}, {"row_s": float("nan")}],
+)
+def test_coefficients_beyond_physics_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        replace(APPEND, **bad)
+
+
+@pytest.mark.parametrize("phase", ["append", "decode"])
+def test_a_fit_recovers_the_costs_that_made_the_steps_and_stays_physical_when_they_were_not(phase: Phase) -> None:
+    points = [point for point in grid_of(64, 1024, 2048).points if point.phase == phase]
+
+    def samples(factor: float) -> list[Sample]:
+        return [Sample(phase, p.shape, factor * EMBEDDED.seconds(phase, p.shape), 1, p.held_out) for p in points]
+
+    fit = fit_phase(phase, samples(1.0), TARGET, PEAK, PADDED)
+    made = getattr(EMBEDDED, phase)
+    for name in ("mfu", "eta", "step_s", "row_s"):
+        assert getattr(fit.costs, name) == pytest.approx(getattr(made, name), rel=1e-3)
+    assert fit.held_out.p90 < 1e-5
+    assert fit.fitted.points + fit.held_out.points == len(points)
+    faster = fit_phase(phase, samples(0.1), TARGET, PEAK, PADDED).costs  # than the device can be
+    assert 0 < faster.mfu <= 1
+    assert 0 < faster.eta <= 1
+
+
+def test_disturbed_points_do_not_bend_the_fit() -> None:
+    points = [point for point in grid_of(64, 1024, 2048).points if point.phase == "append"]
+    noise = np.where(np.random.default_rng(0).random(len(points)) < 0.1, 3.0, 1.0)
+    samples = [
+        Sample("append", p.shape, EMBEDDED.seconds("append", p.shape) * factor, 1, p.held_out)
+        for p, factor in zip(points, noise, strict=True)
+    ]
+    fit = fit_phase("append", samples, TARGET, PEAK, PADDED)
+    assert fit.held_out.median < 0.1
+
+
+def test_points_held_out_lie_in_the_range_and_off_the_grid() -> None:
+    points = grid_of(64, 1024, 2048).points
+    for phase in ("append", "decode"):
+        fitted, held_out = (
+            [p.shape for p in points if p.phase == phase and p.held_out is out] for out in (False, True)
+        )
+        assert not set(fitted) & set(held_out)
+        assert not {s.rows for s in fitted} & {s.rows for s in held_out}
+        for name in ("rows", "new_tokens", "kept_tokens", "longest_kept"):
+            assert max(getattr(s, name) for s in held_out) <= max(getattr(s, name) for s in fitted)
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_gpu_without_a_measured_engine_has_step_times_whose_every_constant_says_its_source(name: str) -> None:
+    hardware = shipped()[name]
+    model = analytic_model(QWQ, hardware, "bfloat16")
+    assert all(stated.kind in KINDS and stated.source for stated in model.provenance.values())
+    # One row reads all weights: memory-bound, so at least their bytes over the bandwidth.
+    alone = model.decode_seconds(1, 1000, 1000)
+    floor = 2 * (QWQ.parameters - QWQ.embedding_parameters) / hardware.peak("bfloat16").bytes_per_s
+    assert floor < alone < 1.2 * floor
+    four = analytic_model(QWQ, hardware, "bfloat16", tp=4)
+    assert alone / 4 < four.decode_seconds(1, 1000, 1000) < alone
+    # 64 layers, two all-reduces each: their latency is in every step.
+    assert four.decode_seconds(1, 1000, 1000) - alone / 4 > 128 * 20e-6
+
+
+def test_what_an_analytic_model_lacks_is_named() -> None:
+    a100, cpu = shipped()["nvidia-a100-80gb-sxm"], shipped()["amd-epyc-milan"]
+    with pytest.raises(InputError, match="no peak of fp8; it has bfloat16, float16, tf32, float32"):
+        analytic_model(QWQ, a100, "fp8")
+    with pytest.raises(InputError, match="no constants for hardware amd-epyc-milan"):
+        analytic_model(QWQ, cpu, "float32")
+    with pytest.raises(InputError, match="link_bytes_per_s"):
+        analytic_model(QWQ, replace(a100, link_bytes_per_s=None), "bfloat16", tp=2)

@@ -1,0 +1,129 @@
+"""Claims about what the report knows of a run, without any drawing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atts_runtime.control import POLICIES
+from atts_runtime.errors import InputError
+from atts_runtime.report.rates_by_m import series
+from atts_runtime.report.roof import points
+from atts_runtime.report.settings import common, differing
+from atts_runtime.report.time_spent import parts
+from tests.runtime.report.made import HARDWARE, count, edit, read
+from tests.runtime.scripted import record_run, settings
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_facts_agree_with_the_summary_of_the_run(policy: str, tmp_path: Path) -> None:
+    summary = record_run(tmp_path, settings(policy))
+    (run,) = read(tmp_path)
+    assert run.takeover_rate == pytest.approx(summary["takeover_rate"])
+    by_turn = [taken / verdicts if verdicts else None for verdicts, taken in run.decisions]
+    assert by_turn == pytest.approx(summary["takeover_rate_by_turn"])
+    assert run.stall_s == pytest.approx(summary["stall_s"])
+    assert run.accuracy.mean_chain == summary["accuracy"]["mean_chain"]
+    assert run.wall_s == summary["wall_s"]
+    assert {engine.name: engine.busy_s for engine in run.engines} == {
+        role: engine["busy_s"] for role, engine in summary["engines"].items()
+    }
+
+
+def test_the_parts_of_an_engines_time_tile_the_wall(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier"))
+    count(tmp_path)
+    (run,) = read(tmp_path)
+    for engine in run.engines:
+        assert sum(seconds for _, seconds, _ in parts(engine)) == pytest.approx(run.wall_s)
+        assert len(parts(engine)) == 3
+
+
+def test_without_a_profile_an_engines_time_is_busy_and_idle(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier"))
+    (run,) = read(tmp_path)
+    assert [label.split(",")[0] for label, _, _ in parts(run.engines[0])] == ["busy", "idle"]
+
+
+def test_a_phases_share_of_the_roof_is_of_the_memory_roof_below_the_balance(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier"))
+    count(tmp_path)
+    (run,) = read(tmp_path)
+    assert run.hardware is not None
+    assert run.hardware.roof(2.0) == pytest.approx(40e9)
+    assert run.hardware.roof(100.0) == pytest.approx(80e9)
+    assert [point.share for point in points([run])] == pytest.approx([0.04, 0.04])
+    count(tmp_path, hardware=None)
+    assert [point.share for point in points(read(tmp_path))] == [None, None]
+
+
+def test_one_model_in_both_roles_is_one_engine(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier", draft="one", target="one"))
+    assert [engine.name for engine in read(tmp_path)[0].engines] == ["draft and target"]
+
+
+def test_r_lines_are_apart_by_what_else_differs_but_not_by_seed(tmp_path: Path) -> None:
+    runs = []
+    for name, m, alpha, seed, r in (
+        ("a", 2, 0.4, 0, 0.1),
+        ("b", 4, 0.4, 0, 0.2),
+        ("c", 4, 0.4, 1, 0.3),
+        ("d", 2, 0.3, 0, 0.4),
+    ):
+        record_run(tmp_path / name, settings("barrier", chains=m, alpha=alpha, seed=seed))
+        count(tmp_path / name, r=r)
+        runs.append(tmp_path / name)
+    lines = series(read(*runs), "r")
+    assert lines == {"barrier, alpha 0.4": {2: [0.1], 4: [0.2, 0.3]}, "barrier, alpha 0.3": {2: [0.4]}}
+
+
+def test_settings_differ_or_are_shared_and_a_missing_one_has_its_default(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        record_run(tmp_path / name, settings("barrier", alpha=0.1 if name == "a" else 0.4))
+    config = tmp_path / "a" / "config.toml"
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if not line.startswith("alpha")))
+    runs = read(tmp_path / "a", tmp_path / "b")
+    assert [(row.name, row.values) for row in differing(runs)] == [("alpha", ("0.1", "0.4"))]
+    assert ("chains", ("4", "4")) in [(row.name, row.values) for row in common(runs)]
+
+
+def test_labels_tell_runs_apart(tmp_path: Path) -> None:
+    for name in ("x/a", "x/b", "y/b", "c"):
+        (tmp_path / name).mkdir(parents=True)
+        record_run(tmp_path / name, settings("target-only" if name == "c" else "barrier", questions=1, chains=2))
+    labels = [run.label.replace("\xa0", " ") for run in read(*(tmp_path / name for name in ("x/a", "x/b", "y/b", "c")))]
+    assert labels[0] == "barrier, m = 2 (a)"
+    assert labels[1:3] == [f"barrier, m = 2 ({tmp_path / name})" for name in ("x/b", "y/b")]
+    assert labels[3] == "target-only, m = 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"wall_s": float("nan")}, "wall_s is no number but nan"),
+        ({"wall_s": "long"}, "wall_s is no number but 'long'"),
+        ({"wall_s": True}, "wall_s is no number but True"),
+        ({"engines": []}, "engines is no object"),
+        ({"engines": {"draft": {"busy_s": float("inf")}}}, "busy_s is no number but inf"),
+        ({"intensity": {"hardware": HARDWARE | {"flops_per_s": "fast"}}}, "flops_per_s is no number"),
+        ({"accuracy": {"mean_chain_ci95": [0.5]}}, "mean_chain_ci95 is no interval"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_file(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier", questions=1, chains=2))
+    edit(tmp_path / "summary.json", **changes)
+    with pytest.raises(InputError, match=r"summary\.json: ") as caught:
+        read(tmp_path)
+    assert named in str(caught.value)
+
+
+def test_a_summary_that_knows_nothing_is_all_unknown(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("barrier", questions=1, chains=2))
+    (tmp_path / "summary.json").write_text(json.dumps({}))
+    (run,) = read(tmp_path)
+    assert (run.wall_s, run.accuracy.mean_chain, run.intensity.r, run.hardware) == (None, None, None, None)
+    assert run.engines == []
+    assert run.tokens["draft"] == sum(c.tokens_new for r in run.records for c in r.calls if c.kind == "draft")
