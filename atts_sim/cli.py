@@ -1,8 +1,8 @@
 """The command line ``atts-sim``.
 
-``replay`` is here; the simulator's other commands arrive in a later release. Until then each of those accepts whatever
-follows it, says so in one line on stderr, and exits with status 2, so that a script written for the simulator stops
-with the true reason.
+``replay`` and ``validate`` are here; the simulator's other commands arrive in a later release. Until then each of those
+accepts whatever follows it, says so in one line on stderr, and exits with status 2, so that a script written for the
+simulator stops with the true reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
+from atts_sim.commands import validate
 
 BAD_USAGE = 2
 
 COMING = {
     "sweep": ("simulate every point of a study", "atts-sim sweep STUDY.toml --jobs 4"),
     "run": ("simulate one point of a study", "atts-sim run STUDY.toml"),
-    "validate": ("compare a simulation with a measured run", "atts-sim validate RUN --profile PROFILE"),
     "report": ("write a sweep's results as one HTML file", "atts-sim report DIR"),
 }
 """Purpose and example of each command that is still to come."""
@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
     parser = OneLineParser(
         prog="atts-sim",
-        description="Simulate asynchronous test-time scaling. `replay` is there; the simulator itself arrives in a "
-        "later release, and until then its commands only say so.",
+        description="Simulate asynchronous test-time scaling. `replay` and `validate` are there; the other commands "
+        "arrive in a later release, and until then only say so.",
         epilog="example: atts-sim replay runs/RUN/events.parquet --calibrator adaptive --alpha 0.2",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
         )
     )
+    validate.add_to(commands)
     for name, (purpose, example) in COMING.items():
         commands.add_parser(
             name,
@@ -99,6 +100,7 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--save-bank", type=Path, metavar="FILE", help="write the trace's turn-0 scores as a bank (.npz)"
     )
+    replay.set_defaults(execute=_replay)
     replay.add_argument("--json", action="store_true", help="print one JSON object to stdout")
     replay.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -167,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_USAGE
     args = parser.parse_args(arguments)
     try:
-        return _replay(args)
+        return int(args.execute(args))
     except InputError as error:
         if args.debug:
             traceback.print_exc()
