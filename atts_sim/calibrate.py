@@ -34,6 +34,7 @@ from atts_sim.measured import Floats, MeasuredRun, StepLog
 _SCALE = (0.5, 4.0)
 _CONTENTION = np.linspace(0.0, 3.0, 61)
 _PHASES: tuple[Phase, ...] = ("append", "decode")
+_DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
 
 
@@ -218,18 +219,22 @@ def _fit(parts: Sequence[_Samples]) -> Correction:
     )
     if len(seconds) < _FEWEST:
         return Correction()
-    weight = 1 / np.sqrt(profile)
     unit = float(np.median(profile))  # so that the unknowns are of one size
-    terms = np.column_stack([profile, np.full(len(profile), unit), unit * rows]) * weight[:, None]
+    terms = np.column_stack([profile, np.full(len(profile), unit), unit * rows]) / np.sqrt(profile)[:, None]
+    wanted = seconds / np.sqrt(profile)
+    # Normal equations of terms * (1 + c * shared), for every c at once.
+    squares = [terms.T @ (terms * (shared**power)[:, None]) for power in range(3)]
+    sides = [terms.T @ (wanted * shared**power) for power in range(2)]
     bounds = (np.array([_SCALE[0], 0.0, 0.0]), np.array([_SCALE[1], math.inf, math.inf]))
     best, found = math.inf, Correction()
-    for contention in _CONTENTION if np.ptp(shared) > 0.1 else (0.0,):
-        stretched = terms * (1 + contention * shared)[:, None]
-        fit = lsq_linear(stretched, seconds * weight, bounds=bounds)
-        if fit.cost < best:
-            best = fit.cost
-            scale, step, row = (float(x) for x in fit.x)
-            found = Correction(scale, step * unit, row * unit, float(contention))
+    for c in _CONTENTION if np.ptp(shared) > _DIFFERENT else (0.0,):
+        normal = squares[0] + 2 * c * squares[1] + c * c * squares[2]
+        side = sides[0] + c * sides[1]
+        factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(3)).T
+        x = lsq_linear(factor, np.linalg.solve(factor.T, side), bounds=bounds).x
+        cost = float(x @ normal @ x - 2 * side @ x)
+        if cost < best:
+            best, found = cost, Correction(float(x[0]), float(x[1]) * unit, float(x[2]) * unit, float(c))
     return found
 
 

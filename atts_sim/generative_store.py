@@ -47,7 +47,9 @@ def _workload(data: Mapping[str, Any]) -> FittedWorkload:
     effects = tuple(Effects(*(_real(e[name]) for name in ("progress", "strange", "hard"))) for e in data["effects"])
     if not prompts or len(prompts) != len(effects):
         raise ValueError(f"{len(prompts)} prompts and {len(effects)} effects")
-    writers = [writer for writer in WRITERS if writer in data["stops"]]
+    writers = [writer for writer in WRITERS if writer in dict(data["stops"])]
+    if not writers:
+        raise ValueError("nobody writes")
     return FittedWorkload(
         replaces=_flag(data["replaces"]),
         prompts=prompts,

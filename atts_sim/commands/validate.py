@@ -12,6 +12,7 @@ from typing import Any
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
+from atts_sim.commands.validate_trace import execute_traces, is_trace
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
@@ -35,7 +36,9 @@ def add_to(commands: Any) -> None:
         "the wrong order.",
         epilog="example: atts-sim validate runs/m16 runs/m32 --fit-on runs/m4 runs/m8",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directory to predict")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run directory, or published trace, to predict"
+    )
     parser.add_argument("--fit-on", type=Path, nargs="+", default=[], metavar="RUN", help="run directories to fit to")
     parser.add_argument(
         "--profile",
@@ -70,6 +73,8 @@ def execute(args: argparse.Namespace) -> int:
         raise InputError(f"tolerance must be positive, got {args.tolerance}")
     if both := {path.resolve() for path in args.runs} & {path.resolve() for path in args.fit_on}:
         raise InputError(f"{min(both)} is fitted to and predicted; what is predicted must not be seen before")
+    if any(map(is_trace, args.runs)):
+        return execute_traces(args)
     runs, refused = _readable(args.runs)
     fitted_runs = [measured_run(path) for path in args.fit_on]
     costs = _costs(runs, fitted_runs, [EngineProfile.from_toml(path) for path in args.profile])

@@ -54,9 +54,7 @@ def recorded_of(config: RunConfig) -> Recorded:
     return from_records(drive(config).records.values(), replaces=config.takeover == "resample")
 
 
-def make_run(
-    path: Path, policy: str, monkeypatch_cost: list[dict[str, object]] | None = None, **changes: object
-) -> SimRun:
+def make_run(path: Path, policy: str, **changes: object) -> SimRun:
     """A run directory as the runtime would leave it, made by a simulation with `true_costs`."""
     config = settings(policy, **changes)
     rows: list[dict[str, object]] = []
