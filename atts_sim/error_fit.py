@@ -58,7 +58,8 @@ def fit_errors(outcomes: Sequence[Outcome], questions: int) -> tuple[Errors | No
         good = np.where(taken, mends * wrong + (1 - spoils) * (1 - wrong), 1 - wrong)
         log_right = np.bincount(owner, np.log(np.maximum(good, 1e-12)), len(right)) + alone * np.log1p(-spoils)
         chance = np.clip(np.exp(log_right), 1e-9, 1 - 1e-9)
-        return -np.where(right, np.log(chance), np.log1p(-chance))
+        losses: Floats = -np.where(right, np.log(chance), np.log1p(-chance))
+        return losses
 
     def loss(x: Floats) -> float:
         return float(loss_by_chain(x, hard).sum() + (((x - _PRIOR[0]) / _PRIOR[1]) ** 2).sum() / 2)

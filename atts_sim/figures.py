@@ -76,9 +76,13 @@ def peaks_of(run: MeasuredRun) -> Peaks:
     for role in run.specs:
         engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
         hardware = engine.get("hardware") or {}
-        rates = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
-        if all(isinstance(rate, float | int) and 0 < rate < math.inf for rate in rates):
-            found[role] = (float(rates[0]), float(rates[1]))
+        flops_per_s, bytes_per_s = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
+        if isinstance(flops_per_s, float | int) and isinstance(bytes_per_s, float | int):
+            if not (0 < flops_per_s < math.inf and 0 < bytes_per_s < math.inf):
+                raise InputError(
+                    f"{run.path / 'summary.json'} has a device of {flops_per_s} FLOP/s, {bytes_per_s} bytes/s"
+                )
+            found[role] = (float(flops_per_s), float(bytes_per_s))
     return found
 
 
@@ -116,6 +120,10 @@ def _terms(sim: SimRun, costs: Costs, peaks: Peaks) -> tuple[float, float] | Non
     rates = {name: Rates(costs.engines[name].model.spec) for name in used.values()}
     if not rates.keys() <= peaks.keys():
         return None
+    prompts = {(used[r.role], r.prompt): r.prompt_tokens for r in sim.requests}  # each is computed once
+    for (name, _), tokens in prompts.items():
+        compute_s += rates[name].flops(tokens, tokens * tokens, 1) / peaks[name][0]
+        memory_s += 2 * tokens * rates[name].kv_bytes / peaks[name][1]
     for request in sim.requests:
         name = used[request.role]
         flops, bytes_ = _demand(request, rates[name])

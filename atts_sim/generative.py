@@ -6,8 +6,9 @@ The model, of a chain in its `turn`, after `k` takeovers, with normal effects of
              drafts, takeovers (`pending`: the draft they follow held one) and for a target that writes alone
     end      a piece without an answer ends its chain with a probability by kind
     length   the recorded lengths by kind, turn, and whether the piece is its chain's last
-    score    ell = F[turn]^-1(Phi(z)), F the recorded distribution, z = strange_q + chain effect + shift * [the turn
-             before was taken over] + noise: within questions and chains scores are alike, by turn they are as recorded
+    score    ell = F[turn]^-1(Phi((z - centre[turn]) / spread[turn])), F the recorded distribution, z = strange_q +
+             chain effect + shift * [the turn before was taken over] + noise: within questions and chains scores are
+             alike, by turn they are as recorded
     error    a drafted segment is wrong with logit P = level + slope * z + hard_q; a takeover mends a wrong one with
              probability `mends`, and spoils a right one with probability `spoils`, which is also how often a segment of
              the target alone is wrong. A chain is right if it answers, and no wrong segment stands
@@ -77,9 +78,12 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`by_turn`: ells, ascending. Standard deviations of z: of a chain's effect and of noise."""
+    """`by_turn`: ells, ascending. `centres`, `spreads`: mean and standard deviation of z of those that come to a turn,
+    who are not as those that began. Standard deviations of z: of a chain's effect and of noise."""
 
     by_turn: tuple[tuple[float, ...], ...]
+    centres: tuple[float, ...]
+    spreads: tuple[float, ...]
     after_takeover: float
     chain_sd: float
     noise_sd: float
@@ -178,7 +182,10 @@ class Drawn:
         return written
 
     def ell(self, command: Score) -> float:
-        return quantile(self._scores.by_turn, command.turn, _NORMAL.cdf(self._chains[command.chain].z))
+        scores = self._scores
+        turn = min(command.turn, len(scores.by_turn) - 1)
+        share = _NORMAL.cdf((self._chains[command.chain].z - scores.centres[turn]) / scores.spreads[turn])
+        return quantile(scores.by_turn, turn, share)
 
     def correct(self, chain: ChainId) -> bool | None:
         if self.model.errors is None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.error_fit import Segment, fit_errors
 from atts_sim.generative import WRITERS, Effects, FittedWorkload, Lengths, Scores, Stops, Writer
@@ -117,7 +118,7 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
     )
 
 
-def _drafted(recorded: Recorded) -> Iterator[tuple[object, int]]:
+def _drafted(recorded: Recorded) -> Iterator[tuple[ChainId, int]]:
     for chain, of_chain in recorded.recorded.items():
         for turn, draft in enumerate(of_chain.drafts):
             if draft is not None:
@@ -272,23 +273,31 @@ def _fit_scores(scores: Sequence[_Scored], questions: int) -> tuple[Scores | Non
     for t in np.unique(turn):
         mine = turn == t
         z[mine] = norm.ppf((rankdata(ell[mine]) - 0.5) / mine.sum())
-    for scored, value in zip(scores, z, strict=True):
-        scored.z = float(value)
     after = np.array([scored.after_takeover for scored in scores])
-    later = turn > 0
-    enough = after.sum() >= _FEW and (later & ~after).sum() >= _FEW
-    shift = float(z[after].mean() - z[later & ~after].mean()) if enough else 0.0
-    z = z - shift * after
     question = np.array([scored.question for scored in scores])
-    counts = np.bincount(question, minlength=questions)
-    means = np.bincount(question, z, questions) / np.maximum(1, counts)
-    whole = float(z.var())
-    between = max(0.0, float(means[counts > 0].var()) - whole / max(1.0, float(np.mean(counts[counts > 0]))))
-    strange = means * between / (between + whole / np.maximum(1, counts)) if between else np.zeros(questions)
-    rest = z - strange[question]
+    counts = np.maximum(1, np.bincount(question, minlength=questions))
+    at_turn = np.maximum(1, np.bincount(turn))
+    enough = after.sum() >= _FEW and ((turn > 0) & ~after).sum() >= _FEW
+    shift, strange, centre = 0.0, np.zeros(questions), np.zeros(len(at_turn))
+    for _ in range(_ROUNDS):
+        # Turn, question and takeover effects in turn: who comes to a late turn is not as who began.
+        means = np.bincount(question, z + centre[turn] - shift * after, questions) / counts
+        whole = float((z + centre[turn] - means[question] - shift * after).var())
+        between = max(0.0, float(means.var()) - whole / float(counts.mean()))
+        strange = means * between / (between + whole / counts)
+        strange -= strange[question[turn == 0]].mean() if (turn == 0).any() else 0.0
+        if enough:
+            shift = float((z + centre[turn] - strange[question])[after].mean())
+        centre = np.bincount(turn, strange[question] + shift * after) / at_turn
+    rest = z + centre[turn] - strange[question] - shift * after
     chain = np.array([scored.chain for scored in scores])
     products = [rest[i] * rest[j] for i, j in pairwise(range(len(scores))) if chain[i] == chain[j]]
     own = float(rest.var())
     of_chain = min(0.9 * own, max(0.0, float(np.mean(products)))) if len(products) >= _FEW else 0.0
+    known = strange[question] + shift * after
+    spreads = tuple(float(max(1e-6, own + known[turn == t].var()) ** 0.5) for t in range(len(pools)))
+    for scored, value in zip(scores, z + centre[turn], strict=True):
+        scored.z = float(value)
     distributions = tuple(tuple(pool) for pool in pools)
-    return Scores(distributions, shift, of_chain**0.5, max(own - of_chain, 0.0) ** 0.5), strange
+    centres = tuple(float(c) for c in centre)
+    return Scores(distributions, centres, spreads, shift, of_chain**0.5, max(own - of_chain, 0.0) ** 0.5), strange

@@ -77,7 +77,13 @@ def _lengths(data: Mapping[str, Any]) -> Lengths:
 
 def _scores(data: Mapping[str, Any]) -> Scores:
     by_turn = _turns(data["by_turn"], lambda turn: _ascending(turn, _real))
-    return Scores(by_turn, _real(data["after_takeover"]), _real(data["chain_sd"], 0.0), _real(data["noise_sd"], 0.0))
+    centres, spreads = _turns(data["centres"], _real), _turns(data["spreads"], lambda spread: _real(spread, 1e-9))
+    if not len(by_turn) == len(centres) == len(spreads):
+        raise ValueError("scores, centres and spreads of unlike numbers of turns")
+    after, chain_sd, noise_sd = (_real(data[name]) for name in ("after_takeover", "chain_sd", "noise_sd"))
+    if chain_sd < 0 or noise_sd < 0:
+        raise ValueError("a negative standard deviation")
+    return Scores(by_turn, centres, spreads, after, chain_sd, noise_sd)
 
 
 def _errors(data: Mapping[str, Any]) -> Errors:

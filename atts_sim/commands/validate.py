@@ -20,7 +20,7 @@ from atts_sim.goodness import Fit, Sampled, goodness
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.recorded import from_records
 from atts_sim.twin import run_twin
-from atts_sim.validate import TOLERANCE, Validation, as_json, validate, workload_of
+from atts_sim.validate import TOLERANCE, Validation, WorkloadKind, as_json, validate, workload_of
 
 OFF = 1
 
@@ -78,7 +78,7 @@ def execute(args: argparse.Namespace) -> int:
     runs, refused = _readable(args.runs)
     fitted_runs = [measured_run(path) for path in args.fit_on]
     costs = _costs(runs, fitted_runs, [EngineProfile.from_toml(path) for path in args.profile])
-    kind = "replay" if args.workload == "replay" else "fitted"
+    kind: WorkloadKind = "replay" if args.workload == "replay" else "fitted"
     workload = _workload(args.workload, fitted_runs) if kind == "fitted" or args.save else None
     if args.save and workload is not None:
         save_workload(workload, args.save)

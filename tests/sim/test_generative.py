@@ -42,7 +42,7 @@ MODEL = FittedWorkload(
     lengths=dict.fromkeys(
         ("draft", "takeover", "alone"), Lengths(((6, 7, 8),), (tuple(range(20, 40)), tuple(range(30, 45))))
     ),
-    scores=Scores((ELLS, tuple(2 * ell for ell in ELLS)), 0.3, 0.4, 0.85),
+    scores=Scores((ELLS, tuple(2 * ell for ell in ELLS)), (0.0, 0.2), (1.0, 1.0), 0.3, 0.4, 0.85),
     errors=Errors(-3.0, 1.5, 0.9, 0.01, 1000, 100),
     elsewhere={"draft": 1.0, "takeover": 1.0, "alone": 1.0},
     sources=("made",),

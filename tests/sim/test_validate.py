@@ -90,7 +90,10 @@ def test_a_fitted_workload_predicts_too_and_says_how_well_it_fits(
     assert again == found
 
 
-def test_the_table_shows_every_figure_and_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_every_figure_and_the_verdict(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     fit_on = ["--fit-on", str(folder / "barrier-4"), str(folder / "async-marginal-4")]
     assert main(["validate", str(folder / "barrier-8"), *fit_on, "--workload", "fitted", "--tolerance", "0.9"]) == 0
     out = capsys.readouterr().out
@@ -108,7 +111,7 @@ def test_the_table_shows_every_figure_and_the_verdict(folder: Path, capsys: pyte
         (["{}/barrier-4", "--tolerance", "nan"], "tolerance must be positive"),
         (["{}/barrier-4", "--workload", "fitted"], "give them with --fit-on"),
         (["{}/barrier-4", "--workload", "{}/none.json"], "cannot read"),
-        (["{}/barrier-4", "--profile", "{}/none.toml"], "cannot read"),
+        (["{}/barrier-4", "--profile", "{}/none.toml"], "cannot be read"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(
