@@ -24,7 +24,7 @@ class Tick(simpy.Event):
         self.callbacks = [then]  # type: ignore[list-item]  # no cast: this runs once an event
         self._value = None
         self._ok = True
-        clock.schedule(self, priority, delay_s)  # type: ignore[arg-type]
+        clock.schedule(self, priority, delay_s)
 
 
 class Clock(simpy.Environment):

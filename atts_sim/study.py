@@ -1,6 +1,6 @@
 """A study: what is simulated, over which points, and what is sought. Read from TOML and checked before anything runs.
 
-docs/simulator.md describes the file. Names of options are those of `atts_sim.options`; files are relative to the
+docs/sweeps.md describes the file. Names of options are those of `atts_sim.options`; files are relative to the
 study's folder.
 """
 
