@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from atts_runtime.control import Limits
 from atts_runtime.profiler.counts import Rates
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
