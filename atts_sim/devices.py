@@ -8,8 +8,9 @@ what they leave bounds the KV.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,27 +146,44 @@ def _kinds(steps: StepModel) -> str:
 
 def engine_profile(name: str) -> EngineProfile:
     """A shipped engine profile by its name, or one from a file."""
-    return _found("engine profile", name, shipped_engines(), EngineProfile.from_toml)
+    return _found("engine profile", name, _engine_profiles(), EngineProfile.from_toml)
 
 
 def hardware_profile(name: str) -> HardwareProfile:
     """A shipped hardware profile by its name, or one from a file."""
-    return _found("hardware profile", name, shipped(), HardwareProfile.from_toml)
+    return _found("hardware profile", name, _hardware_profiles(), HardwareProfile.from_toml)
 
 
 def model_spec(name: str) -> ModelSpec:
     """A shipped model by the name of its file or of the model, one from a file, or of a folder's config.json."""
+    read: Callable[[Path], ModelSpec] = ModelSpec.from_toml
+    return _found("model", name, _models(), lambda path: ModelSpec.from_config(path) if path.is_dir() else read(path))
+
+
+# Many points have engines of their own, made of the same profiles: the shipped ones are read once.
+
+
+@cache
+def _engine_profiles() -> Mapping[str, EngineProfile]:
+    return shipped_engines()
+
+
+@cache
+def _hardware_profiles() -> Mapping[str, HardwareProfile]:
+    return shipped()
+
+
+@cache
+def _models() -> Mapping[str, ModelSpec]:
     files = {path.stem: path for path in sorted((profiles_folder() / "models").glob("*.toml"))}
     known = {stem: ModelSpec.from_toml(path) for stem, path in files.items()}
-    known |= {spec.name: spec for spec in known.values()}
-    return _found("model", name, known, lambda p: ModelSpec.from_config(p) if p.is_dir() else ModelSpec.from_toml(p))
+    return known | {spec.name: spec for spec in known.values()}
 
 
-def _found(what: str, name: str, known: Mapping[str, T], read: Any) -> T:
+def _found(what: str, name: str, known: Mapping[str, T], read: Callable[[Path], T]) -> T:
     if name in known:
         return known[name]
     path = Path(name)
     if path.exists():
-        found: T = read(path)
-        return found
+        return read(path)
     raise InputError(f"no {what} {name!r}; there are {', '.join(known)}, or give a file")

@@ -95,8 +95,7 @@ class Points:
             by_turn.append(metrics.takeover_rate_by_turn)
             warnings |= dict.fromkeys(_warnings(figures[-1], devices))
             states.append(state)
-        del run
-        gc.collect()  # a run is one large cycle, and the driver lets nobody look for it while it works
+            run.requests.clear()  # each knows the driver, which knows them all: nobody need look for that cycle
         found = mean_figures(figures)
         found["verdict"], found["bottleneck"] = _worst(states)
         sources = (self._source(options).told, *dict.fromkeys(d.told for d in devices.values()))
