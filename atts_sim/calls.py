@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.records import Kind
+from atts_sim.device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Paged:
+    """The scheduling of vLLM's engine (V1), in place of the embedded engine's; see `atts_sim.mixed`.
+
+    block_tokens: KV comes in blocks of so many (``block_size``); blocks: how many there are (``num_gpu_blocks``, as
+    `atts_sim.capacity.kv_blocks` derives them; None: no bound); chunked: a prefill may be cut to the step's budget of
+    tokens, else it goes whole.
+    """
+
+    block_tokens: int = 16
+    blocks: int | None = None
+    chunked: bool = True
+
+    def __post_init__(self) -> None:
+        if self.block_tokens < 1 or (self.blocks is not None and self.blocks < 1):
+            raise ValueError(f"block_tokens and blocks must be at least 1, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Limits of one engine, as the embedded engine has them.
+    """Limits of one engine, as the embedded engine has them, and its discipline.
 
     max_rows: chains that decode together; step_tokens: most tokens of an append pass, padding included;
     kv_budget_tokens: KV kept for idle chains and prompts, None: no bound; slots: calls that a driver lets at the engine
     at a time, later ones wait for their turn (None: four times the rows, as `atts_runtime.driver`).
+
+    paged: schedule as vLLM does (None: as the embedded engine). Then max_rows is its ``max_num_seqs``, step_tokens its
+    ``max_num_batched_tokens``, and the KV is bounded by `Paged.blocks`, not by a budget.
     """
 
     max_rows: int = 64
     step_tokens: int = 1024
     kv_budget_tokens: int | None = None
     slots: int | None = None
+    paged: Paged | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "step_tokens", "kv_budget_tokens", "slots"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.paged is not None and self.step_tokens < self.max_rows:
+            raise ValueError(f"a step of {self.step_tokens} tokens has no room for {self.max_rows} rows; raise it")
+        if self.paged is not None and self.kv_budget_tokens is not None:
+            raise ValueError("a paged engine's KV is bounded by paged.blocks: leave kv_budget_tokens out")
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +66,9 @@ class EngineCall:
     all of them where the call generates; stable_tokens: how many leading ones the chain had when this engine last saw
     it, so that KV behind them is of a text that was replaced since. new_tokens: generated (an end of text, `ends`,
     included) or scored. `on_done` hears of the answer at its time. Times in seconds; None: not yet.
+
+    The last four are the engine's own: the KV that the call works on; and of a call in a `DecodeBatch` its row, the how
+    manieth it was to join (-1: it is in none), and how many more tokens it keeps than the batch has made steps.
     """
 
     kind: Kind
@@ -59,6 +89,10 @@ class EngineCall:
     tokens_prefilled: int = 0
     tokens_recomputed: int = 0
     dropped: bool = False
+    held: Any = field(default=None, init=False, repr=False)
+    row: int = field(default=0, init=False, repr=False)
+    joined: int = field(default=-1, init=False, repr=False)
+    offset: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         score = self.kind == "score"
@@ -72,8 +106,10 @@ class EngineCall:
 class Totals:
     """What an engine did. `busy_s` is the time of its steps, `append_s` of its append passes; `steps` are passes.
 
-    outside_s: time of steps that the step-time model does not vouch for. The last four are the largest batches: rows of
-    a decode, tokens kept by its rows together and by its longest, and new tokens of an append.
+    outside_s: time of steps that the step-time model does not vouch for. kv_tokens: held now, by a paged engine in
+    blocks that requests use; evictions: chains and prompts whose KV went, of a paged engine its cached blocks;
+    preemptions: calls put back because blocks ran out. The last four are the largest batches: rows of a decode, tokens
+    kept by its rows together and by its longest, and new tokens of an append.
     """
 
     busy_s: float = 0.0
@@ -84,6 +120,7 @@ class Totals:
     decode_rows: int = 0
     prefilled_tokens: int = 0
     evictions: int = 0
+    preemptions: int = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
     most_rows: int = 0
@@ -93,10 +130,12 @@ class Totals:
 
 
 class SimEngine(Protocol):
-    """One simulated engine. Calls may overlap freely; each is answered when it is done."""
+    """One simulated engine. Calls may overlap freely; each is answered when it is done. `device`: what it shares with
+    other engines (None: it has one of its own)."""
 
     spec: EngineSpec
     totals: Totals
+    device: Device | None
 
     def submit(self, call: EngineCall) -> None:
         """Ask for a call; the engine sees it when its step ends."""

@@ -8,10 +8,9 @@ has heard of everything that happened until then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import simpy
-from simpy.events import NORMAL, EventPriority
+from simpy.events import NORMAL
 
 ARRIVAL = NORMAL
 _END, _BEGIN = 2, 1_000
@@ -22,10 +21,10 @@ class Tick(simpy.Event):
 
     def __init__(self, clock: simpy.Environment, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
         self.env = clock
-        self.callbacks = [cast("Callable[[simpy.Event], None]", then)]
+        self.callbacks = [then]  # type: ignore[list-item]  # no cast: this runs once an event
         self._value = None
         self._ok = True
-        clock.schedule(self, cast(EventPriority, priority), delay_s)
+        clock.schedule(self, priority, delay_s)  # type: ignore[arg-type]
 
 
 class Clock(simpy.Environment):

@@ -4,6 +4,8 @@ A decode step of n rows keeps n more tokens than the one before it. At a fixed n
 stays within one block of padding, its time is the largest of a few affine functions of the tokens kept (`DecodeLines`:
 compute-bound, memory-bound, each with its overhead). So k steps are an arithmetic series per line and block, and how
 many steps fit into a time is a quadratic's root. Both are O(blocks of padding), whatever k is.
+
+Shapes, costs and lines are those of the profiler's step model, which is one `StepCost`.
 """
 
 from __future__ import annotations
@@ -11,39 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-Phase = Literal["append", "decode"]
+from atts_runtime.profiler.steptime import Cost, DecodeLines, Phase, StepShape
 
-
-class StepShape(NamedTuple):
-    """One forward pass in sums over its rows. `kept_tokens`: cached and new ones together; `pairs`: query-key pairs
-    that causality leaves, sum of new * cached + new * (new + 1) / 2."""
-
-    rows: int
-    new_tokens: int
-    longest_new: int
-    kept_tokens: int
-    longest_kept: int
-    logit_rows: int
-    pairs: int | None = None
-
-
-class Cost(NamedTuple):
-    """`inside`: the model vouches for a batch of this shape."""
-
-    seconds: float
-    inside: bool
-
-
-class DecodeLines(NamedTuple):
-    """Decode steps of a number of rows whose longest keeps at most `until` tokens (None: however many): `constant_s`
-    and the largest of `seconds + seconds_per_token * kept_tokens` over `lines`; `inside` as in `Cost`."""
-
-    lines: tuple[tuple[float, float], ...]
-    constant_s: float
-    until: int | None
-    inside: bool
+__all__ = ["AffineCost", "Cost", "DecodeLines", "DecodeRuns", "Phase", "StepCost", "StepShape"]
 
 
 class StepCost(Protocol):
@@ -104,6 +78,7 @@ class _Piece(NamedTuple):
 
 
 _Block = tuple[int | None, tuple[_Piece, ...], bool]
+_ALL = 1 << 62
 
 
 class DecodeRuns:
@@ -117,6 +92,7 @@ class DecodeRuns:
         self._cost = cost
         self._known: dict[int, dict[int, _Block]] = {}
         self._unpadded: dict[int, _Block] = {}
+        self._vouched: dict[int, list[int]] = {}  # by rows that nothing pads: longest rows known inside, and outside
 
     def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
         """Time of `steps` steps."""
@@ -144,9 +120,30 @@ class DecodeRuns:
             total += whole
         return done, total
 
-    def inside(self, rows: int, longest: int) -> bool:
-        """Whether the model vouches for a step whose longest row keeps `longest` tokens."""
-        return (self._unpadded.get(rows) or self._block(rows, longest))[2]
+    def outside_s(self, rows: int, kept: int, longest: int, steps: int, seconds: float) -> float:
+        """Of the `seconds` that the run takes, those of steps that the model does not vouch for: the last ones, as what
+        it vouches for ends with the longest row."""
+        if self._inside(rows, longest + steps):
+            return 0.0
+        low, high = 0, steps  # it vouches for `low` steps, and not for `high`
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._inside(rows, longest + middle):
+                low = middle
+            else:
+                high = middle
+        return seconds - self.seconds(rows, kept, longest, low) if low else seconds
+
+    def _inside(self, rows: int, longest: int) -> bool:
+        block = self._unpadded.get(rows)
+        if block is None:
+            return self._block(rows, longest)[2]
+        least, most = self._vouched.setdefault(rows, [0, _ALL])
+        if least < longest < most:
+            inside = self._cost.decode_lines(rows, longest).inside
+            self._vouched[rows][not inside] = longest
+            return inside
+        return longest <= least
 
     def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[tuple[int, float, float]]:
         """The run as arithmetic series: how many steps, the first one's seconds, what each adds to the one before."""
@@ -170,9 +167,11 @@ class DecodeRuns:
             block = known.get(longest)
             if block is None:
                 lines, constant, until, inside = self._cost.decode_lines(rows, longest)
-                block = known[longest] = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
+                block = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
                 if until is None:
                     self._unpadded[rows] = block
+                else:
+                    known.update(dict.fromkeys(range(longest, until + 1), block))
         return block
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from simpy.core import EmptySchedule
 
@@ -39,7 +39,7 @@ from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
 from atts_sim.calls import EngineCall, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
-from atts_sim.workload import Workload
+from atts_sim.workload import Workload, Written
 
 Role = Literal["draft", "target"]
 _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, for each of its rows
@@ -48,12 +48,11 @@ _ALL = 1 << 62
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
-    """A call with the event that will answer it and the tokens that its text adds, by engine."""
+    """A call with the event that will answer it and what it writes (None: a score)."""
 
     role: Role
     event: Event
-    adds: tuple[int, ...]
-    eos: bool
+    written: Written | None
 
 
 class _Text:
@@ -72,7 +71,8 @@ class _Text:
 @dataclass(slots=True)
 class SimRun:
     """What a simulation left: requests in the order in which they were made, waits (chain, cause, from, to), verdicts,
-    ends, admission times by question; the engines' totals by role, one object under both where they share one."""
+    ends, admission times by question; the engines' totals by role, one object under both where they share one.
+    one_device: the engines' steps take turns."""
 
     questions: int
     chains: int
@@ -86,6 +86,7 @@ class SimRun:
     totals: dict[Role, Totals] = field(default_factory=dict)
     correct: dict[ChainId, bool | None] = field(default_factory=dict)
     events: int = 0
+    one_device: bool = False
 
 
 @contextmanager
@@ -137,7 +138,19 @@ class SimDriver:
         self._slots = [engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW for engine in self._engines]
         self._texts: dict[ChainId, _Text] = {}
         self._free_s = 0.0
-        self.run_record = SimRun(workload.questions, workload.chains)
+        self.run_record = run = SimRun(workload.questions, workload.chains)
+        shared = {id(engine.device) for engine in self._engines if engine.device is not None}
+        run.one_device = len(shared) == 1 and all(engine.device is not None for engine in self._engines)
+        self._carry_out: dict[type[Command], Callable[[Any], None]] = {
+            Draft: self._draft,
+            Score: self._score,
+            TakeOver: self._take_over,
+            Decided: run.decided.append,
+            Hold: self._hold,
+            Finish: self._finish,
+            Admit: self._admit,
+            Alarmed: run.alarms.append,
+        }
 
     def run(self) -> SimRun:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
@@ -160,34 +173,29 @@ class SimDriver:
     # -- commands
 
     def _apply(self, commands: Iterable[Command]) -> None:
-        run, now = self.run_record, self._clock.now
+        carry_out = self._carry_out
         for command in commands:
             if self._watch is not None:
                 self._watch(command)
-            match command:
-                case Draft():
-                    self._write(command, "draft", "draft")
-                case Score():
-                    self._score(command)
-                case TakeOver():
-                    self._write(command, "takeover", "target")
-                case Decided():
-                    run.decided.append(command)
-                case Hold(chain=chain, cause=cause):
-                    text = self._text(chain)
-                    self._end_hold(chain, text)
-                    text.hold = (cause, now)
-                case Finish(chain=chain):
-                    self._end_hold(chain, self._text(chain))
-                    for engine in self._engines:
-                        engine.release(chain)
-                    run.finished.append((command, now))
-                    run.correct[chain] = self._workload.correct(chain)
-                    del self._texts[chain]
-                case Admit(question=question):
-                    run.admitted_s[question] = now
-                case Alarmed():
-                    run.alarms.append(command)
+            carry_out[type(command)](command)
+
+    def _admit(self, command: Admit) -> None:
+        self.run_record.admitted_s[command.question] = self._clock.now
+
+    def _hold(self, command: Hold) -> None:
+        text = self._text(command.chain)
+        if text.hold is not None:
+            self._end_hold(command.chain, text)
+        text.hold = (command.cause, self._clock.now)
+
+    def _finish(self, command: Finish) -> None:
+        chain, run = command.chain, self.run_record
+        self._end_hold(chain, self._text(chain))
+        for engine in self._engines:
+            engine.release(chain)
+        run.finished.append((command, self._clock.now))
+        run.correct[chain] = self._workload.correct(chain)
+        del self._texts[chain]
 
     def _text(self, chain: ChainId) -> _Text:
         text = self._texts.get(chain)
@@ -202,42 +210,47 @@ class SimDriver:
             text.hold = None
             self.run_record.holds.append((chain, cause, start, self._clock.now))
 
-    def _write(self, command: Draft | TakeOver, kind: Kind, role: Role) -> None:
+    def _draft(self, command: Draft) -> None:
         written = self._workload.written(command)
-        text, at = self._text(command.chain), self._at[role]
-        if isinstance(command, TakeOver) and command.replace:
+        text, at = self._text(command.chain), self._at["draft"]
+        event = Drafted(command.call, written.answered, written.ended)
+        self._ask(command, "draft", "draft", at, text, text.full[at], written.tokens, written.eos, event, written)
+
+    def _take_over(self, command: TakeOver) -> None:
+        written = self._workload.written(command)
+        text, at = self._text(command.chain), self._at["target"]
+        if command.replace:
             for i, piece in enumerate(text.piece):
                 text.full[i] -= piece
                 text.stable[i] = min(text.stable[i], text.full[i])
-        outcome = Drafted if isinstance(command, Draft) else TakenOver
-        event = outcome(command.call, written.answered, written.ended)
-        elsewhere = written.kept if written.elsewhere is None else written.elsewhere
-        adds = tuple([written.kept if i == at else elsewhere for i in range(len(self._engines))])
-        self._ask(command, kind, role, text, text.full[at], written.tokens, event, adds, written.eos)
+        event = TakenOver(command.call, written.answered, written.ended)
+        self._ask(command, "takeover", "target", at, text, text.full[at], written.tokens, written.eos, event, written)
 
     def _score(self, command: Score) -> None:
         text, at = self._text(command.chain), self._at["target"]
-        piece = text.piece[at]
-        if piece + text.eos == 0:
+        piece, eos = text.piece[at], text.eos
+        if piece + eos == 0:
             self._handle_soon(Failed(command.call, "score: empty segment: there is nothing to score"))
             return
         event = Scored(command.call, self._workload.ell(command))
-        self._ask(command, "score", "target", text, text.full[at] - piece, piece + text.eos, event, (), text.eos)
+        self._ask(command, "score", "target", at, text, text.full[at] - piece, piece + eos, eos, event, None)
 
     def _ask(
         self,
         command: Draft | Score | TakeOver,
         kind: Kind,
         role: Role,
+        at: int,
         text: _Text,
         context: int,
         tokens: int,
-        event: Event,
-        adds: tuple[int, ...],
         eos: bool,
+        event: Event,
+        written: Written | None,
     ) -> None:
-        chain, at = command.chain, self._at[role]
-        self._end_hold(chain, text)
+        chain = command.chain
+        if text.hold is not None:
+            self._end_hold(chain, text)
         request = Request(
             kind,
             chain,
@@ -250,14 +263,13 @@ class SimDriver:
             tokens,
             eos,
             self._answered,
+            self._clock.now,
             role=role,
             event=event,
-            adds=adds,
-            eos=eos,
+            written=written,
         )
         text.stable[at] = _ALL
         self.run_record.requests.append(request)
-        request.t_queued_s = self._clock.now
         if self._slots[at]:
             self._slots[at] -= 1
             self._engines[at].submit(request)
@@ -268,16 +280,19 @@ class SimDriver:
 
     def _answered(self, call: EngineCall) -> None:
         assert isinstance(call, Request)
-        at = self._at[call.role]
+        at, written = self._at[call.role], call.written
         if self._queues[at]:
             self._engines[at].submit(self._queues[at].popleft())
         else:
             self._slots[at] += 1
-        if call.adds:
+        if written is not None:
             text = self._texts[call.chain]
-            text.piece = list(call.adds)
-            text.full = [full + more for full, more in zip(text.full, call.adds, strict=True)]
-            text.eos = call.eos
+            text.eos = written.eos
+            kept = written.tokens - written.eos
+            elsewhere = kept if written.elsewhere is None else written.elsewhere
+            for i in range(len(text.full)):
+                piece = text.piece[i] = kept if i == at else elsewhere
+                text.full[i] += piece
         if self._handling_s:
             self._handle_soon(call.event)
         else:

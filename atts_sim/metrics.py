@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.driver import Request, SimRun
+from atts_sim.saturation import Backlog, backlog
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Metrics:
     chain that ended with an answer, of questions that have one. goodput: questions done within `deadline_s`, a second.
     queue_s: between a request and its start, summed by kind; stall_s: waits for other chains, summed by cause;
     takeovers_in_flight: the most that the target served at a time. accuracy: right chains, of all where every one is
-    known. lower_bound_s: the busier engine's steps; one engine for both models counts once.
+    known. lower_bound_s: the busier engine's steps; one engine for both models counts once, engines on one device
+    together. backlog: calls that an engine has not begun, by role.
     """
 
     makespan_s: float
@@ -79,6 +81,7 @@ class Metrics:
     answered: float
     accuracy: float | None
     pass_at_m: float | None
+    backlog: dict[str, Backlog | None] = field(default_factory=dict)
 
 
 def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
@@ -87,11 +90,15 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
     tokens = {"draft": 0, "score": 0, "takeover": 0}
     queue = dict.fromkeys(tokens, 0.0)
     recomputed = 0
+    waits_of: dict[str, list[tuple[float, float]]] = {role: [] for role in run.totals}
     for request in requests:
         kind, start = request.kind, request.t_start_s
         assert start is not None
         tokens[kind] += request.new_tokens
-        queue[kind] += start - request.t_queued_s
+        queued = request.t_queued_s
+        if start > queued:
+            queue[kind] += start - queued
+            waits_of[request.role].append((queued, start))
         if kind == "score":
             recomputed += request.tokens_recomputed
     waits: dict[str, float] = defaultdict(float)
@@ -136,10 +143,11 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
             )
             for role, totals in engines.items()
         },
-        lower_bound_s=max((totals.busy_s for totals in distinct.values()), default=0.0),
+        lower_bound_s=(sum if run.one_device else max)([totals.busy_s for totals in distinct.values()] or [0.0]),
         answered=sum(finish.reason == "answered" for finish, _ in run.finished) / (run.questions * run.chains),
         accuracy=None if known is None else sum(known) / len(known),
         pass_at_m=None if known is None else len(solved) / run.questions,
+        backlog={role: backlog(waits_of[role], wall) for role in engines},
     )
 
 

@@ -7,17 +7,15 @@ must give the same results, faster; a test holds it to that, and another holds t
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-import simpy
-
 from atts_runtime.control.events import ChainId
-from atts_sim.calls import EngineCall, EngineSpec, Totals
-from atts_sim.clock import Clock, Tick, begin_priority, end_priority
-from atts_sim.cost import Cost, StepCost, StepShape
-
-_Passes = Generator[simpy.Event, None, None]
+from atts_sim.calls import EngineCall, EngineSpec
+from atts_sim.clock import Clock
+from atts_sim.cost import StepCost, StepShape
+from atts_sim.device import Device
+from atts_sim.stepping import Passes, Stepping
 
 
 @dataclass(slots=True, eq=False)
@@ -57,14 +55,13 @@ class _Job:
         return self.call is not None and self.call.dropped
 
 
-class ReferenceEngine:
-    """A `SimEngine` that steps through every pass."""
+class ReferenceEngine(Stepping):
+    """The embedded engine's discipline. Raises ValueError where the limits are a paged engine's."""
 
-    def __init__(self, clock: Clock, spec: EngineSpec, cost: StepCost) -> None:
-        self.spec, self.totals = spec, Totals()
-        self._clock, self._cost, self._rank = clock, cost, clock.rank()
-        self._inbox: list[Callable[[], None]] = []
-        self._wake: simpy.Event = clock.event()
+    def __init__(self, clock: Clock, spec: EngineSpec, cost: StepCost, device: Device | None = None) -> None:
+        if spec.paged is not None:
+            raise ValueError("this states the embedded engine; of a paged one, take mixed_reference.MixedReference")
+        super().__init__(clock, spec, cost, device)
         self._scores: deque[_Job] = deque()
         self._generates: deque[_Job] = deque()
         self._appending: list[_Job] = []
@@ -72,46 +69,22 @@ class ReferenceEngine:
         self._chains: OrderedDict[ChainId, _Held] = OrderedDict()
         self._prompts: OrderedDict[Hashable, _Held] = OrderedDict()
         self._awaited: list[_Held] = []
-        clock.process(self._run())
 
-    def submit(self, call: EngineCall) -> None:
-        queue = self._scores if call.kind == "score" else self._generates
-        self._post(lambda: queue.append(_Job(call.full_tokens, call)))
+    def _add(self, call: EngineCall) -> None:
+        (self._scores if call.kind == "score" else self._generates).append(_Job(call.full_tokens, call))
 
-    def cancel(self, call: EngineCall) -> None:
-        def drop() -> None:
-            call.dropped = True
+    def _forget(self, chain: ChainId) -> None:
+        self._chains.pop(chain, None)
 
-        self._post(drop)
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._scores or self._generates or self._appending or self._rows)
 
-    def release(self, chain: ChainId) -> None:
-        def forget() -> None:
-            self._chains.pop(chain, None)
-
-        self._post(forget)
-
-    def _post(self, message: Callable[[], None]) -> None:
-        self._inbox.append(message)
-        if not self._wake.triggered:
-            self._wake.succeed()
-
-    def _run(self) -> _Passes:
-        while True:
-            if not (self._inbox or self._scores or self._generates or self._appending or self._rows):
-                self._wake = self._clock.event()
-                yield self._wake
-            yield Tick(self._clock, 0.0, begin_priority(self._rank), lambda tick: None)
-            self._clock.begins(self._rank)
-            self._take_messages()
-            self._schedule()
-            yield from self._append()
-            yield from self._decode()
-            self._settle()
-
-    def _take_messages(self) -> None:
-        for message in self._inbox:
-            message()
-        self._inbox.clear()
+    def _step(self) -> Passes:
+        self._schedule()
+        yield from self._append()
+        yield from self._decode()
+        self._settle()
 
     # -- scheduling
 
@@ -173,32 +146,21 @@ class ReferenceEngine:
     def _fed(self, job: _Job) -> None:
         if not job.generates:
             job.held.busy = False
-            self._answer(job)
+            if job.call is not None:
+                self._answer(job.call)
             return
         assert job.call is not None
         job.left = job.call.new_tokens - (not job.unfed)
         if not job.left:
             job.held.busy = False
-            self._answer(job)
+            self._answer(job.call)
             return
         job.held.logits = False
         self._rows.append(job)
 
-    def _answer(self, job: _Job) -> None:
-        if job.call is not None and not job.dropped:
-            job.call.t_end_s = self._clock.now
-            job.call.on_done(job.call)
-
     # -- passes
 
-    def _pass(self, cost: Cost) -> simpy.Event:
-        seconds = cost.seconds
-        self.totals.busy_s += seconds
-        self.totals.outside_s += 0.0 if cost.inside else seconds
-        self.totals.steps += 1
-        return Tick(self._clock, seconds, end_priority(self._rank), lambda tick: None)
-
-    def _append(self) -> _Passes:
+    def _append(self) -> Passes:
         for job in self._appending:
             if job.dropped:
                 job.held.busy = False
@@ -234,7 +196,7 @@ class ReferenceEngine:
                 else:
                     self._fed(job)
 
-    def _decode(self) -> _Passes:
+    def _decode(self) -> Passes:
         for row in reversed(range(len(self._rows))):
             if self._rows[row].dropped:
                 self._leave(row)
@@ -258,7 +220,7 @@ class ReferenceEngine:
                 assert job.call is not None
                 job.held.logits = job.call.ends
                 self._leave(row)
-                self._answer(job)
+                self._answer(job.call)
 
     def _leave(self, row: int) -> None:
         held, last = self._rows[row].held, self._rows.pop()

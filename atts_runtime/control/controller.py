@@ -200,6 +200,8 @@ class Controller:
         state = self._chains[chain]
         state.stage = Stage.OVER
         self._alive[chain.question] -= 1
+        if not self._alive[chain.question]:
+            self._admitted.discard(chain.question)
         due = self.policy.left(chain)
         self._alarm(chain, due, out)
         out.append(Finish(chain, state.turn + 1, reason, detail))
@@ -215,10 +217,8 @@ class Controller:
         """Admit waiting questions while there is room; a loop, because an admitted question may end at once."""
         limit = self.limits.questions_in_flight
         while self._queue:
-            if limit is not None:
-                self._admitted = {q for q in self._admitted if self._alive[q]}
-                if len(self._admitted) >= limit:
-                    return
+            if limit is not None and len(self._admitted) >= limit:
+                return
             question = self._queue.popleft()
             if not self._alive[question]:
                 continue

@@ -255,7 +255,7 @@ class StepModel:
 
     def work(self, phase: Phase, shape: StepShape) -> Work:
         """What the engine executes for a step of this shape."""
-        spec, padding = self.spec, self.padding
+        rates, padding = self._rates, self.padding
         rows, tokens, _, kept, longest_kept, logits, pairs = shape
         read = kept
         if padding.rectangular and phase == "append":
@@ -272,9 +272,9 @@ class StepModel:
             pairs = round(tokens * (kept - (tokens - rows) / 2) / rows)
         copies = (self.append if phase == "append" else self.decode).kv_copies
         return Work(
-            2.0 * (tokens * spec.multiplied_elements + logits * spec.width * spec.vocab),
-            4.0 * spec.layers * spec.heads * spec.head_dim * pairs,
-            self._rates.weight_bytes(tokens, logits) + spec.kv_bytes_per_token * (read + copies * kept),
+            float(tokens * rates.token_flops + logits * rates.logit_flops),
+            float(rates.pair_flops * pairs),
+            rates.weight_bytes(tokens, logits) + rates.kv_bytes * (read + copies * kept),
         )
 
     def _seconds(self, phase: Phase, shape: StepShape) -> float:

@@ -1,13 +1,14 @@
 """How fast the simulator is: engine requests per CPU-second on a published trace, and where its time goes.
 
-    python tests/benchmarks/bench_sim.py [--repeats 5] [--policy NAME ...] [--json]
+    python tests/benchmarks/bench_sim.py [--repeats 5] [--policy NAME ...] [--cost NAME ...] [--json]
 
 Replays all 1,600 chains of `pair_math500_raw` as they were recorded (questions one after another, 16 draft and 4 target
 rows; then all at once on 64 rows each), metrics included, on one core, by process time; the best of the repeats counts,
 because whatever else the machine does only takes away. A request is a draft, score or takeover call. The floor is what
 the same decisions cost without engines and clock: the controller alone, its calls answered at once. The ratio is to the
-roughly 200 requests per CPU-second that Vidur's published repository does on two such cores. Step times are made up
-(`AffineCost`): they decide how many steps a run has, not how much Python it is.
+roughly 200 requests per CPU-second that Vidur's published repository does on two such cores. Step times: of `affine`
+they are made up, of `analytic` those of the paper's models on an A100 by its data sheet, of `padded` those of the
+bundled pair as measured on a CPU, whose engine pads its batches. `paged` schedules as vLLM, with the analytic times.
 
 The traces are read from the folder that ATTS_TRACES names, by default ../shared/traces.
 """
@@ -21,32 +22,63 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.control import POLICIES, Controller, Draft, Drafted, Knobs, Limits, Policy, Score, Scored, TakenOver
 from atts_runtime.control.commands import TakeOver
-from atts_sim.calls import EngineSpec
+from atts_runtime.profiler.analytic import analytic_model
+from atts_runtime.profiler.engineprofile import shipped_engines
+from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_sim.calls import EngineSpec, Paged
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost
+from atts_sim.cost import AffineCost, StepCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
+from atts_sim.mixed_reference import plain_engine
 from atts_sim.recorded import FollowRecord, Recorded, read_trace
-from atts_sim.reference import ReferenceEngine
 
 VIDUR_REQUESTS_PER_S = 200
 STUDY = "pair_math500_raw"
+COSTS = ("affine", "analytic", "padded", "paged")
 DRAFT = AffineCost(overhead_s=2e-3, row_s=1e-4, token_s=1e-5, attention_s=1e-9, weights_s=5.5e-3, kept_s=4e-8)
 TARGET = AffineCost(overhead_s=4e-3, row_s=1e-4, token_s=4e-5, attention_s=2e-9, weights_s=21.5e-3, kept_s=8e-8)
 
 
-def simulate(recorded: Recorded, policy: Policy, make: Any, rows: tuple[int, int], in_flight: int | None) -> Any:
+def costs_of(name: str) -> tuple[StepCost, StepCost]:
+    """Step times of draft and target."""
+    if name == "affine":
+        return DRAFT, TARGET
+    folder = profiles_folder()
+    if name == "padded":
+        engines = shipped_engines()
+        draft, target = (
+            engines[f"bundled-{role}-amd-epyc-milan"].step_model(
+                ModelSpec.from_toml(folder / "models" / f"bundled-{role}.toml")
+            )
+            for role in ("draft", "target")
+        )
+        return draft, target
+    a100 = HardwareProfile.from_toml(folder / "hardware" / "nvidia-a100-80gb-sxm.toml")
+    draft, target = (
+        analytic_model(ModelSpec.from_toml(folder / "models" / f"{model}.toml"), a100, "bfloat16")
+        for model in ("qwen2.5-7b-instruct", "qwq-32b")
+    )
+    return draft, target
+
+
+def simulate(
+    recorded: Recorded, policy: Policy, make: Any, rows: tuple[int, int], in_flight: int | None, cost_name: str
+) -> Any:
     """Requests, events and figures of one simulation."""
     clock = Clock()
+    paged = Paged() if cost_name == "paged" else None
     engines: Any = {
-        role: make(clock, EngineSpec(most, step_tokens=4096), cost)
-        for role, most, cost in zip(("draft", "target"), rows, (DRAFT, TARGET), strict=True)
+        role: make(clock, EngineSpec(most, step_tokens=4096, paged=paged), cost)
+        for role, most, cost in zip(("draft", "target"), rows, costs_of(cost_name), strict=True)
     }
     run = SimDriver(policy, Limits(recorded.turns, 600, 600, in_flight), recorded, engines, clock).run()
     return len(run.requests), run.events, measure(run, deadline_s=600.0)
@@ -88,6 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--policy", nargs="*", default=["recorded", "async-marginal"], help="`recorded`, or any other")
+    parser.add_argument("--cost", nargs="*", default=list(COSTS), choices=COSTS, help="step times")
     parser.add_argument("--reference", action="store_true", help="also the engine that makes an event of every step")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
@@ -102,17 +135,18 @@ def main() -> int:
         return FollowRecord(recorded) if name == "recorded" else POLICIES[name](Knobs(0.4, tie_seed=0))
 
     rows: list[dict[str, Any]] = []
-    makes = [BatchingEngine, ReferenceEngine] if args.reference else [BatchingEngine]
+    makes: list[Any] = [BatchingEngine, plain_engine] if args.reference else [BatchingEngine]
     for name in args.policy:
         floor_s, calls = best_s(lambda name=name: decide(recorded, policy_of(name)), args.repeats)  # type: ignore[misc]
-        for make in makes:
+        for make, cost in product(makes, args.cost):
             for in_flight, shape in ((1, (16, 4)), (None, (64, 64))):
-                once = lambda: simulate(recorded, policy_of(name), make, shape, in_flight)  # noqa: B023, E731
+                once = lambda: simulate(recorded, policy_of(name), make, shape, in_flight, cost)  # noqa: B023, E731
                 seconds, (requests, events, metrics) = best_s(once, args.repeats if make is BatchingEngine else 1)
                 rows.append(
                     {
                         "policy": name,
                         "engine": make.__name__,
+                        "cost": cost,
                         "questions_in_flight": in_flight,
                         "requests": requests,
                         "events": events,

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hypothesis import strategies as st
 
 from atts_runtime.control.events import ChainId
-from atts_sim.calls import EngineCall, EngineSpec, SimEngine, Totals
+from atts_sim.calls import EngineCall, EngineSpec, Paged, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
 from atts_sim.cost import AffineCost, StepCost
+from atts_sim.device import Device
 
-MakeEngine = Callable[[Clock, EngineSpec, StepCost], SimEngine]
+
+class MakeEngine(Protocol):
+    def __call__(self, clock: Clock, spec: EngineSpec, cost: StepCost, device: Device | None = None, /) -> SimEngine:
+        """An engine."""
+
+
+LONGEST = 20 + 6 * (24 + 9)  # a prompt, and what six calls feed and write
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,18 @@ class Ask:
 
 @dataclass(frozen=True)
 class Work:
-    """Engines, and what each chain asks of them in turn; `released`: chains that are released at a time."""
+    """Engines, and what each chain asks of them in turn; `released`: chains that are released at a time; `shared`: the
+    engines share a device."""
 
     specs: tuple[EngineSpec, ...]
     costs: tuple[AffineCost, ...]
     prompts: tuple[int, ...]
     chains: tuple[tuple[int, tuple[Ask, ...]], ...]
     released: tuple[tuple[int, float], ...]
+    shared: bool
 
 
-def works(*, exact: bool, budget: bool = True) -> st.SearchStrategy[Work]:
+def works(*, exact: bool) -> st.SearchStrategy[Work]:
     """Any work. `exact`: all times are sums of a few powers of two, so that many coincide and none is rounded."""
 
     def times(low: float, high: float) -> st.SearchStrategy[float]:
@@ -72,8 +81,15 @@ def works(*, exact: bool, budget: bool = True) -> st.SearchStrategy[Work]:
         EngineSpec,
         max_rows=st.integers(1, 5),
         step_tokens=st.sampled_from([4, 16, 64]),
-        kv_budget_tokens=st.none() | st.integers(1, 120) if budget else st.none(),
+        kv_budget_tokens=st.none() | st.integers(1, 120),
     )
+    paged = st.builds(
+        EngineSpec,
+        max_rows=st.integers(1, 5),
+        step_tokens=st.sampled_from([5, 16, 64]),
+        paged=st.tuples(st.sampled_from([1, 4, 16]), st.none() | st.integers(0, 40), st.booleans()).map(in_blocks),
+    )
+    specs |= paged
     scales = (1.0, 0.5) if exact else (1.0, 0.7310585786300049)
     asks = st.builds(
         Ask,
@@ -95,7 +111,14 @@ def works(*, exact: bool, budget: bool = True) -> st.SearchStrategy[Work]:
         prompts=prompts.map(tuple),
         chains=chains.map(tuple),
         released=st.lists(st.tuples(st.integers(0, 7), times(0, 60)), max_size=3).map(tuple),
+        shared=st.booleans(),
     )
+
+
+def in_blocks(drawn: tuple[int, int | None, bool]) -> Paged:
+    """Blocks of a size, so many more than the longest call needs (None: no bound)."""
+    size, more, chunked = drawn
+    return Paged(size, None if more is None else -(-LONGEST // size) + more, chunked)
 
 
 @dataclass
@@ -111,7 +134,8 @@ class Done:
 def carry_out(work: Work, make: MakeEngine) -> Done:
     """Do the work on engines of one make."""
     clock = Clock()
-    engines = [make(clock, spec, cost) for spec, cost in zip(work.specs, work.costs, strict=True)]
+    device = Device(clock) if work.shared else None
+    engines = [make(clock, spec, cost, device) for spec, cost in zip(work.specs, work.costs, strict=True)]
     done = Done([], [], (), 0)
 
     def start(index: int) -> None:

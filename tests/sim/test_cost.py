@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_sim.cost import AffineCost, Cost, DecodeLines, DecodeRuns, Phase, StepShape
+from atts_runtime.profiler.analytic import analytic_model
+from atts_runtime.profiler.engineprofile import shipped_engines
+from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.steptime import StepModel
+from atts_sim.cost import AffineCost, Cost, DecodeLines, DecodeRuns, Phase, StepCost, StepShape
 
 RELATIVE = 1e-12
 
@@ -34,7 +39,7 @@ starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
 )
 
 
-def one_by_one(cost: AffineCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
+def one_by_one(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
     """Time after each step."""
     shapes = [
         StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
@@ -100,3 +105,62 @@ def test_any_number_of_lines_is_taken_at_its_largest(rows: int, kept: int, steps
     expected = one_by_one(cost, rows, kept, kept, steps)
     assert DecodeRuns(cost).seconds(rows, kept, kept, steps) == pytest.approx(expected[-1], rel=RELATIVE)
     assert DecodeRuns(cost).until(rows, kept, kept, steps, expected[-1])[0] == steps
+
+
+def spec(name: str) -> ModelSpec:
+    return ModelSpec.from_toml(profiles_folder() / "models" / f"{name}.toml")
+
+
+def step_models() -> dict[str, StepModel]:
+    """A padded model that was measured, within and beyond its range; a ragged one on its data sheet."""
+    a100 = HardwareProfile.from_toml(profiles_folder() / "hardware" / "nvidia-a100-80gb-sxm.toml")
+    padded = shipped_engines()["bundled-target-amd-epyc-milan"].step_model(spec("bundled-target"))
+    return {"padded": padded, "analytic": analytic_model(spec("qwen2.5-7b-instruct"), a100, "bfloat16")}
+
+
+STEP_MODELS = step_models()
+long_starts = st.tuples(st.integers(1, 80), st.integers(1, 2_000)).flatmap(
+    lambda rows_longest: st.tuples(
+        st.just(rows_longest[0]),
+        st.integers(rows_longest[1], rows_longest[0] * rows_longest[1]),
+        st.just(rows_longest[1]),
+    )
+)
+
+
+@pytest.mark.parametrize("name", STEP_MODELS)
+@given(start=long_starts, steps=st.integers(1, 200), share=st.floats(0, 1.1))
+def test_runs_of_a_profiles_steps_are_the_sums_of_its_steps(
+    name: str, start: tuple[int, int, int], steps: int, share: float
+) -> None:
+    model = STEP_MODELS[name]
+    runs = DecodeRuns(model)
+    ends = one_by_one(model, *start, steps)
+    assert runs.seconds(*start, steps) == pytest.approx(ends[-1], rel=1e-9)
+    done, taken = runs.until(*start, steps, share * ends[-1])
+    assert taken == pytest.approx(ends[done - 1], rel=1e-9)
+    assert done == steps or ends[done - 1] >= share * ends[-1] * (1 - 1e-9)
+    assert done == 1 or ends[done - 2] < share * ends[-1] * (1 + 1e-9)
+
+
+@given(long_starts, st.integers(1, 200))
+def test_the_time_beyond_a_profiles_range_is_that_of_the_steps_there(start: tuple[int, int, int], steps: int) -> None:
+    model, (rows, kept, longest) = STEP_MODELS["padded"], start
+    runs = DecodeRuns(model)
+    shapes = [
+        StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
+    ]
+    outside = math.fsum(cost.seconds for cost in (model.cost("decode", shape) for shape in shapes) if not cost.inside)
+    total = runs.seconds(*start, steps)
+    assert runs.outside_s(*start, steps, total) == pytest.approx(outside, rel=1e-9, abs=1e-9 * total)
+
+
+@given(st.integers(1, 80), st.lists(st.integers(1, 5_000), max_size=30))
+def test_an_unpadded_models_range_ends_at_one_length(rows: int, lengths: list[int]) -> None:
+    class Narrow(AffineCost):
+        def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
+            return DecodeLines(((1.0, 0.0),), 0.0, None, inside=rows * longest_kept <= 40_000)
+
+    runs = DecodeRuns(Narrow(1.0))
+    for longest in lengths:
+        assert (runs.outside_s(rows, longest, longest - 1, 1, 1.0) == 0.0) == (rows * longest <= 40_000)

@@ -65,7 +65,7 @@ class OneAtATime:
     """A `SimEngine` that answers a call a second, oldest first; several share a queue."""
 
     def __init__(self, clock: Clock, queue: deque[EngineCall]) -> None:
-        self.spec, self.totals = EngineSpec(), Totals()
+        self.spec, self.totals, self.device = EngineSpec(), Totals(), None
         self._clock, self._queue = clock, queue
         self.released: list[ChainId] = []
 

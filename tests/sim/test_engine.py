@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from atts_sim.calls import EngineCall
 from atts_sim.engine import BatchingEngine
-from atts_sim.reference import ReferenceEngine
+from atts_sim.mixed_reference import plain_engine
 from tests.sim.engines import Done, Work, carry_out, works
 
 RELATIVE = 1e-9
@@ -33,10 +33,10 @@ def assert_same(fast: Done, plain: Done) -> None:
 @settings(max_examples=80)
 @given(works(exact=True))
 def test_runs_of_steps_in_one_event_change_nothing_where_times_coincide(work: Work) -> None:
-    assert_same(carry_out(work, BatchingEngine), carry_out(work, ReferenceEngine))
+    assert_same(carry_out(work, BatchingEngine), carry_out(work, plain_engine))
 
 
 @settings(max_examples=80)
 @given(works(exact=False))
 def test_runs_of_steps_in_one_event_change_nothing_at_any_times(work: Work) -> None:
-    assert_same(carry_out(work, BatchingEngine), carry_out(work, ReferenceEngine))
+    assert_same(carry_out(work, BatchingEngine), carry_out(work, plain_engine))
