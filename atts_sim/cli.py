@@ -1,8 +1,8 @@
 """The command line ``atts-sim``.
 
-``replay`` is here; the simulator's other commands arrive in a later release. Until then each of those accepts whatever
-follows it, says so in one line on stderr, and exits with status 2, so that a script written for the simulator stops
-with the true reason.
+``replay`` is here, the other commands in `atts_sim.commands`, but for ``validate``, which arrives in a later release.
+Until then it accepts whatever follows it, says so in one line on stderr, and exits with status 2, so that a script
+written for it stops with the true reason.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
+from atts_sim.commands import report, run, sweep
 
 BAD_USAGE = 2
 
 COMING = {
-    "sweep": ("simulate every point of a study", "atts-sim sweep STUDY.toml --jobs 4"),
-    "run": ("simulate one point of a study", "atts-sim run STUDY.toml"),
     "validate": ("compare a simulation with a measured run", "atts-sim validate RUN --profile PROFILE"),
-    "report": ("write a sweep's results as one HTML file", "atts-sim report DIR"),
 }
 """Purpose and example of each command that is still to come."""
 
@@ -44,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
     parser = OneLineParser(
         prog="atts-sim",
-        description="Simulate asynchronous test-time scaling. `replay` is there; the simulator itself arrives in a "
-        "later release, and until then its commands only say so.",
-        epilog="example: atts-sim replay runs/RUN/events.parquet --calibrator adaptive --alpha 0.2",
+        description="Simulate asynchronous test-time scaling: what would a policy, a setting or a device come to? "
+        "`validate` arrives in a later release, and until then only says so.",
+        epilog="example: atts-sim sweep policy-comparison --set workload.path=runs/mine",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -59,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
             epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
         )
     )
+    for module in (sweep, run, report):
+        module.add_to(commands)
     for name, (purpose, example) in COMING.items():
         commands.add_parser(
             name,
@@ -99,6 +99,7 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--save-bank", type=Path, metavar="FILE", help="write the trace's turn-0 scores as a bank (.npz)"
     )
+    replay.set_defaults(execute=_replay)
     replay.add_argument("--json", action="store_true", help="print one JSON object to stdout")
     replay.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -160,14 +161,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     known, _ = parser.parse_known_args(arguments)
     if known.command in COMING:
         print(
-            f"atts-sim {known.command}: the simulator arrives in a later release; "
+            f"atts-sim {known.command}: it arrives in a later release; "
             "to measure policies on real models, use `atts-runtime compare`",
             file=sys.stderr,
         )
         return BAD_USAGE
     args = parser.parse_args(arguments)
     try:
-        return _replay(args)
+        return int(args.execute(args))
     except InputError as error:
         if args.debug:
             traceback.print_exc()

@@ -21,7 +21,7 @@ class Tick(simpy.Event):
 
     def __init__(self, clock: simpy.Environment, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
         self.env = clock
-        self.callbacks = [then]  # type: ignore[list-item]  # no cast: this runs once an event
+        self.callbacks = [then]
         self._value = None
         self._ok = True
         clock.schedule(self, priority, delay_s)  # type: ignore[arg-type]

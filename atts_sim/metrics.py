@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atts_runtime.records import STALL_CAUSES
+from atts_sim.backlog import Backlog, backlog
 from atts_sim.driver import Request, SimRun
-from atts_sim.saturation import Backlog, backlog
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Claims about ``atts-sim`` as a whole, most of whose commands are still to come."""
+"""Claims about ``atts-sim`` as a whole, of whose commands one is still to come."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from atts_sim.cli import COMING, main, package_version
 
-COMMANDS = ["replay", *COMING]
+COMMANDS = ["replay", "sweep", "run", "report", *COMING]
 
 
-def test_replay_is_there_and_the_commands_of_the_simulator_are_to_come() -> None:
-    assert list(COMING) == ["sweep", "run", "validate", "report"]
+def test_all_but_validate_is_there() -> None:
+    assert list(COMING) == ["validate"]
 
 
 @pytest.mark.parametrize("command", COMING)

@@ -1,36 +1,47 @@
-"""A queue that grows is told from one that does not."""
+"""Verdicts on queues that are known to keep up, or not to."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from atts_sim.saturation import backlog
-
-waits = st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)).map(lambda ends: (min(ends), max(ends))), max_size=20)
+from atts_sim.saturation import grows, saturation
 
 
-@given(waits, st.floats(0.1, 12))
-def test_the_mean_is_that_of_the_halves_and_of_the_time_waited(pairs: list[tuple[float, float]], until: float) -> None:
-    found = backlog(pairs, until)
-    assert found is not None
-    waited = sum(max(0.0, min(end, until) - min(start, until)) for start, end in pairs)
-    assert found.mean == pytest.approx(waited / until, rel=1e-9, abs=1e-9)
-    assert found.mean == pytest.approx((found.first_half + found.second_half) / 2, rel=1e-9, abs=1e-9)
+def served(arrived: list[float], service_s: float) -> list[float]:
+    """Ends of questions that one server takes in turn."""
+    ends, free = [], 0.0
+    for time in arrived:
+        free = max(free, time) + service_s
+        ends.append(free)
+    return ends
 
 
-def test_a_queue_that_grows_evenly_is_three_times_as_long_in_the_second_half() -> None:
-    found = backlog([(second, 1000.0) for second in range(1000)], 1000.0)
-    assert found is not None
-    assert found.second_half == pytest.approx(3 * found.first_half, rel=0.01)
+ARRIVED = [float(i + 1) for i in range(60)]
 
 
-def test_a_steady_queue_is_as_long_in_both_halves() -> None:
-    found = backlog([(second, second + 5.0) for second in range(-5, 1000)], 1000.0)
-    assert found is not None
-    assert found.first_half == pytest.approx(found.second_half, rel=0.01)
+def test_all_at_once_is_closed_and_names_the_busier_engine() -> None:
+    found = saturation([0.0] * 4, [1.0, 2.0, 3.0, 4.0], {"draft": 0.3, "target": 0.9}, admission_s=0.0)
+    assert (found.verdict, found.bottleneck) == ("closed", "target")
 
 
-def test_no_time_has_no_backlog() -> None:
-    assert backlog([], 0.0) is None
+@pytest.mark.parametrize(("admission_s", "bottleneck"), [(5.0, "questions_in_flight"), (0.0, "latency")])
+def test_where_no_engine_is_full_something_else_holds_it_up(admission_s: float, bottleneck: str) -> None:
+    assert saturation([0.0], [9.0], {"draft": 0.3}, admission_s=admission_s).bottleneck == bottleneck
+
+
+@pytest.mark.parametrize(
+    ("service_s", "verdict"), [(0.5, "stable"), (0.97, "saturated"), (1.3, "overloaded"), (5.0, "overloaded")]
+)
+def test_a_queue_with_regular_arrivals(service_s: float, verdict: str) -> None:
+    ends = served(ARRIVED, service_s)
+    busy = service_s * len(ARRIVED) / ends[-1]
+    assert saturation(ARRIVED, ends, {"target": busy}, admission_s=0.0).verdict == verdict
+
+
+def test_the_order_of_ends_does_not_matter() -> None:
+    ends = served(ARRIVED, 1.3)
+    assert grows(ARRIVED, ends) == grows(ARRIVED, ends[::-1])
+
+
+def test_a_few_arrivals_say_nothing() -> None:
+    assert saturation([0.0, 1.0], [9.0, 99.0], {"target": 1.0}, admission_s=0.0).verdict is None

@@ -1,0 +1,1 @@
+"""Commands of ``atts-sim``, a module each."""

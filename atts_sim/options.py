@@ -1,0 +1,146 @@
+"""The names that a study may use, and the values that they may have: one table for base values, `--set` and `[sweep]`.
+
+Options are flat: a dotted name and a value. A setting of `atts_runtime.config.RunConfig` goes by its own name or as
+`settings.NAME`; `engines.NAME` says something of both engines, `engines.draft.NAME` of one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, Literal, TypeAlias, cast
+
+from atts_runtime.config import RunConfig
+from atts_runtime.errors import InputError
+
+Value: TypeAlias = str | int | float | bool
+Options: TypeAlias = Mapping[str, Value]
+Kind: TypeAlias = Literal["text", "whole", "positive", "share", "not negative", "flag"]
+
+_SAYS: Mapping[Kind, str] = {
+    "text": "text",
+    "whole": "a whole number above 0",
+    "positive": "a number above 0",
+    "share": "a number above 0 and at most 1",
+    "not negative": "a number not below 0",
+    "flag": "true or false",
+}
+
+ROLES = ("draft", "target")
+PER_ENGINE: Mapping[str, Kind] = {
+    "profile": "text",  # a shipped engine profile's name, or a file
+    "model": "text",  # likewise of profiles/models
+    "hardware": "text",  # likewise of profiles/hardware
+    "dtype": "text",
+    "tp": "whole",
+    "max_rows": "whole",
+    "step_tokens": "whole",
+    "kv_budget_tokens": "whole",
+    "memory_share": "share",
+    "usd_per_hour": "not negative",
+    "power_w": "positive",
+}
+_FIXED: dict[str, Kind] = {
+    "engines.shared": "flag",
+    "engines.handling_s": "not negative",
+    "workload.kind": "text",
+    "workload.path": "text",
+    "workload.token_scale": "positive",
+}
+KINDS: Mapping[str, Kind] = (
+    _FIXED
+    | {f"engines.{name}": kind for name, kind in PER_ENGINE.items()}
+    | {f"engines.{role}.{name}": kind for role in ROLES for name, kind in PER_ENGINE.items()}
+)
+PATHS = ("workload.path",)
+"""Options that are files, relative to the study's folder."""
+
+SETTINGS = tuple(field.name for field in fields(RunConfig))
+# What a simulation heeds; the others only travel to best.toml, and to sweep over them would say nothing.
+HEEDED = (
+    "questions",
+    "chains",
+    "turns",
+    "draft_tokens",
+    "takeover_tokens",
+    "questions_in_flight",
+    "policy",
+    "alpha",
+    "budget",
+    "gamma",
+    "takeover",
+    "p_value",
+    "seed",
+    "max_rows",
+    "kv_budget_tokens",
+)
+_LARGE = 1 << 30  # chains of a stand-in, so that a budget is judged by itself
+
+
+def flat(entries: Mapping[str, Any], prefix: str = "", stop: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables with their dotted names; a table that has one of the entries in `stop` is a leaf."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping) and not any(key in value for key in stop):
+            yield from flat(value, f"{prefix}{name}.", stop)
+        else:
+            yield f"{prefix}{name}", value
+
+
+def full_name(where: str, name: str) -> str:
+    """The option that a name means; InputError, with the nearest, where there is none."""
+    if name in SETTINGS:
+        return f"settings.{name}"
+    if name in KINDS or name.removeprefix("settings.") in SETTINGS:
+        return name
+    near = difflib.get_close_matches(name, known_names(), n=1)
+    raise InputError(f"{where}: unknown parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+
+
+def known_names() -> tuple[str, ...]:
+    """Every option, settings by their short names and by their long ones."""
+    return (*SETTINGS, *(f"settings.{name}" for name in SETTINGS), *KINDS)
+
+
+def checked(where: str, name: str, value: Any) -> Value:
+    """The value of an option, if it can be one at all; whether it goes with others shows when a point is made."""
+    if name.startswith("settings."):
+        setting = name.removeprefix("settings.")
+        stand_in = {} if setting == "chains" else {"chains": _LARGE}
+        try:
+            return cast(Value, getattr(RunConfig().with_options({**stand_in, setting: value}), setting))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    kind = KINDS[name]
+    if not _is(kind, value):
+        raise InputError(f"{where}: {name} must be {_SAYS[kind]}, got {value!r}")
+    return float(value) if kind in ("positive", "share", "not negative") else cast(Value, value)
+
+
+def _is(kind: Kind, value: Any) -> bool:
+    if kind == "text":
+        return isinstance(value, str) and bool(value.strip())
+    if kind == "flag":
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    if kind == "whole":
+        return isinstance(value, int) and value >= 1
+    return value >= 0 if kind == "not negative" else 0 < value <= (1 if kind == "share" else math.inf)
+
+
+def is_whole(name: str) -> bool:
+    """Whether the option takes whole numbers only."""
+    setting = name.removeprefix("settings.")
+    if name.startswith("settings."):
+        return next(str(field.type) for field in fields(RunConfig) if field.name == setting).startswith("int")
+    return KINDS[name] == "whole"
+
+
+def is_number(name: str) -> bool:
+    """Whether the option takes numbers."""
+    if name.startswith("settings."):
+        setting = name.removeprefix("settings.")
+        return next(str(f.type) for f in fields(RunConfig) if f.name == setting).startswith(("int", "float"))
+    return KINDS[name] not in ("text", "flag")

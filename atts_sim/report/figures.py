@@ -1,0 +1,78 @@
+"""Figures by name as people read them: titles, units, which of them tell a study best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atts_runtime.report.amounts import UNKNOWN, count, percent, scaled, seconds, short
+from atts_sim.row import Row
+
+FIGURES_TOLD = (
+    "accuracy",
+    "answered",
+    "makespan_s",
+    "latency_s.p50",
+    "latency_s.p95",
+    "takeover_rate",
+    "tokens.takeover",
+    "stall_s.all",
+    "draft.utilisation",
+    "target.utilisation",
+    "devices",
+    "device_s",
+    "usd",
+    "goodput_per_s",
+    "r",
+)
+"""In tables: what the choice between settings hangs on."""
+IN_BRIEF = ("accuracy", "latency_s.p95", "takeover_rate", "usd")
+"""The same for a terminal."""
+
+_TITLES = {
+    "accuracy": "accuracy",
+    "answered": "answered",
+    "makespan_s": "makespan",
+    "latency_s.p50": "latency p50",
+    "latency_s.p95": "latency p95",
+    "takeover_rate": "takeovers",
+    "tokens.takeover": "target wrote",
+    "stall_s.all": "stall",
+    "draft.utilisation": "draft busy",
+    "target.utilisation": "target busy",
+    "device_s": "device time",
+    "usd": "cost",
+    "goodput_per_s": "goodput",
+    "r": "r",
+}
+_SHARES = ("accuracy", "answered", "pass_at_m")
+
+
+def column_title(name: str) -> str:
+    return _TITLES.get(name, name)
+
+
+def told(name: str, value: float | int | str | None) -> str:
+    """A figure with its unit."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str):
+        return value
+    if name == "usd":
+        return f"${value:,.2f}" if value >= 0.1 else f"${value:.2g}"
+    if name in _SHARES or name.endswith(("utilisation", "_share")):
+        return percent(value)
+    if name == "takeover_rate":
+        return f"{value:.3f}"
+    if name.endswith("_per_s"):
+        return f"{short(value)} /s"
+    if "_s." in name or name.endswith(("_s", "_s.se")):
+        return seconds(value)
+    if name.endswith("_j"):
+        return scaled(value, "J")
+    return count(value) if float(value).is_integer() else short(value)
+
+
+def shown_figures(rows: Sequence[Row], objective: str, of: Sequence[str] = FIGURES_TOLD) -> list[str]:
+    """Those of `of` that some row has, the objective's first."""
+    names = dict.fromkeys((objective, *of))
+    return [name for name in names if any(row.figures.get(name) is not None for row in rows)]

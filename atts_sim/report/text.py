@@ -1,0 +1,64 @@
+"""Outcomes of a sweep or a point in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from atts_runtime.report.amounts import UNKNOWN
+from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, shown_figures, told
+from atts_sim.results import BEST, REPORT, TABLE
+from atts_sim.row import FIGURES, Row
+from atts_sim.study import Study
+from atts_sim.sweep import Swept
+
+_MOST = 10  # rows shown
+_Lines = list[Table | str]
+
+
+def outcome(study: Study, found: Swept, out: Path) -> _Lines:
+    """The best rows, how many there are, where they are."""
+    scored = [(score, row.point, row) for row in found.rows if (score := study.objective.score(row)) is not None]
+    best = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])[:_MOST]]
+    figures = shown_figures(best, study.objective.figure, IN_BRIEF)
+    table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
+    for axis in study.axes:
+        table.add_column(escape(axis.name.removeprefix("settings.")))
+    for name in figures:
+        table.add_column(column_title(name), justify="right")
+    table.add_column("verdict")
+    for row in best:
+        swept = [escape(str(row.parameters.get(axis.name))) for axis in study.axes]
+        state = f"{row.figures.get('verdict') or UNKNOWN}: {row.figures.get('bottleneck')}"
+        table.add_row(*swept, *(told(name, row.figures.get(name)) for name in figures), state)
+    errors = sum(row.error is not None for row in found.rows)
+    doubtful = sum(bool(row.warnings) for row in found.rows)
+    lines: _Lines = [table] if best else []
+    lines.append(
+        f"{len(found.rows)} points, {len(scored)} admissible, {errors} not to be simulated, {doubtful} with warnings"
+        + (f", {found.resumed} from an earlier session" if found.resumed else "")
+    )
+    lines.append(escape(f"{out / TABLE}, {BEST if found.best else f'no {BEST}'}, {REPORT}"))
+    return lines
+
+
+def figures_table(study: Study, row: Row) -> _Lines:
+    """All figures of a point that are known, its sources and warnings."""
+    table = Table(title=escape(study.name), title_justify="left")
+    table.add_column("figure")
+    table.add_column("", justify="right")
+    table.add_row("verdict", str(row.figures.get("verdict") or UNKNOWN))
+    table.add_row("bottleneck", str(row.figures.get("bottleneck")))
+    for name in (*FIGURES_TOLD, *(n for n in FIGURES if n not in FIGURES_TOLD)):
+        if row.figures.get(name) is not None:
+            table.add_row(name, told(name, row.figures[name]))
+    rates = " ".join(UNKNOWN if rate is None else f"{rate:.3f}" for rate in row.by_turn)
+    if rates:
+        table.add_row("takeover rate by turn", rates)
+    return [
+        table,
+        *(escape(text) for text in row.sources),
+        *(f"[yellow]doubtful:[/] {escape(w)}" for w in row.warnings),
+    ]

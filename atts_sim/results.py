@@ -1,0 +1,189 @@
+"""A sweep's folder: rows as they come, the table, the study, the best settings.
+
+rows.jsonl        a line a point that is done, at the end in the points' order; what an interrupted sweep goes on from
+results.parquet   the same as one table, a row a point, in the points' order
+study.toml        the study, with the files' whole paths and what --set changed
+best.toml         settings of the best row, for `atts-runtime run --config`; not there where no row is admissible
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from atts_runtime.config import RunConfig
+from atts_runtime.errors import InputError
+from atts_sim.objective import Front, Objective
+from atts_sim.options import SETTINGS
+from atts_sim.row import Row
+from atts_sim.study import Study
+
+ROWS, TABLE, STUDY, BEST, REPORT = "rows.jsonl", "results.parquet", "study.toml", "best.toml", "report.html"
+
+
+class Folder:
+    """The folder of one sweep, open for writing. Points with errors are tried again when it is taken up."""
+
+    def __init__(self, path: Path, rows: dict[str, Row]) -> None:
+        self.path, self.known = path, rows
+        self._file = (path / ROWS).open("ab")
+
+    @classmethod
+    def open(cls, path: Path, study: Study) -> Self:
+        """Made, or taken up again with the rows that it has. InputError where it cannot be, or holds something else."""
+        try:
+            if path.exists() and not path.is_dir():
+                raise InputError(f"{path} is a file; give --out a folder")
+            if path.is_dir() and any(path.iterdir()) and not (path / STUDY).exists():
+                raise InputError(f"{path} is no folder of a sweep, and not empty; choose another --out")
+            path.mkdir(parents=True, exist_ok=True)
+            rows = {row.fingerprint: row for row in read_rows(path / ROWS) if row.error is None}
+            _write(path / STUDY, study.to_toml().encode())
+            # What an interruption tore is no row, and what follows shall not continue its line.
+            _write(path / ROWS, b"".join(row.to_line() for row in rows.values()))
+            return cls(path, rows)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows that are done."""
+        for row in rows:
+            self._file.write(row.to_line())
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a file of lines; none where there is no file. Torn or foreign lines are left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            rows.append(Row.from_line(line))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def read_sweep(path: Path) -> list[Row]:
+    """The rows of a sweep's folder, in the points' order. InputError where there are none."""
+    if not (path / STUDY).is_file():
+        raise InputError(f"{path} is no folder of a sweep: it has no {STUDY}; give one that atts-sim sweep wrote")
+    rows = sorted(read_rows(path / ROWS), key=lambda row: row.point)
+    if not rows:
+        raise InputError(f"{path} has no rows yet; run atts-sim sweep {path / STUDY} --out {path}")
+    return rows
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+def write_results(path: Path, rows: Sequence[Row], best: Row | None, front: Front, objective: Objective) -> None:
+    """The rows in order, the table and the best settings. InputError where they cannot be written."""
+    try:
+        _write(path / ROWS, b"".join(row.to_line() for row in rows))
+        write_table(path / TABLE, rows, best, front)
+        if best is None:
+            (path / BEST).unlink(missing_ok=True)
+        else:
+            _write(path / BEST, best_toml(best, objective).encode())
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+
+def write_table(path: Path, rows: Sequence[Row], best: Row | None, front: Front) -> None:
+    """Columns: the point, its parameters and figures by name, takeover rates by turn, what is said about it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parameters = dict.fromkeys(name for row in rows for name in row.parameters)
+    figures = dict.fromkeys(name for row in rows for name in row.figures)
+    columns: dict[str, Any] = {
+        "point": pa.array([row.point for row in rows], pa.int64()),
+        "fingerprint": pa.array([row.fingerprint for row in rows], pa.string()),
+        "is_best": pa.array([row is best for row in rows], pa.bool_()),
+        "is_on_front": pa.array(list(front.members), pa.bool_()),
+    }
+    for name in parameters:
+        columns[name] = _column([row.parameters.get(name) for row in rows])
+    for name in figures:
+        columns[name] = _column([row.figures.get(name) for row in rows])
+    columns["takeover_rate_by_turn"] = pa.array([list(row.by_turn) for row in rows], pa.list_(pa.float64()))
+    columns["sources"] = pa.array(["; ".join(row.sources) for row in rows], pa.string())
+    columns["warnings"] = pa.array(["; ".join(row.warnings) for row in rows], pa.string())
+    columns["error"] = pa.array([row.error for row in rows], pa.string())
+    unfinished = path.with_name(f"{path.name}.new")
+    pq.write_table(pa.table(columns), unfinished)
+    unfinished.replace(path)
+
+
+def _column(values: list[Any]) -> Any:
+    """Texts, flags, or numbers: whole ones where all are."""
+    import pyarrow as pa
+
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in known):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    if known and all(isinstance(value, bool) for value in known):
+        return pa.array(values, pa.bool_())
+    if known and all(isinstance(value, int) for value in known):
+        return pa.array(values, pa.int64())
+    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+
+
+def best_toml(row: Row, objective: Objective) -> str:
+    """The row's settings under the names of RunConfig, with what was predicted as comments."""
+    settings = {name: row.parameters.get(f"settings.{name}") for name in SETTINGS}
+    for name in ("max_rows", "kv_budget_tokens"):
+        settings[name] = _of_both(row, name)
+    config = RunConfig().with_options({name: value for name, value in settings.items() if value is not None})
+    told = [f"Settings for atts-runtime run --config: {objective}."]
+    told += [f"Predicted: {name} = {row.figures[name]:.6g}" for name in _TOLD if _known(row.figures, name)]
+    told += [*row.sources, *(f"doubtful: {text}" for text in row.warnings)]
+    if settings["max_rows"] is None:
+        told.append("The engines have different max_rows, which a run has not: its default stands.")
+    chosen = RunConfig.to_toml(config)
+    return "".join(f"# {' '.join(text.split())}\n" for text in told) + chosen
+
+
+_TOLD = ("makespan_s", "latency_s.p50", "latency_s.p95", "accuracy", "answered", "takeover_rate", "usd", "device_s")
+
+
+def _known(figures: Mapping[str, Any], name: str) -> bool:
+    return isinstance(figures.get(name), int | float)
+
+
+def _of_both(row: Row, name: str) -> Any:
+    """A limit that both engines have, or the only one that runs; a limit that the study left open is no setting."""
+    if name == "kv_budget_tokens":
+        return row.parameters.get(f"settings.{name}")
+    values = {
+        row.parameters[f"engines.{r}.{name}"] for r in ("draft", "target") if f"engines.{r}.{name}" in row.parameters
+    }
+    return values.pop() if len(values) == 1 else None
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row for programs."""
+    return {
+        "point": row.point,
+        "parameters": dict(row.parameters),
+        "figures": dict(row.figures),
+        "takeover_rate_by_turn": list(row.by_turn),
+        "sources": list(row.sources),
+        "warnings": list(row.warnings),
+        "error": row.error,
+    }
+
+
+def json_text(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, allow_nan=False)

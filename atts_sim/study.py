@@ -1,0 +1,235 @@
+"""A study: what is simulated, over which points, and what is sought. Read from TOML and checked before anything runs.
+
+docs/sweeps.md describes the file. Names of options are those of `atts_sim.options`; files are relative to the
+study's folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.errors import InputError
+from atts_sim.axes import RANGE_KEYS, Axis, axis
+from atts_sim.objective import Objective, objective
+from atts_sim.options import PATHS, Options, Value, checked, flat, full_name
+from atts_sim.row import FIGURES
+from atts_sim.search import METHODS, Search, search
+
+_TABLES = ("study", "workload", "engines", "settings", "sweep", "search", "objective")
+_STUDY = ("name", "about", "repeats", "deadline_s")
+_SEARCH = ("method", "trials", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Everything that a sweep depends on but the files that it names.
+
+    base      options of every point, before the sweep's
+    repeats   simulations a point, with seeds from the point's own on: the same for all points, so that points differ
+              by what they are and not by what was drawn
+    entries   the tables of the file, paths absolute
+    """
+
+    name: str
+    about: str
+    base: Options
+    axes: tuple[Axis, ...]
+    method: str
+    trials: int | None
+    seed: int
+    objective: Objective
+    repeats: int
+    deadline_s: float | None
+    entries: Mapping[str, Any]
+
+    def search(self) -> Search:
+        """A search over the points, from its beginning."""
+        return search(self.method, self.axes, self.trials, self.seed)
+
+    def to_toml(self) -> str:
+        """The file, paths absolute."""
+        import tomli_w
+
+        return tomli_w.dumps(self.entries)
+
+
+def studies_folder() -> Path:
+    """The example studies that come with ATTS."""
+    return Path(__file__).parent / "studies"
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a file, or the shipped one of that name; `overrides` are ``NAME=VALUE``, values as in TOML or text.
+
+    InputError says in one line which entry is wrong.
+    """
+    shipped = studies_folder() / f"{path}.toml"
+    if not path.suffix and not path.exists() and shipped.is_file():
+        path = shipped
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        names = ", ".join(sorted(file.stem for file in studies_folder().glob("*.toml")))
+        raise InputError(f"cannot read study {path}: {error.strerror}; give a file, or one of {names}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"study {path} is not valid TOML: {error}") from error
+    return parse_study(text, path.resolve().parent, where=f"study {path}", overrides=overrides)
+
+
+def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Sequence[str] = ()) -> Study:
+    """The study in a text; its files are relative to `folder`."""
+    try:
+        entries = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where} is not valid TOML: {error}") from error
+    _tables(where, entries, _TABLES)
+    for override in overrides:
+        _override(entries, override)
+    base: dict[str, Value] = {}
+    for table in ("workload", "engines"):
+        for name, value in flat(entries.get(table, {}), f"{table}."):
+            base[_own(where, name, table)] = checked(where, name, value)
+    for name, value in entries.get("settings", {}).items():
+        full = full_name(f"{where}: settings", f"settings.{name}")
+        base[full] = checked(where, full, value)
+    for name in PATHS:
+        if name in base:
+            table, _, key = name.partition(".")
+            base[name] = entries[table][key] = str(folder / str(base[name]))
+    axes = []
+    for name, entry in flat(entries.get("sweep", {}), stop=RANGE_KEYS):
+        full = full_name(f"{where}: sweep", name)
+        if full in PATHS and isinstance(entry, list):
+            entry = [str(folder / str(value)) for value in entry]
+            _put(entries["sweep"], name.split("."), entry)
+        axes.append(axis(where, full, entry))
+    about = _entries(where, entries, "study", _STUDY)
+    looking = _entries(where, entries, "search", _SEARCH)
+    method, trials = _method(where, looking, axes)
+    deadline = about.get("deadline_s")
+    if deadline is not None:
+        deadline = checked(where, "engines.power_w", deadline) if _positive(deadline) else _bad(where, deadline)
+    return Study(
+        name=_text(where, about, "name", "study"),
+        about=_text(where, about, "about", ""),
+        base=base,
+        axes=tuple(axes),
+        method=method,
+        trials=trials,
+        seed=_whole(where, "search.seed", looking.get("seed", 0), 0),
+        objective=objective(where, _entries(where, entries, "objective", None), FIGURES),
+        repeats=_whole(where, "study.repeats", about.get("repeats", 1), 1),
+        deadline_s=None if deadline is None else float(deadline),
+        entries=entries,
+    )
+
+
+def _own(where: str, name: str, table: str) -> str:
+    full = full_name(where, name)
+    assert full.startswith(f"{table}.")
+    return full
+
+
+def _positive(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < float("inf")
+
+
+def _bad(where: str, value: Any) -> Any:
+    raise InputError(f"{where}: study.deadline_s must be a number of seconds above 0, got {value!r}")
+
+
+def _method(where: str, entries: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[str, int | None]:
+    method = entries.get("method", "grid")
+    if method not in METHODS:
+        raise InputError(f"{where}: unknown search.method {method!r}; choose one of {', '.join(METHODS)}")
+    trials = entries.get("trials")
+    if method == "grid":
+        if trials is not None:
+            raise InputError(f"{where}: search.trials has no meaning for a grid; set search.method, or leave it out")
+        return method, None
+    if trials is None:
+        raise InputError(f"{where}: search.method {method!r} needs search.trials, how many points to try")
+    if not axes:
+        raise InputError(f"{where}: search.method {method!r} needs something to search, in [sweep]")
+    return method, _whole(where, "search.trials", trials, 1)
+
+
+def _override(entries: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    name, text = name.strip(), text.strip()
+    if not equals or not name or not text:
+        raise InputError(f"--set takes NAME=VALUE, got {override!r}")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    head = name.split(".")[0]
+    path = name.split(".") if head in _TABLES else ["settings", name]
+    if path[0] == "sweep" and len(path) > 2 and path[1] == "settings":
+        path = ["sweep", *path[2:]]
+    full_name("--set", name.removeprefix("sweep.")) if head in ("sweep", "settings") or head not in _TABLES else None
+    _put(entries, path, value)
+    # A fixed value takes its parameter out of the sweep.
+    if path[0] in ("settings", "engines", "workload"):
+        swept = entries.get("sweep", {})
+        for alias in (path, path[1:]) if path[0] == "settings" else (path,):
+            _remove(swept, list(alias))
+
+
+def _put(entries: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *tables, last = path
+    for table in tables:
+        entries = entries.setdefault(table, {})
+        if not isinstance(entries, dict):
+            raise InputError(f"--set {'.'.join(path)}: {table!r} is no table")
+    entries[last] = value
+
+
+def _remove(entries: dict[str, Any], path: list[str]) -> None:
+    for table in path[:-1]:
+        inner = entries.get(table)
+        if not isinstance(inner, dict):
+            return
+        entries = inner
+    entries.pop(path[-1], None)
+
+
+def _tables(where: str, entries: Mapping[str, Any], known: Sequence[str]) -> None:
+    import difflib
+
+    for name, value in entries.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            told = f"did you mean [{near[0]}]?" if near else f"there are {', '.join(f'[{k}]' for k in known)}"
+            raise InputError(f"{where}: unknown entry {name!r}; {told}")
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: {name!r} must be a table, [{name}]")
+
+
+def _entries(where: str, entries: Mapping[str, Any], table: str, known: Sequence[str] | None) -> Mapping[str, Any]:
+    import difflib
+
+    found: Mapping[str, Any] = entries.get(table, {})
+    for name in found:
+        if known is not None and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"{where}: unknown entry {table}.{name}; {told}")
+    return found
+
+
+def _text(where: str, entries: Mapping[str, Any], name: str, default: str) -> str:
+    value = entries.get(name, default)
+    if not isinstance(value, str):
+        raise InputError(f"{where}: study.{name} must be text, got {value!r}")
+    return value
+
+
+def _whole(where: str, name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}")
+    return value

@@ -1,0 +1,189 @@
+"""Where a study's workload comes from, by kind: the registry that ``[workload] kind`` chooses from.
+
+A `Source` is loaded once a process and gives each simulation a workload of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from atts_runtime.config import RunConfig, read_options
+from atts_runtime.control.commands import Draft, TakeOver
+from atts_runtime.control.events import ChainId
+from atts_runtime.errors import InputError
+from atts_sim.driver import SimRun
+from atts_sim.options import Options
+from atts_sim.recorded import Recorded, RecordedChain, read_run, read_trace
+from atts_sim.workload import Workload, Written
+
+
+class Source(Protocol):
+    """A loaded workload. `defaults`: settings that it brings, where the study names none; `told`: what it is, for the
+    row's sources; `digest`: of its content."""
+
+    @property
+    def defaults(self) -> Mapping[str, Any]: ...
+
+    @property
+    def told(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def workload(self, config: RunConfig) -> Workload:
+        """For one simulation of these settings. Raises InputError where it cannot serve them."""
+
+    def knows_outcome(self, run: SimRun) -> bool:
+        """Whether which chains came out right is known of such a run."""
+
+
+def source_of(options: Options) -> Source:
+    """The workload that the options name."""
+    kind = options.get("workload.kind")
+    if kind is None:
+        raise InputError(f"workload.kind is missing; choose one of {', '.join(KINDS)}")
+    if kind not in KINDS:
+        raise InputError(f"unknown workload.kind {kind!r}; choose one of {', '.join(KINDS)}")
+    return KINDS[str(kind)](options)
+
+
+# -- replay
+
+
+class Replay:
+    """A recorded run or published trace. What was written is on record, so segment lengths cannot change, and there
+    are no more questions, chains and turns than were recorded; of fewer, the first ones are replayed."""
+
+    def __init__(self, options: Options) -> None:
+        path = _path(options, "a run directory or a published trace's .events.parquet")
+        scale = float(options.get("workload.token_scale", 1.0))
+        self._own: dict[str, Any] = {}
+        if path.is_dir():
+            if "workload.token_scale" in options:
+                raise InputError("workload.token_scale corrects published traces; leave it out for a run of ours")
+            self._recorded = read_run(path, unrecorded="nearest")
+            self._own = asdict(RunConfig().with_options(read_options(path / "config.toml")))
+            files = [path / "config.toml", path / "chains.jsonl"]
+        else:
+            self._recorded = read_trace(path, token_scale=scale, unrecorded="nearest")
+            files = [path, path.with_name(path.name.replace("events.parquet", "samples.parquet"))]
+        recorded = self._recorded
+        self._most = {
+            "questions": recorded.questions,
+            "chains": recorded.chains,
+            "turns": self._own.get("turns", recorded.turns),
+        }
+        brought = {name: self._own[name] for name in _BROUGHT if self._own.get(name) is not None}
+        self.defaults = brought | self._most
+        self.told = f"workload: replay of {path.name}" + (f", token counts times {scale:g}" if scale != 1 else "")
+        self.digest = f"{digest(files)}@{scale!r}"
+        self._parts: dict[tuple[int, int], _Part] = {}
+
+    def workload(self, config: RunConfig) -> Workload:
+        questions = self._most["questions"] if config.questions is None else config.questions
+        asked = {"questions": questions, "chains": config.chains, "turns": config.turns}
+        for name, value in asked.items():
+            if value > self._most[name]:
+                raise InputError(
+                    f"{name} = {value}, but the recording has {self._most[name]}; lower it, or use a workload of kind "
+                    "'fitted'"
+                )
+        for name in ("draft_tokens", "takeover_tokens", "takeover"):
+            if self._own and getattr(config, name) != self._own[name]:
+                raise InputError(
+                    f"{name} = {getattr(config, name)}, but the recording was made with {self._own[name]}, and its "
+                    "segments are what they are; use a workload of kind 'fitted'"
+                )
+        part = self._parts.get((questions, config.chains))
+        if part is None:
+            part = self._parts[questions, config.chains] = _Part(self._recorded, questions, config.chains)
+        return part
+
+    def knows_outcome(self, run: SimRun) -> bool:
+        """The recorded chains came out as they did because of the takeovers that they had: with others, who knows?"""
+        part = self._parts[run.questions, run.chains]
+        asked = {(r.chain, r.turn, r.kind) for r in run.requests if r.kind != "score"}
+        return asked == part.written_by
+
+
+_BROUGHT = (
+    "task",
+    "draft_tokens",
+    "takeover_tokens",
+    "takeover",
+    "p_value",
+    "draft",
+    "target",
+    "engine",
+    "temperature",
+    "seed",
+    "gamma",
+)
+"""Settings of a recorded run that a study takes over, where it does not name them itself."""
+
+
+class _Part(Recorded):
+    """The first questions and chains of a recording. Stand-ins for takeovers that it lacks are looked for once.
+
+    A chain ends in the turn in which it ended: where the recorded takeover ended it, the draft before ends it too, if
+    this time nobody takes over. `written_by`: the drafts and takeovers on record.
+    """
+
+    def __init__(self, whole: Recorded, questions: int, chains: int) -> None:
+        kept = {ChainId(q, i): _ending(whole.recorded[ChainId(q, i)]) for q in range(questions) for i in range(chains)}
+        super().__init__(whole.prompts[:questions], kept, unrecorded="nearest")
+        self._stand_ins: dict[tuple[ChainId, int], Written] = {}
+        self.written_by = {
+            (chain, turn, kind)
+            for chain, recorded in kept.items()
+            for kind, pieces in (("draft", recorded.drafts), ("takeover", recorded.takeovers))
+            for turn, piece in enumerate(pieces)
+            if piece is not None
+        }
+
+    def written(self, command: Draft | TakeOver) -> Written:
+        chain, turn = command.chain, command.turn
+        recorded = self.recorded[chain]
+        if isinstance(command, Draft) or turn >= recorded.turns or recorded.takeovers[turn] is not None:
+            return super().written(command)
+        found = self._stand_ins.get((chain, turn))
+        if found is None:
+            found = self._stand_ins[chain, turn] = super().written(command)
+        return found
+
+
+def _ending(chain: RecordedChain) -> RecordedChain:
+    draft, takeover = chain.drafts[-1], chain.takeovers[-1]
+    if draft is None or takeover is None or not (takeover.answered or takeover.ended):
+        return chain
+    last = replace(draft, answered=takeover.answered, ended=takeover.ended or draft.eos)
+    return replace(chain, drafts=[*chain.drafts[:-1], last])
+
+
+def _path(options: Options, what: str) -> Path:
+    path = options.get("workload.path")
+    if path is None:
+        raise InputError(f"workload.path is missing; name {what}, here or with --set workload.path=PATH")
+    found = Path(str(path))
+    if not found.exists():
+        raise InputError(f"workload.path {found} does not exist; name {what}, here or with --set workload.path=PATH")
+    return found
+
+
+def digest(files: list[Path]) -> str:
+    """SHA-256 over the files' bytes."""
+    total = hashlib.sha256()
+    for file in files:
+        try:
+            total.update(hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return total.hexdigest()
+
+
+KINDS: Mapping[str, Callable[[Options], Source]] = {"replay": Replay}
+"""Workloads by kind."""

@@ -1,0 +1,102 @@
+"""``atts-sim sweep``, ``run`` and ``report`` as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atts_sim.cli import main
+from tests.sim.made_studies import made_trace, study_text
+
+SWEEP = "[sweep]\npolicy = ['barrier', 'async-marginal']\nalpha = [0.1, 0.4]\n"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(study_text(made_trace(tmp_path), SWEEP))
+    return path
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    out: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return out
+
+
+def test_sweep_writes_its_files_and_says_what_is_best(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["sweep", str(study), "--out", str(out), "--jobs", "1", "--json"]) == 0
+    found = told(capsys)
+    assert {path.name for path in out.iterdir()} == {
+        "rows.jsonl", "results.parquet", "best.toml", "study.toml", "report.html"
+    }  # fmt: skip
+    assert (found["points"], found["errors"], found["resumed"], found["whole"]) == (4, 0, 0, True)
+    assert found["best"]["parameters"]["settings.policy"] in ("barrier", "async-marginal")
+    assert found["front"]
+    assert main(["sweep", str(study), "--out", str(out), "--jobs", "1", "--json"]) == 0
+    assert told(capsys)["resumed"] == 4
+
+
+def test_sweep_shows_a_table(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(study), "--out", str(tmp_path / "out"), "--jobs", "1", "--no-report"]) == 0
+    out, err = capsys.readouterr()
+    assert "4 points, 4 admissible" in out
+    assert err == ""
+
+
+def test_report_writes_the_page_again(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    main(["sweep", str(study), "--out", str(out), "--jobs", "1"])
+    first = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    capsys.readouterr()
+    assert main(["report", str(out), "--json"]) == 0
+    assert told(capsys)["report"] == str(out / "report.html")
+    assert (out / "report.html").read_bytes() == first
+
+
+def test_run_simulates_one_point(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(study), "--json", "--set", "policy=async-conditional"]) == 0
+    found = told(capsys)
+    assert found["parameters"]["settings.policy"] == "async-conditional"
+    assert found["parameters"]["settings.alpha"] == 0.1
+    assert found["figures"]["makespan_s"] > 0
+    assert main(["run", str(study)]) == 0
+    assert "makespan_s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "STUDY", "--set", "chains=9"], "chains = 9, but the recording has 4"),
+        (["run", "STUDY", "--set", "alpa=0.2"], "did you mean 'alpha'?"),
+        (["sweep", "STUDY", "--jobs", "0"], "--jobs must be at least 1"),
+        (["sweep", "STUDY", "--jobs", "2", "--ray"], "exclude each other"),
+        (["sweep", "nothing.toml"], "cannot read study nothing.toml"),
+        (["run", "policy-comparison"], "workload.path is missing"),
+        (["run", "barrier-scaling"], "unknown workload.kind 'fitted'"),
+        (["report", "."], "is no folder of a sweep"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exits_2(
+    arguments: list[str], says: str, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(study) if word == "STUDY" else word for word in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"atts-sim {arguments[0]}: ")
+    assert says in err
+
+
+def test_without_an_admissible_row_the_sweep_fails(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = ["--set", "objective.at_least={ accuracy = 0.99 }"]
+    assert main(["sweep", str(study), "--out", str(tmp_path / "out"), "--jobs", "1", *strict]) == 1
+    assert "no row is admissible, so there is no best.toml" in capsys.readouterr().err

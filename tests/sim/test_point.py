@@ -1,0 +1,184 @@
+"""One point: its figures hang on its options, and what makes it impossible is said in its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atts_runtime.control import Limits
+from atts_runtime.profiler.counts import Rates
+from atts_sim.calls import EngineSpec
+from atts_sim.clock import Clock
+from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
+from atts_sim.demand import demanded, request_demand
+from atts_sim.devices import device, model_spec
+from atts_sim.driver import SimDriver
+from atts_sim.point import Points
+from atts_sim.recorded import FollowRecord, read_trace
+from atts_sim.reference import ReferenceEngine
+from atts_sim.row import FIGURES, WITH_ERROR, Row, mean_figures
+from tests.sim.made_studies import H100, made_study, made_trace
+
+
+def point(trace: Path, more: str = "", **kind: Any) -> Row:
+    return Points(made_study(trace, more, **kind)).row(0, {})
+
+
+def good(trace: Path, more: str = "", **kind: Any) -> dict[str, Any]:
+    row = point(trace, more, **kind)
+    assert row.error is None
+    return dict(row.figures)
+
+
+def test_a_row_has_every_figure_and_a_line_brings_it_back(tmp_path: Path) -> None:
+    row = point(made_trace(tmp_path))
+    assert set(FIGURES) <= row.figures.keys()
+    assert Row.from_line(row.to_line()) == row
+
+
+def test_cost_is_of_the_devices_that_the_policy_uses(tmp_path: Path) -> None:
+    trace, priced = made_trace(tmp_path), H100 + "usd_per_hour = 3.6\n"
+    both = good(trace, engines=priced)
+    wall = both["makespan_s"]
+    assert both["devices"] == 3
+    assert both["device_s"] == pytest.approx(3 * wall)
+    assert both["usd"] == pytest.approx(3 * 3.6 * wall / 3600)
+    assert both["energy_bound_j"] == pytest.approx(3 * 700 * wall)
+    alone = good(trace, "[settings]\npolicy = 'target-only'", engines=priced)
+    assert (alone["devices"], alone["draft.utilisation"]) == (2, None)
+    assert good(trace, engines=H100)["usd"] is None
+
+
+def test_one_model_in_both_roles_is_one_device(tmp_path: Path) -> None:
+    engines = "[engines]\nshared = true\ntarget.profile = 'bundled-target-amd-epyc-milan'"
+    assert good(made_trace(tmp_path), engines=engines)["devices"] == 1
+
+
+def test_fewer_questions_and_chains_are_the_first_and_more_are_refused(tmp_path: Path) -> None:
+    trace = made_trace(tmp_path)
+    few = good(trace, "[settings]\nquestions = 2\nchains = 3\nturns = 1")
+    assert (few["questions"], few["chains"]) == (2, 3)
+    for name, most in (("questions", 4), ("chains", 4), ("turns", 3)):
+        error = point(trace, f"[settings]\n{name} = {most + 1}").error
+        assert error is not None
+        assert error.startswith(f"{name} = {most + 1}, but the recording has {most}")
+
+
+def test_kv_that_does_not_fit_is_an_error_and_no_figure(tmp_path: Path) -> None:
+    engines = H100 + "memory_share = 0.40972\ntarget.step_tokens = 16"  # some 100 tokens beside the weights of QwQ-32B
+    row = point(made_trace(tmp_path), engines=engines)
+    assert row.error is not None
+    assert "more than the" in row.error
+    assert "that fit beside the weights" in row.error
+    assert not row.figures
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("[settings]\nbudget = 9", "budget must lie between 0 and the 4 chains"),
+        ("[workload.x]\ny = 1", ""),
+    ][:1],
+)
+def test_an_impossible_point_says_why(more: str, says: str, tmp_path: Path) -> None:
+    assert says in (point(made_trace(tmp_path), more).error or "")
+
+
+def test_a_workload_that_is_not_there_says_what_to_give(tmp_path: Path) -> None:
+    assert "workload.path" in (point(tmp_path / "none.parquet").error or "")
+    unknown = Points(made_study(tmp_path / "x", overrides=("workload.kind=dreamt",))).row(0, {})
+    assert "unknown workload.kind 'dreamt'; choose one of replay" in (unknown.error or "")
+
+
+def test_the_fingerprint_changes_with_what_matters_and_only_then(tmp_path: Path) -> None:
+    trace = made_trace(tmp_path)
+    base = point(trace).fingerprint
+    assert point(trace, "[settings]\nalpha = 0.1").fingerprint == base  # the default
+    for more in ("[settings]\nalpha = 0.2", "[settings]\nmax_rows = 3", "[study]\nrepeats = 2"):
+        assert point(trace, more).fingerprint != base
+    made_trace(tmp_path, seed=1)
+    assert point(trace).fingerprint != base
+
+
+def test_repeats_have_the_seeds_of_the_point_and_the_next_ones(tmp_path: Path) -> None:
+    trace = made_trace(tmp_path)
+    settings = "[settings]\nalpha = 0.4\n"
+    single = [good(trace, f"{settings}seed = {seed}")["makespan_s"] for seed in (5, 6)]
+    twice = good(trace, f"{settings}seed = 5\n[study]\nrepeats = 2")
+    assert twice["makespan_s"] == pytest.approx(sum(single) / 2)
+    assert twice["makespan_s.se"] == pytest.approx(abs(single[0] - single[1]) / 2)
+
+
+def test_a_mean_lacks_what_one_repeat_lacks() -> None:
+    names = dict.fromkeys(WITH_ERROR, 1.0)
+    found = mean_figures([{**names, "accuracy": None}, names])
+    assert (found["accuracy"], found["accuracy.se"], found["usd"]) == (None, None, 1.0)
+
+
+def test_a_deadline_gives_goodput(tmp_path: Path) -> None:
+    trace = made_trace(tmp_path)
+    assert good(trace)["goodput_per_s"] is None
+    assert good(trace, "[study]\ndeadline_s = 1e6")["goodput_per_s"] == good(trace)["questions_per_s"]
+
+
+def test_steps_beyond_what_a_profile_measured_are_a_warning(tmp_path: Path) -> None:
+    row = point(made_trace(tmp_path, chains=20, questions=5), "[settings]\nmax_rows = 100")
+    assert any("outside what its profile measured" in text for text in row.warnings)
+    analytic = point(made_trace(tmp_path), engines=H100)
+    assert analytic.figures["target.outside_share"] is None
+    assert not analytic.warnings
+
+
+class Counted:
+    """Step times, and how many tokens and steps they were asked for."""
+
+    def __init__(self) -> None:
+        self.tokens = self.steps = 0
+
+    def cost(self, phase: Phase, shape: StepShape) -> Cost:
+        self.tokens += shape.new_tokens
+        self.steps += 1
+        return Cost(1e-3, True)
+
+    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
+        raise NotImplementedError
+
+
+def test_the_demand_of_requests_is_of_the_tokens_and_steps_of_the_engine(tmp_path: Path) -> None:
+    trace = read_trace(made_trace(tmp_path))
+    profile = {"engines.profile": "bundled-target-amd-epyc-milan"}
+    model = device("target", profile, {"max_rows": None, "kv_budget_tokens": None}).steps
+    clock, counted = Clock(), Counted()
+    engine: Any = ReferenceEngine(clock, EngineSpec(), counted)
+    run = SimDriver(FollowRecord(trace), Limits(3, 600, 600), trace, {"draft": engine, "target": engine}, clock).run()
+
+    rates = Rates(model.spec)
+    rates.pair_flops = rates.logit_flops = 0
+    tokens = sum(request_demand(request, rates)[0] for request in run.requests) / rates.token_flops
+    prompts = sum(prompt.target for prompt in trace.prompts)  # computed once, for no request in particular
+    assert tokens + prompts == counted.tokens
+
+    whole = Rates(model.spec)
+    flops, moved = (sum(parts) for parts in zip(*(request_demand(r, whole) for r in run.requests), strict=True))
+    T_c, T_m = demanded(run, {"draft": model, "target": model})
+    assert T_c == pytest.approx(flops / model.flops_per_s, rel=1e-12)
+    weights = counted.steps * whole.weight_bytes(1, 1)
+    assert T_m == pytest.approx((moved + weights) / model.bytes_per_s, rel=1e-12)
+
+
+def test_a_takeover_demands_what_its_steps_do() -> None:
+    """Four tokens after ten that are held: three steps, that look at 11, 12 and 13 tokens."""
+    rates = Rates(model_spec("bundled-target"))
+    call: Any = SimpleNamespace(kind="takeover", context_tokens=10, tokens_prefilled=0, new_tokens=4)
+    flops, moved = request_demand(call, rates)
+    assert flops == 3 * (rates.token_flops + rates.logit_flops) + rates.pair_flops * (11 + 12 + 13)
+    assert moved == rates.kv_bytes * (11 + 12 + 13 + 3)
+
+
+def test_r_follows_from_its_terms(tmp_path: Path) -> None:
+    found = good(made_trace(tmp_path), "[settings]\npolicy = 'barrier'")
+    assert found["stall_s.all"] > 0
+    assert found["r"] == pytest.approx(found["T_c_s"] / (found["T_m_s"] + found["stall_s.all"]), rel=1e-12)
