@@ -211,8 +211,6 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> _Samples:
 
 def _fit(parts: Sequence[_Samples]) -> Correction:
     """The correction that fits best; none from too few steps."""
-    from scipy.optimize import lsq_linear
-
     seconds, profile, rows, shared = (
         np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
         for name in ("seconds", "profile", "rows", "shared")
@@ -225,17 +223,28 @@ def _fit(parts: Sequence[_Samples]) -> Correction:
     # Normal equations of terms * (1 + c * shared), for every c at once.
     squares = [terms.T @ (terms * (shared**power)[:, None]) for power in range(3)]
     sides = [terms.T @ (wanted * shared**power) for power in range(2)]
-    bounds = (np.array([_SCALE[0], 0.0, 0.0]), np.array([_SCALE[1], math.inf, math.inf]))
     best, found = math.inf, Correction()
     for c in _CONTENTION if np.ptp(shared) > _DIFFERENT else (0.0,):
         normal = squares[0] + 2 * c * squares[1] + c * c * squares[2]
         side = sides[0] + c * sides[1]
         factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(3)).T
-        x = lsq_linear(factor, np.linalg.solve(factor.T, side), bounds=bounds).x
+        x = _bounded(factor, np.linalg.solve(factor.T, side))
         cost = float(x @ normal @ x - 2 * side @ x)
         if cost < best:
             best, found = cost, Correction(float(x[0]), float(x[1]) * unit, float(x[2]) * unit, float(c))
     return found
+
+
+def _bounded(factor: Floats, side: Floats) -> Floats:
+    """The x that solves factor x = side best with x[0] in `_SCALE` and the others at least 0."""
+    from scipy.optimize import nnls
+
+    low, high = _SCALE
+    x: Floats = nnls(factor, side - low * factor[:, 0])[0]
+    x[0] += low
+    if x[0] > high:
+        x = np.array([high, *nnls(factor[:, 1:], side - high * factor[:, 0])[0]])
+    return x
 
 
 def _error(parts: Sequence[_Samples], correction: Correction) -> FitError | None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ Floats = NDArray[np.float64]
 _FEW = 30  # pieces or scores of a turn below which it is pooled with the turns after it
 _MOST_KEPT = 400  # values of a turn's distribution; of more, as many quantiles
 _ROUNDS = 30
+_SWEEPS = 10
 _MOST_SD = 4.0  # of question effects on a logit, beyond which they say the same: always or never
 
 
@@ -275,25 +275,29 @@ def _fit_scores(scores: Sequence[_Scored], questions: int) -> tuple[Scores | Non
         z[mine] = norm.ppf((rankdata(ell[mine]) - 0.5) / mine.sum())
     after = np.array([scored.after_takeover for scored in scores])
     question = np.array([scored.question for scored in scores])
+    chain = np.array([scored.chain for scored in scores])
     counts = np.maximum(1, np.bincount(question, minlength=questions))
     at_turn = np.maximum(1, np.bincount(turn))
     enough = after.sum() >= _FEW and ((turn > 0) & ~after).sum() >= _FEW
-    shift, strange, centre = 0.0, np.zeros(questions), np.zeros(len(at_turn))
-    for _ in range(_ROUNDS):
-        # Turn, question and takeover effects in turn: who comes to a late turn is not as who began.
-        means = np.bincount(question, z + centre[turn] - shift * after, questions) / counts
-        whole = float((z + centre[turn] - means[question] - shift * after).var())
+    neighbours = np.array([i for i in range(len(scores) - 1) if chain[i] == chain[i + 1]], np.int64)
+    shift, of_chain, strange, centre = 0.0, 0.0, np.zeros(questions), np.zeros(len(at_turn))
+    for _ in range(_SWEEPS):
+        # Turn, question, chain and takeover effects by turns: who comes to a late turn is not as who began.
+        free = z + centre[turn] - shift * after
+        means = np.bincount(question, free, questions) / counts
+        whole = float((free - means[question]).var())
         between = max(0.0, float(means.var()) - whole / float(counts.mean()))
         strange = means * between / (between + whole / counts)
         strange -= strange[question[turn == 0]].mean() if (turn == 0).any() else 0.0
+        rest = free - strange[question]
+        own = float(rest.var())
+        if len(neighbours) >= _FEW:
+            of_chain = min(0.9 * own, max(0.0, float(np.mean(rest[neighbours] * rest[neighbours + 1]))))
         if enough:
-            shift = float((z + centre[turn] - strange[question])[after].mean())
+            # Stranger chains are taken over more often, which is no effect of takeovers.
+            expected = _expected(rest, chain, of_chain, own - of_chain)
+            shift += float((rest - expected)[after].mean() - (rest - expected)[(turn > 0) & ~after].mean())
         centre = np.bincount(turn, strange[question] + shift * after) / at_turn
-    rest = z + centre[turn] - strange[question] - shift * after
-    chain = np.array([scored.chain for scored in scores])
-    products = [rest[i] * rest[j] for i, j in pairwise(range(len(scores))) if chain[i] == chain[j]]
-    own = float(rest.var())
-    of_chain = min(0.9 * own, max(0.0, float(np.mean(products)))) if len(products) >= _FEW else 0.0
     known = strange[question] + shift * after
     spreads = tuple(float(max(1e-6, own + known[turn == t].var()) ** 0.5) for t in range(len(pools)))
     for scored, value in zip(scores, z + centre[turn], strict=True):
@@ -301,3 +305,13 @@ def _fit_scores(scores: Sequence[_Scored], questions: int) -> tuple[Scores | Non
     distributions = tuple(tuple(pool) for pool in pools)
     centres = tuple(float(c) for c in centre)
     return Scores(distributions, centres, spreads, shift, of_chain**0.5, max(own - of_chain, 0.0) ** 0.5), strange
+
+
+def _expected(rest: Floats, chain: NDArray[np.int64], of_chain: float, noise: float) -> Floats:
+    """A chain's effect as its earlier scores have it, for each score; they follow one another by chain."""
+    expected = np.zeros(len(rest))
+    total, count = 0.0, 0
+    for i in range(1, len(rest)):
+        total, count = (total + rest[i - 1], count + 1) if chain[i] == chain[i - 1] else (0.0, 0)
+        expected[i] = of_chain * total / (noise + count * of_chain) if of_chain else 0.0
+    return expected

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_sweep.py [--points 1000] [--jobs 2] [--profile] [--json]
 
-The study replays the published trace `pair_math500_raw` (1,600 chains, 6,000 to 14,600 requests) on the analytic
-models of Qwen2.5-7B-Instruct and QwQ-32B on H100s, over policies, alphas, questions in flight and rows. The goal is
-300 s on two cores. With `--jobs 1` it says the process's CPU seconds too, to which other work on the machine adds less than to wall
-seconds. `--profile` runs one point of each policy under cProfile and prints where its seconds go.
+The study replays the published trace `pair_math500_raw` (1,600 chains, 6,000 to 14,600 requests) on the analytic models
+of Qwen2.5-7B-Instruct and QwQ-32B on H100s, over policies, alphas, questions in flight and rows. The goal is 300 s on
+two cores. With `--jobs 1` it says CPU seconds too, which suffer less from a busy machine. `--profile` runs one point of
+each policy under cProfile and prints where its seconds go.
 
 The traces are read from the folder that ATTS_TRACES names, by default ../shared/traces.
 """

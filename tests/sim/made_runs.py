@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ PHASES: tuple[Phase, ...] = ("append", "decode")
 HANDLING_S = 1e-4
 
 
+@cache
 def specs() -> dict[str, ModelSpec]:
     """Of the bundled pair."""
     return {

@@ -38,7 +38,7 @@ def test_steps_of_more_tokens_and_rows_leave_less() -> None:
 
 def test_weights_that_do_not_fit_are_told_by_how_much() -> None:
     half = replace(A100, memory_bytes=replace(A100.memory_bytes, value=A100.memory_bytes.value / 2))  # type: ignore[type-var,union-attr]
-    with pytest.raises(InputError, match=r"qwq-32b does not fit on 1 x nvidia-a100.* \d+\.\d GiB too much"):
+    with pytest.raises(InputError, match=r"QwQ-32B does not fit on 1 x nvidia-a100.* \d+\.\d GiB too much"):
         kv_blocks(QWQ_32B, half)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def as_recorded(run: SimRun, model: FittedWorkload) -> Recorded:
     return Recorded(prompts, chains)
 
 
+@cache
 def refitted(policy: str = "async-marginal", questions: int = 40, chains: int = 16) -> FittedWorkload:
     run = simulate(MODEL.draw(questions, chains, seed=3), policy)
     keys = tuple(q % 2 for q in range(questions))
@@ -208,7 +210,7 @@ def test_a_workload_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert load_workload(tmp_path / "w.json") == model
 
 
-@given(st.data())
+@given(data=st.data())
 def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

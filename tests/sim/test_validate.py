@@ -86,8 +86,8 @@ def test_a_fitted_workload_predicts_too_and_says_how_well_it_fits(
     _, found = told(capsys, *arguments, "--workload", "fitted", "--save", saved, "--tolerance", "0.5")
     assert {fit["name"] for fit in found["goodness"]} >= {"tokens of a draft", "turns of a chain", "right"}
     assert all(0 <= fit["distance"] <= 1 for fit in found["goodness"])
-    _, again = told(capsys, *arguments, "--workload", saved, "--tolerance", "0.5")
-    assert again == found
+    status, again = told(capsys, folder / "async-marginal-8", "--workload", saved, "--tolerance", "0.9")
+    assert (status, again["workload"], again["goodness"]) == (0, "fitted", [])
 
 
 def test_the_table_shows_every_figure_and_the_verdict(
