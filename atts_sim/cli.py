@@ -1,8 +1,6 @@
 """The command line ``atts-sim``.
 
-``replay`` is here, the other commands in `atts_sim.commands`, but for ``validate``, which arrives in a later release.
-Until then it accepts whatever follows it, says so in one line on stderr, and exits with status 2, so that a script
-written for it stops with the true reason.
+``replay`` is here, the other commands in `atts_sim.commands`.
 """
 
 from __future__ import annotations
@@ -20,14 +18,9 @@ from numpy.typing import NDArray
 
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
-from atts_sim.commands import report, run, sweep
+from atts_sim.commands import report, run, sweep, validate
 
 BAD_USAGE = 2
-
-COMING = {
-    "validate": ("compare a simulation with a measured run", "atts-sim validate RUN --profile PROFILE"),
-}
-"""Purpose and example of each command that is still to come."""
 
 
 def package_version() -> str:
@@ -42,8 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
     parser = OneLineParser(
         prog="atts-sim",
-        description="Simulate asynchronous test-time scaling: what would a policy, a setting or a device come to? "
-        "`validate` arrives in a later release, and until then only says so.",
+        description="Simulate asynchronous test-time scaling: what would a policy, a setting or a device come to?",
         epilog="example: atts-sim sweep policy-comparison --set workload.path=runs/mine",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
@@ -57,15 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
             epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
         )
     )
-    for module in (sweep, run, report):
+    for module in (sweep, run, report, validate):
         module.add_to(commands)
-    for name, (purpose, example) in COMING.items():
-        commands.add_parser(
-            name,
-            help=f"{purpose} (arrives in a later release)",
-            description=f"{purpose[0].upper()}{purpose[1:]}. Arrives in a later release.",
-            epilog=f"example, once it is there: {example}",
-        )
     return parser
 
 
@@ -156,17 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises `SystemExit` for ``--help`` and ``--version`` (status 0) and for bad usage (status 2), as argparse does.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    known, _ = parser.parse_known_args(arguments)
-    if known.command in COMING:
-        print(
-            f"atts-sim {known.command}: it arrives in a later release; "
-            "to measure policies on real models, use `atts-runtime compare`",
-            file=sys.stderr,
-        )
-        return BAD_USAGE
-    args = parser.parse_args(arguments)
+    args = build_parser().parse_args(argv)
     try:
         return int(args.execute(args))
     except InputError as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from simpy.core import EmptySchedule
@@ -71,8 +72,8 @@ class _Text:
 @dataclass(slots=True)
 class SimRun:
     """What a simulation left: requests in the order in which they were made, waits (chain, cause, from, to), verdicts,
-    ends, admission times by question; the engines' totals by role, one object under both where they share one.
-    one_device: the engines' steps take turns."""
+    ends, times of arrival and admission by question; the engines' totals by role, one object under both where they
+    share one. one_device: the engines' steps take turns."""
 
     questions: int
     chains: int
@@ -81,6 +82,7 @@ class SimRun:
     holds: list[tuple[ChainId, Cause, float, float]] = field(default_factory=list)
     decided: list[Decided] = field(default_factory=list)
     finished: list[tuple[Finish, float]] = field(default_factory=list)
+    arrived_s: tuple[float, ...] = ()
     admitted_s: dict[int, float] = field(default_factory=dict)
     alarms: list[Alarmed] = field(default_factory=list)
     totals: dict[Role, Totals] = field(default_factory=dict)
@@ -108,6 +110,8 @@ class SimDriver:
     Args:
         engines: by role, of the same clock; one object under both names where they share a model.
         handling_s: the driver handles one answer at a time, and each takes so long: what the runtime's Python costs.
+        arrivals_s: when each question comes, in order (None: all at once, at 0). Raises ValueError where they do not
+            ascend from 0 on, and in `run` where the policy begins with all questions.
         watch: called with every command, as it is issued.
     """
 
@@ -120,10 +124,14 @@ class SimDriver:
         clock: Clock,
         *,
         handling_s: float = 0.0,
+        arrivals_s: Sequence[float] | None = None,
         watch: Callable[[Command], None] | None = None,
     ) -> None:
         if not handling_s >= 0:
             raise ValueError(f"handling_s must not be negative, got {handling_s}")
+        arrivals = (0.0,) * workload.questions if arrivals_s is None else tuple(arrivals_s)
+        if len(arrivals) != workload.questions or any(b < a for a, b in pairwise((0.0, *arrivals))):
+            raise ValueError(f"{workload.questions} questions need as many times of arrival, ascending from 0 on")
         self._workload, self._clock, self._handling_s, self._watch = workload, clock, handling_s, watch
         self._controller = Controller(policy, limits, questions=workload.questions, chains=workload.chains)
         self._engines: list[SimEngine] = []
@@ -138,7 +146,7 @@ class SimDriver:
         self._slots = [engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW for engine in self._engines]
         self._texts: dict[ChainId, _Text] = {}
         self._free_s = 0.0
-        self.run_record = run = SimRun(workload.questions, workload.chains)
+        self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {id(engine.device) for engine in self._engines if engine.device is not None}
         run.one_device = len(shared) == 1 and all(engine.device is not None for engine in self._engines)
         self._carry_out: dict[type[Command], Callable[[Any], None]] = {
@@ -156,7 +164,10 @@ class SimDriver:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
         run, clock = self.run_record, self._clock
         with _no_collection():
-            self._apply(self._controller.start())
+            arrived = sum(time == 0 for time in run.arrived_s)
+            for time in run.arrived_s[arrived:]:
+                Tick(clock, time, ARRIVAL, lambda tick: self._apply(self._controller.arrive()))
+            self._apply(self._controller.start(arrived))
             of_all, finished = run.questions * run.chains, run.finished
             step, events = clock.step, 0
             try:

@@ -16,6 +16,7 @@ from atts_runtime.control.commands import Draft, TakeOver
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.driver import SimRun
+from atts_sim.generative_store import load_workload
 from atts_sim.options import Options
 from atts_sim.recorded import Recorded, RecordedChain, read_run, read_trace
 from atts_sim.workload import Workload, Written
@@ -185,5 +186,35 @@ def digest(files: list[Path]) -> str:
     return total.hexdigest()
 
 
-KINDS: Mapping[str, Callable[[Options], Source]] = {"replay": Replay}
+# -- fitted
+
+
+class Fitted:
+    """A generative workload: any number of questions, chains and turns, any takeover rate. `workload.path` is the file
+    that ``atts-sim validate --save`` wrote. What is drawn depends on the seed alone, so settings are compared on the
+    same draws."""
+
+    def __init__(self, options: Options) -> None:
+        path = _path(options, "a fitted workload, as atts-sim validate --save writes it")
+        if path.is_dir():
+            raise InputError(f"workload.path {path} is a folder; fit a workload to it: atts-sim validate --save")
+        self._fitted = load_workload(path)
+        self.defaults: Mapping[str, Any] = {
+            "questions": len(self._fitted.prompts),
+            "takeover": "resample" if self._fitted.replaces else "continue",
+        }
+        self.told = f"workload: {path.name}, fitted to {', '.join(self._fitted.sources)}"
+        self.digest = digest([path])
+
+    def workload(self, config: RunConfig) -> Workload:
+        if (config.takeover == "resample") != self._fitted.replaces:
+            raise InputError(f"takeover = {config.takeover}, but the workload was fitted to runs of the other kind")
+        questions = len(self._fitted.prompts) if config.questions is None else config.questions
+        return self._fitted.draw(questions, config.chains, seed=config.seed)
+
+    def knows_outcome(self, run: SimRun) -> bool:
+        return self._fitted.errors is not None
+
+
+KINDS: Mapping[str, Callable[[Options], Source]] = {"replay": Replay, "fitted": Fitted}
 """Workloads by kind."""

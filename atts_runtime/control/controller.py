@@ -80,7 +80,8 @@ class Controller:
         self.policy, self.limits = policy, limits
         self._chains = {ChainId(q, i): _Chain() for q in range(questions) for i in range(chains)}
         self._alive = dict.fromkeys(range(questions), chains)
-        self._queue = deque(range(questions))
+        self._to_come = deque(range(questions))
+        self._queue: deque[int] = deque()
         self._admitted: set[int] = set()
         self._parked: dict[int, list[tuple[ChainId, _GoOn]]] = {q: [] for q in range(questions)}
         self._open: dict[int, ChainId] = {}
@@ -93,17 +94,38 @@ class Controller:
         """Whether every chain is over."""
         return not any(self._alive.values())
 
-    def start(self) -> list[Command]:
-        """First commands: turn 0 of the admitted questions, or of all where the policy pre-samples across questions."""
+    def start(self, arrived: int | None = None) -> list[Command]:
+        """First commands: turn 0 of the admitted questions, or of all where the policy pre-samples across questions.
+
+        `arrived`: only so many questions are there, the first ones, and `arrive` brings each of the others (None: all
+        are). Raises ValueError where the policy needs them all.
+        """
         out: list[Command] = []
+        arrived = len(self._to_come) if arrived is None else arrived
         if self.policy.pre_sample == "all":
+            if arrived < len(self._to_come):
+                raise ValueError(f"{self.policy.name} begins with first segments of all questions: all must be there")
+            self._queue, self._to_come = self._to_come, deque()
             for chain in self._chains:
                 self._start_turn(chain, out)
         else:
-            for chain in self._chains:
-                self._park(chain, self._start_turn, out)
+            for _ in range(arrived):
+                self._come(out)
             self._admit(out)
         return out
+
+    def arrive(self) -> list[Command]:
+        """Commands that follow from the arrival of the next question."""
+        out: list[Command] = []
+        self._come(out)
+        self._admit(out)
+        return out
+
+    def _come(self, out: list[Command]) -> None:
+        question = self._to_come.popleft()
+        self._queue.append(question)
+        for index in range(self._alive[question]):
+            self._park(ChainId(question, index), self._start_turn, out)
 
     def handle(self, event: Event) -> list[Command]:
         """Commands that follow from one event, in order."""

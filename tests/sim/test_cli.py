@@ -1,41 +1,15 @@
-"""Claims about ``atts-sim`` as a whole, of whose commands one is still to come."""
+"""Claims about ``atts-sim`` as a whole."""
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 
 import pytest
 
-from atts_sim.cli import COMING, main, package_version
+from atts_sim.cli import main, package_version
 
-COMMANDS = ["replay", "sweep", "run", "report", *COMING]
-
-
-def test_all_but_validate_is_there() -> None:
-    assert list(COMING) == ["validate"]
-
-
-@pytest.mark.parametrize("command", COMING)
-def test_a_coming_command_says_in_one_line_that_the_simulator_comes_later_and_exits_2(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([command]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith(f"atts-sim {command}: ")
-    assert "later release" in err
-
-
-@pytest.mark.parametrize("command", COMING)
-def test_arguments_of_the_coming_simulator_give_the_same_answer(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, example = COMING[command]
-    assert main(shlex.split(example)[1:]) == 2
-    assert "later release" in capsys.readouterr().err
+COMMANDS = ["replay", "sweep", "run", "report", "validate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -59,16 +33,6 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"atts-sim {package_version()}\n"
-
-
-def test_help_says_which_commands_are_still_to_come(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # a line a command
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    entries = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    "))
-    assert {command for command in COMMANDS if "later release" in entries[command]} == set(COMING)
 
 
 @pytest.mark.parametrize("arguments", [[], ["simulate"]])

@@ -79,7 +79,7 @@ def test_run_simulates_one_point(study: Path, capsys: pytest.CaptureFixture[str]
         (["sweep", "STUDY", "--jobs", "2", "--ray"], "exclude each other"),
         (["sweep", "nothing.toml"], "cannot read study nothing.toml"),
         (["run", "policy-comparison"], "workload.path is missing"),
-        (["run", "barrier-scaling"], "unknown workload.kind 'fitted'"),
+        (["run", "barrier-scaling"], "name a fitted workload"),
         (["report", "."], "is no folder of a sweep"),
     ],
 )

@@ -1,0 +1,218 @@
+"""``atts-sim validate RUN...``: runs predicted, and held against what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.engineprofile import EngineProfile
+from atts_sim.calibrate import Costs, calibrate, stated_costs
+from atts_sim.commands.validate_trace import execute_traces, is_trace
+from atts_sim.generative import FittedWorkload
+from atts_sim.generative_fit import Source, fit_workload
+from atts_sim.generative_store import load_workload, save_workload
+from atts_sim.goodness import Fit, Sampled, goodness
+from atts_sim.measured import MeasuredRun, measured_run
+from atts_sim.recorded import from_records
+from atts_sim.twin import run_twin
+from atts_sim.validate import TOLERANCE, Validation, WorkloadKind, as_json, validate, workload_of
+
+OFF = 1
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the subparsers of ``atts-sim``."""
+    parser = commands.add_parser(
+        "validate",
+        help="compare simulations with measured runs",
+        description="Simulate runs and compare wall, latency, stall, takeovers, busy time and r with what was "
+        "measured. Costs come from engine profiles, corrected by the runs of --fit-on. Exits with 1 where wall, median "
+        "or 95th percentile of latency, or the takeover rate is off by more than --tolerance, or policies come out in "
+        "the wrong order.",
+        epilog="example: atts-sim validate runs/m16 runs/m32 --fit-on runs/m4 runs/m8",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="run directory, or published trace, to predict"
+    )
+    parser.add_argument("--fit-on", type=Path, nargs="+", default=[], metavar="RUN", help="run directories to fit to")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="engine profiles (default: those shipped that are of the runs' models)",
+    )
+    parser.add_argument(
+        "--workload",
+        default="replay",
+        metavar="replay|fitted|FILE",
+        help="what the models write: as each run recorded it, drawn from a model fitted to --fit-on, or from a saved "
+        "one (default: %(default)s)",
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fitted workload as JSON")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help="relative error that the verdict allows, absolute for the takeover rate (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Fit, predict, compare, print; 1 where the verdict is off."""
+    if not args.tolerance > 0:
+        raise InputError(f"tolerance must be positive, got {args.tolerance}")
+    if both := {path.resolve() for path in args.runs} & {path.resolve() for path in args.fit_on}:
+        raise InputError(f"{min(both)} is fitted to and predicted; what is predicted must not be seen before")
+    if any(map(is_trace, args.runs)):
+        return execute_traces(args)
+    runs, refused = _readable(args.runs)
+    fitted_runs = [measured_run(path) for path in args.fit_on]
+    costs = _costs(runs, fitted_runs, [EngineProfile.from_toml(path) for path in args.profile])
+    kind: WorkloadKind = "replay" if args.workload == "replay" else "fitted"
+    workload = _workload(args.workload, fitted_runs) if kind == "fitted" or args.save else None
+    if args.save and workload is not None:
+        save_workload(workload, args.save)
+    found = validate(runs, costs, kind=kind, fitted=workload, tolerance=args.tolerance, refused=refused)
+    fits = _goodness(fitted_runs, costs, workload) if workload is not None else ()
+    if args.json:
+        from dataclasses import asdict
+
+        told = as_json(found, costs) | {"workload": kind, "goodness": [asdict(fit) for fit in fits]}
+        print(json.dumps(told, allow_nan=False))
+    else:
+        _print(found, costs, fits)
+    return 0 if found.holds else OFF
+
+
+def _readable(paths: Sequence[Path]) -> tuple[list[MeasuredRun], list[tuple[str, str]]]:
+    """Runs that can be modelled, and those that cannot with the reason. Raises InputError where it is none at all."""
+    runs, refused = [], []
+    for path in paths:
+        try:
+            runs.append(measured_run(path))
+        except InputError as error:
+            refused.append((str(path), str(error)))
+    if not runs:
+        raise InputError(refused[0][1])
+    return runs, refused
+
+
+def _costs(runs: Sequence[MeasuredRun], fitted: Sequence[MeasuredRun], profiles: Sequence[EngineProfile]) -> Costs:
+    if fitted:
+        return calibrate(fitted, profiles)
+    specs = {role: spec for run in runs for role, spec in run.specs.items()}
+    return stated_costs(specs, profiles, one_engine=any(run.one_engine for run in runs))
+
+
+def _workload(asked: str, runs: Sequence[MeasuredRun]) -> FittedWorkload:
+    if asked not in ("replay", "fitted"):
+        return load_workload(Path(asked))
+    if not runs:
+        raise InputError("a workload is fitted to runs; give them with --fit-on")
+    return fit_workload([source_of(run) for run in runs])
+
+
+def source_of(run: MeasuredRun) -> Source:
+    """A run as a recording to fit to."""
+    replaces = run.config.takeover == "resample"
+    ids = {record.question: record.question_id for record in run.records}
+    recorded = from_records(run.records, replaces=replaces)
+    return Source(run.name, recorded, replaces, tuple(ids[q] for q in sorted(ids)))
+
+
+def _goodness(runs: Sequence[MeasuredRun], costs: Costs, workload: FittedWorkload) -> tuple[Fit, ...]:
+    recorded = [Sampled.of(run_twin(run.config, workload_of(run, "replay", None), costs)) for run in runs]
+    drawn = [Sampled.of(run_twin(run.config, workload_of(run, "fitted", workload), costs)) for run in runs]
+    return goodness(recorded, drawn)
+
+
+# -- what a person reads
+
+
+def _print(found: Validation, costs: Costs, fits: Sequence[Fit]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    for compared in found.compared:
+        config = compared.run.config
+        flight = "all questions" if config.questions_in_flight is None else f"{config.questions_in_flight} question(s)"
+        title = f"{compared.run.name}: {config.policy}, {config.chains} chains, {flight} in flight"
+        table = Table(title=escape(title), title_justify="left")
+        for heading in ("figure", "measured", "predicted", "error"):
+            table.add_column(heading, justify="left" if heading == "figure" else "right")
+        for line in compared.lines:
+            if line.measured is None and line.predicted is None:
+                continue
+            wrong = line.judged and line.error is not None and abs(line.error) > found.tolerance
+            error = "" if line.error is None else f"{line.error:+.3f}" if line.unit == "1" else f"{line.error:+.1%}"
+            table.add_row(
+                f"{line.name} *" if line.judged else line.name,
+                _shown(line.measured),
+                _shown(line.predicted),
+                f"[red]{error}[/red]" if wrong else error,
+            )
+        console.print(table)
+    if costs.fitted:
+        console.print(_residuals(costs))
+    if fits:
+        console.print(_fits(fits))
+    for run, reason in found.refused:
+        print(f"atts-sim validate: not modelled: {run}: {reason}", file=sys.stderr)
+    for fast, slow in found.misordered:
+        console.print(f"order: {fast} was faster than {slow}, and is predicted to be slower", markup=False)
+    good = sum(compared.holds(found.tolerance) for compared in found.compared)
+    console.print(
+        f"{good} of {len(found.compared)} runs within {found.tolerance:.0%} (figures marked *), "
+        f"{found.pairs - len(found.misordered)} of {found.pairs} pairs of policies in the right order, "
+        f"{len(found.refused)} not modelled: {'holds' if found.holds else 'off'}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+
+def _residuals(costs: Costs) -> Any:
+    from rich.table import Table
+
+    table = Table(title="steps: what the fit makes of them, fitted and held out by run", title_justify="left")
+    names = ("engine", "phase", "steps", "scale", "step us", "row us", "contention", "sum", "sum held out", "median")
+    for heading in names:
+        table.add_column(heading, justify="left" if heading in ("engine", "phase") else "right")
+    for (role, phase), error in costs.fitted.items():
+        c, held_out = costs.engines[role].corrections[phase], costs.held_out.get((role, phase))
+        table.add_row(
+            role, phase, f"{error.steps:,}", f"{c.scale:.2f}", f"{c.step_s * 1e6:.0f}", f"{c.row_s * 1e6:.0f}",
+            f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
+            "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
+        )  # fmt: skip
+    table.caption = f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"
+    return table
+
+
+def _fits(fits: Sequence[Fit]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="fitted workload: what it draws, beside what was recorded", title_justify="left")
+    for heading in ("figure", "recorded", "drawn", "KS distance", "n", "quantiles 10/50/90%"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for fit in fits:
+        quantiles = "  ".join(f"{a:.3f}/{b:.3f}" for a, b in fit.quantiles)
+        sizes = f"{fit.sizes[0]:,}/{fit.sizes[1]:,}"
+        table.add_row(fit.name, f"{fit.recorded:.3f}", f"{fit.drawn:.3f}", f"{fit.distance:.3f}", sizes, quantiles)
+    return table

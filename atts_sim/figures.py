@@ -1,0 +1,147 @@
+"""What a run comes to, measured or simulated: the figures that `atts-sim validate` holds against each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.counts import Rates
+from atts_runtime.profiler.intensity import ratio
+from atts_runtime.records import STALL_CAUSES
+from atts_sim.calibrate import Costs
+from atts_sim.driver import Request, SimRun
+from atts_sim.measured import MeasuredRun
+from atts_sim.metrics import measure
+
+Peaks = Mapping[str, tuple[float, float]]
+"""FLOP/s and bytes/s of each engine's device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Times in seconds; None: not known. `busy_s` by engine; the other names are those of summary.json."""
+
+    wall_s: float
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    stall_s: Mapping[str, float]
+    busy_s: Mapping[str, float]
+    tokens: Mapping[str, int]
+    takeovers: int
+    takeover_rate: float | None
+    takeover_rate_by_turn: tuple[float | None, ...]
+    answered: float
+    accuracy: float | None
+    T_c_s: float | None
+    T_m_s: float | None
+    r: float | None
+
+
+def measured_figures(run: MeasuredRun) -> Figures:
+    """Of the run's summary. Raises InputError where it lacks one."""
+    summary = run.summary
+    verdicts = [call.taken_over for call in run.calls if call.taken_over is not None]
+    intensity = summary.get("intensity") or {}
+    try:
+        return Figures(
+            wall_s=float(summary["wall_s"]),
+            latency_p50_s=_maybe(summary["latency_s"]["p50"]),
+            latency_p95_s=_maybe(summary["latency_s"]["p95"]),
+            stall_s={cause: float(summary["stall_by_cause_s"][cause]) for cause in STALL_CAUSES},
+            busy_s={role: float(summary["engines"][role]["busy_s"]) for role in run.specs},
+            tokens={kind: int(summary["tokens"][kind]) for kind in ("draft", "scored", "takeover")},
+            takeovers=sum(verdicts),
+            takeover_rate=_maybe(summary["takeover_rate"]),
+            takeover_rate_by_turn=tuple(_maybe(rate) for rate in summary["takeover_rate_by_turn"]),
+            answered=sum(record.reason == "answered" for record in run.records) / len(run.records),
+            accuracy=_maybe(summary["accuracy"]["mean_chain"]),
+            T_c_s=_maybe(intensity.get("T_c_s")),
+            T_m_s=_maybe(intensity.get("T_m_s")),
+            r=_maybe(intensity.get("r")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{run.path / 'summary.json'} is no summary of a run: {error!r}") from error
+
+
+def _maybe(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def peaks_of(run: MeasuredRun) -> Peaks:
+    """Of the devices that the run's intensity was counted against; empty where it was not."""
+    found = {}
+    for role in run.specs:
+        engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
+        hardware = engine.get("hardware") or {}
+        flops_per_s, bytes_per_s = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
+        if isinstance(flops_per_s, float | int) and isinstance(bytes_per_s, float | int):
+            if not (0 < flops_per_s < math.inf and 0 < bytes_per_s < math.inf):
+                raise InputError(
+                    f"{run.path / 'summary.json'} has a device of {flops_per_s} FLOP/s, {bytes_per_s} bytes/s"
+                )
+            found[role] = (float(flops_per_s), float(bytes_per_s))
+    return found
+
+
+def simulated_figures(sim: SimRun, costs: Costs, peaks: Peaks) -> Figures:
+    """Of a simulation with such costs."""
+    metrics = measure(sim)
+    latency, stall_s = metrics.latency_s, math.fsum(metrics.stall_s.values())
+    terms = _terms(sim, costs, peaks)
+    return Figures(
+        wall_s=metrics.makespan_s,
+        latency_p50_s=None if latency is None else latency.p50,
+        latency_p95_s=None if latency is None else latency.p95,
+        stall_s=metrics.stall_s,
+        busy_s={name: metrics.engines[name].busy_s for name in costs.engines if name in metrics.engines},
+        tokens={
+            "draft": metrics.tokens.draft,
+            "scored": metrics.tokens.scored,
+            "takeover": metrics.tokens.takeover,
+        },
+        takeovers=sum(decided.taken_over for decided in sim.decided),
+        takeover_rate=metrics.takeover_rate,
+        takeover_rate_by_turn=metrics.takeover_rate_by_turn,
+        answered=metrics.answered,
+        accuracy=metrics.accuracy,
+        T_c_s=None if terms is None else terms[0],
+        T_m_s=None if terms is None else terms[1],
+        r=None if terms is None else ratio(*terms, stall_s),
+    )
+
+
+def _terms(sim: SimRun, costs: Costs, peaks: Peaks) -> tuple[float, float] | None:
+    """T_c and T_m as `profiler.intensity` counts them: each call's own tokens, the weights once a step."""
+    compute_s = memory_s = 0.0
+    used = {role: next(iter(costs.engines)) if costs.one_engine else role for role in sim.totals}
+    rates = {name: Rates(costs.engines[name].model.spec) for name in used.values()}
+    if not rates.keys() <= peaks.keys():
+        return None
+    prompts = {(used[r.role], r.prompt): r.prompt_tokens for r in sim.requests}  # each is computed once
+    for (name, _), tokens in prompts.items():
+        compute_s += rates[name].flops(tokens, tokens * tokens, 1) / peaks[name][0]
+        memory_s += 2 * tokens * rates[name].kv_bytes / peaks[name][1]
+    for request in sim.requests:
+        name = used[request.role]
+        flops, bytes_ = _demand(request, rates[name])
+        compute_s += flops / peaks[name][0]
+        memory_s += bytes_ / peaks[name][1]
+    for name in rates:
+        steps = next(sim.totals[role].steps for role in sim.totals if used[role] == name)
+        memory_s += steps * rates[name].weight_bytes(1, 1) / peaks[name][1]
+    return compute_s, memory_s
+
+
+def _demand(request: Request, rates: Rates) -> tuple[float, float]:
+    """FLOPs, and bytes but for the weights: of the context that had to be fed, then of the call's own tokens."""
+    context, prefilled, n = request.context_tokens, request.tokens_prefilled, request.new_tokens
+    flops = float(rates.flops(prefilled, prefilled * context, 1 if prefilled else 0))
+    kept = float(context + prefilled) if prefilled else 0.0
+    if request.kind == "score":
+        return flops + rates.flops(n, n * (context + n), n), rates.kv_bytes * (kept + context + 2 * n)
+    steps = n - 1  # the last token is drawn and not fed
+    pairs = steps * context + steps * (steps + 1) // 2
+    return flops + rates.flops(steps, pairs, steps), rates.kv_bytes * (kept + pairs + steps)

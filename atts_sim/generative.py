@@ -1,0 +1,264 @@
+"""A workload drawn from a model of recorded runs, so that what a policy changes has consequences.
+
+The model, of a chain in its `turn`, after `k` takeovers, with normal effects of its question q (`Effects`):
+
+    stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + progress_q, for
+             drafts, takeovers (`pending`: the draft they follow held one) and for a target that writes alone
+    end      a piece without an answer ends its chain with a probability by kind
+    length   the recorded lengths by kind, turn, and whether the piece is its chain's last
+    score    ell = F[turn]^-1(Phi((z - centre[turn]) / spread[turn])), F the recorded distribution, z = strange_q +
+             chain effect + shift * [the turn before was taken over] + noise: within questions and chains scores are
+             alike, by turn they are as recorded
+    error    a drafted segment is wrong with logit P = level + slope * z + hard_q; a takeover mends a wrong one with
+             probability `mends`, and spoils a right one with probability `spoils`, which is also how often a segment of
+             the target alone is wrong. A chain is right if it answers, and no wrong segment stands
+
+All draws are functions of (seed, question, chain, turn, kind) alone: two policies, alphas or numbers of chains see the
+same draft of the same chain as far as their histories agree. Where a command allows fewer tokens than the model
+drew, the piece is cut there and the chain's next one goes on with it; more tokens than were recorded are never drawn.
+Question q of a drawn workload is like the fitted question q modulo their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+from atts_runtime.control import ChainId, Draft, Score, TakeOver
+from atts_runtime.errors import InputError
+from atts_sim.draws import logistic, normal, uniform
+from atts_sim.recorded import Prompt
+from atts_sim.workload import Written
+
+Writer = Literal["draft", "takeover", "alone"]
+WRITERS: tuple[Writer, ...] = ("draft", "takeover", "alone")
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """How a question differs: it is nearer its answer, its scores are stranger, its segments are more often wrong."""
+
+    progress: float = 0.0
+    strange: float = 0.0
+    hard: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `ends`: the share of pieces without an
+    answer that end their chain; `eos`: the share of its answers that it closes with an end of text."""
+
+    by_turn: tuple[float, ...]
+    per_takeover: float
+    pending: float
+    ends: float
+    eos: float
+
+    def answers(self, turn: int, takeovers: int, pending: bool, progress: float) -> float:
+        """Probability of an answer."""
+        at = self.by_turn[min(turn, len(self.by_turn) - 1)]
+        return logistic(at + self.per_takeover * takeovers + self.pending * pending + progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of pieces, ascending, by turn: those that ended a chain with an answer, and the others; the last entry
+    serves all later turns."""
+
+    last: tuple[tuple[int, ...], ...]
+    others: tuple[tuple[int, ...], ...]
+
+    def draw(self, u: float, turn: int, last: bool) -> int:
+        """The quantile u."""
+        return int(quantile(self.last if last else self.others, turn, u))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`by_turn`: ells, ascending. `centres`, `spreads`: mean and standard deviation of z of those that come to a turn,
+    who are not as those that began. Standard deviations of z: of a chain's effect and of noise."""
+
+    by_turn: tuple[tuple[float, ...], ...]
+    centres: tuple[float, ...]
+    spreads: tuple[float, ...]
+    after_takeover: float
+    chain_sd: float
+    noise_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """See the module's text. `chains`, `wrong`: answered chains that it was fitted to, and the wrong ones among them;
+    where those are few, it is a guess."""
+
+    level: float
+    slope: float
+    mends: float
+    spoils: float
+    chains: int
+    wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class FittedWorkload:
+    """The model, fitted: `generative_fit.fit_workload`. `replaces`: the takeovers it saw wrote the segment anew;
+    `elsewhere`: a draft's tokens in the target's vocabulary and the other way round, over its own (1: the same);
+    `errors` None: what was right is not on record, so neither is it drawn. `sources`: what it was fitted to."""
+
+    replaces: bool
+    prompts: tuple[Prompt, ...]
+    effects: tuple[Effects, ...]
+    stops: Mapping[Writer, Stops]
+    lengths: Mapping[Writer, Lengths]
+    scores: Scores | None
+    errors: Errors | None
+    elsewhere: Mapping[Writer, float]
+    sources: tuple[str, ...]
+
+    def draw(self, questions: int, chains: int, *, seed: int) -> Drawn:
+        """A `Workload` of so many questions and chains."""
+        if questions < 1 or chains < 1:
+            raise InputError(f"a workload needs questions and chains, got {questions} and {chains}")
+        return Drawn(self, questions, chains, seed)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """What a chain has done. `lag`: turns that went into the rest of a piece that was cut, `rest`; `drafted`: the turn
+    of its last draft, whose nonconformity is `z`; `doubt`: that draft is wrong and nobody has taken it over; `wrong`:
+    an error stands; `answered`: its last piece holds an answer."""
+
+    lag: int = 0
+    rest: Written | None = None
+    takeovers: int = 0
+    taken_over: bool = False
+    drafted: int = -1
+    z: float = 0.0
+    doubt: bool = False
+    wrong: bool = False
+    answered: bool = False
+
+
+class Drawn:
+    """A `Workload` drawn from a `FittedWorkload`. It follows its chains, so each simulation needs one of its own.
+
+    Raises InputError where a policy asks for what the model was not fitted to.
+    """
+
+    def __init__(self, model: FittedWorkload, questions: int, chains: int, seed: int) -> None:
+        self.model, self.questions, self.chains, self.seed = model, questions, chains, seed
+        self._chains: dict[ChainId, _Chain] = {}
+
+    def prompt_tokens(self, question: int, role: str) -> int:
+        prompt = self.model.prompts[question % len(self.model.prompts)]
+        return prompt.draft if role == "draft" else prompt.target
+
+    def written(self, command: Draft | TakeOver) -> Written:
+        state = self._chains.setdefault(command.chain, _Chain())
+        if isinstance(command, Draft):
+            state.wrong, state.doubt = state.wrong or state.doubt, False
+            self._score(command, state)
+            written = self._piece(command, "draft", state, pending=False)
+            state.taken_over = False
+        elif state.drafted == command.turn:
+            if command.replace != self.model.replaces:
+                raise InputError(
+                    f"the workload was fitted to takeovers that {'replace' if self.model.replaces else 'continue'} "
+                    "the segment; fit it to a run with the other --takeover"
+                )
+            if command.replace:
+                state.rest = None
+            written = self._piece(command, "takeover", state, pending=state.answered)
+            self._mend(command, state)
+            state.takeovers, state.taken_over = state.takeovers + 1, True
+        else:
+            written = self._piece(command, "alone", state, pending=False)
+            errors = self.model.errors
+            state.wrong |= errors is not None and self._uniform("alone wrong", command) < errors.spoils
+        state.answered = written.answered
+        return written
+
+    def ell(self, command: Score) -> float:
+        scores = self._scores
+        turn = min(command.turn, len(scores.by_turn) - 1)
+        share = _NORMAL.cdf((self._chains[command.chain].z - scores.centres[turn]) / scores.spreads[turn])
+        return quantile(scores.by_turn, turn, share)
+
+    def correct(self, chain: ChainId) -> bool | None:
+        if self.model.errors is None:
+            return None
+        state = self._chains[chain]
+        return state.answered and not (state.wrong or state.doubt)
+
+    @property
+    def _scores(self) -> Scores:
+        if self.model.scores is None:
+            raise InputError("the workload was fitted to runs without scores; fit it to a run of a policy that scores")
+        return self.model.scores
+
+    def _effects(self, chain: ChainId) -> Effects:
+        return self.model.effects[chain.question % len(self.model.effects)]
+
+    def _uniform(self, what: str, command: Draft | TakeOver) -> float:
+        return uniform(self.seed, what, command.chain.question, command.chain.index, command.turn)
+
+    def _score(self, command: Draft, state: _Chain) -> None:
+        """Draw how strange and how wrong the draft of this turn is."""
+        scores, errors, chain = self.model.scores, self.model.errors, command.chain
+        effects = self._effects(chain)
+        state.drafted = command.turn
+        if scores is not None:
+            state.z = (
+                effects.strange
+                + scores.chain_sd * normal(self.seed, "chain", chain.question, chain.index)
+                + scores.noise_sd * normal(self.seed, "score", chain.question, chain.index, command.turn)
+                + scores.after_takeover * state.taken_over
+            )
+        if errors is not None:
+            wrong = logistic(errors.level + errors.slope * state.z + effects.hard)
+            state.doubt = self._uniform("wrong", command) < wrong
+
+    def _mend(self, command: TakeOver, state: _Chain) -> None:
+        errors = self.model.errors
+        if errors is None:
+            return
+        u = self._uniform("mend", command)
+        state.wrong |= u >= errors.mends if state.doubt else u < errors.spoils
+        state.doubt = False
+
+    def _piece(self, command: Draft | TakeOver, writer: Writer, state: _Chain, *, pending: bool) -> Written:
+        """The rest of a piece that was cut, or a new one; cut in its turn where the command allows no more."""
+        piece, state.rest = state.rest, None
+        if piece is None:
+            piece = self._new(command, writer, state, pending=pending)
+        if piece.tokens > command.max_tokens:
+            state.rest = replace(piece, tokens=piece.tokens - command.max_tokens)
+            state.lag += 1
+            piece = Written(command.max_tokens)
+        ratio = self.model.elsewhere[writer]
+        return piece if ratio == 1 else replace(piece, elsewhere=max(1, round(piece.kept * ratio)))
+
+    def _new(self, command: Draft | TakeOver, writer: Writer, state: _Chain, *, pending: bool) -> Written:
+        stops = self.model.stops.get(writer)
+        if stops is None:
+            raise InputError(
+                f"the workload was fitted to runs without {_LACKING[writer]}; fit it to a run of a policy that has them"
+            )
+        turn = max(0, command.turn - state.lag)
+        chance = stops.answers(turn, state.takeovers, pending, self._effects(command.chain).progress)
+        answered = self._uniform(f"{writer} answer", command) < chance
+        closes = self._uniform(f"{writer} end", command) < (stops.eos if answered else stops.ends)
+        tokens = self.model.lengths[writer].draw(self._uniform(f"{writer} length", command), turn, answered)
+        return Written(tokens, answered=answered, ended=closes, eos=closes)
+
+
+_LACKING = {"draft": "drafts", "takeover": "takeovers of drafts", "alone": "a target that writes alone (target-only)"}
+
+
+def quantile(by_turn: Sequence[Sequence[float]], turn: int, u: float) -> float:
+    """The value below which a share u of a turn's values lies: one of them, so that ties stay ties."""
+    values = by_turn[min(turn, len(by_turn) - 1)]
+    return values[min(len(values) - 1, int(u * len(values)))]

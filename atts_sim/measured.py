@@ -1,0 +1,159 @@
+"""A run directory as the simulator's measure: its settings, its chains, the log of its engines' steps.
+
+Nothing in it is trusted: what cannot be read, or is no whole run, raises InputError that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atts_runtime.config import RunConfig
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.modelspec import Experts, ModelSpec
+from atts_runtime.records import CallRecord, ChainRecord
+from atts_runtime.runread import read_run, shared_engine
+from atts_sim.cost import Phase
+
+Floats = NDArray[np.float64]
+_COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
+            "logit_rows")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StepLog:
+    """Passes of one engine in order, an entry each. `append`: whether it fed contexts or segments; `period_s`: until
+    the engine began its next pass where it had work for one all the while, else `duration_s`; `shared`: the share of
+    its duration in which the run's other engine was in a pass too. Shapes are [passes, 6], as in `cost.StepShape`
+    without pairs."""
+
+    start_s: Floats
+    duration_s: Floats
+    period_s: Floats
+    shared: Floats
+    append: NDArray[np.bool_]
+    shapes: NDArray[np.int64]
+
+    def of(self, phase: Phase) -> NDArray[np.bool_]:
+        """[passes] which are of a phase."""
+        return self.append if phase == "append" else ~self.append
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A finished run. `specs` and `logs` by the engine's role, the first one's where a model serves both; `summary` as
+    in summary.json."""
+
+    path: Path
+    config: RunConfig
+    records: list[ChainRecord]
+    summary: Mapping[str, Any]
+    specs: Mapping[str, ModelSpec]
+    logs: Mapping[str, StepLog]
+    one_engine: bool
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        return [call for record in self.records for call in record.calls]
+
+
+def measured_run(path: Path) -> MeasuredRun:
+    """Read a run. Raises InputError where it cannot be read, is not over, was resumed, failed in part, or logged no
+    steps."""
+    read = read_run(path)
+    config = RunConfig().with_options(read.settings)
+    if read.summary is None:
+        raise InputError(f"{path} is not over: it has no summary.json; finish it with atts-runtime run --resume")
+    if len(read.manifest.get("sessions", [None])) > 1:
+        raise InputError(f"{path} was resumed, so its clock has a gap; give a run that was made in one go")
+    failed = sum(record.reason == "failed" for record in read.records)
+    if failed:
+        raise InputError(f"{path} has {failed} failed chains, whose costs say nothing; repeat the run")
+    specs = _specs(path, read.manifest.get("models"))
+    logs = _logs(path, read.records)
+    one = bool(shared_engine(read.settings)) and len(specs) > 1
+    if one:
+        first = next(role for role in specs if role in logs)
+        specs = {first: specs[first]}
+    if missing := [role for role in specs if role not in logs]:
+        raise InputError(f"{path / 'steps.parquet'} has no step of the {missing[0]} engine")
+    return MeasuredRun(path, config, read.records, read.summary, specs, logs, one)
+
+
+def _specs(path: Path, models: Any) -> dict[str, ModelSpec]:
+    if not isinstance(models, Mapping) or not models or not all(isinstance(spec, Mapping) for spec in models.values()):
+        raise InputError(f"{path / 'manifest.json'} does not say which models ran; repeat the run with --profiler on")
+    found = {}
+    for role, fields in models.items():
+        experts = fields.get("experts")
+        try:
+            known = {**fields, "experts": None if experts is None else Experts(**experts)}
+            found[str(role)] = ModelSpec(**known)
+        except (TypeError, InputError) as error:
+            raise InputError(f"{path / 'manifest.json'}: model of {role}: {error}") from error
+    return found
+
+
+def _logs(path: Path, records: Sequence[ChainRecord]) -> dict[str, StepLog]:
+    import pandas as pd
+
+    file = path / "steps.parquet"
+    try:
+        table = pd.read_parquet(file)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} has no steps.parquet; repeat the run with --profiler on") from error
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
+        raise InputError(f"{file} lacks the columns {', '.join(lacking)}")
+    values = table[list(_COLUMNS)].to_numpy(np.float64)
+    if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
+        raise InputError(f"{file} has no steps, or steps without a time")
+    by_engine = {
+        str(engine): rows[list(_COLUMNS)].sort_values("t_start_s").to_numpy(np.float64)
+        for engine, rows in table.groupby("engine")
+    }
+    return {
+        engine: _log(engine, rows, [other for name, other in by_engine.items() if name != engine], records)
+        for engine, rows in by_engine.items()
+    }
+
+
+def _log(engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[ChainRecord]) -> StepLog:
+    start, duration = rows[:, 0], rows[:, 1]
+    end = start + duration
+    queued = [c.t_queued_s for r in records for c in r.calls if c.engine == engine]
+    done = [c.t_end_s for r in records for c in r.calls if c.engine == engine and c.t_end_s is not None]
+    # Calls that are open when a pass ends keep the engine at work; who was answered by then is not.
+    open_calls = np.searchsorted(np.sort(queued), end, side="right") - np.searchsorted(np.sort(done), end, "right")
+    following = np.append(start[1:], end[-1])
+    period = np.where(open_calls > 0, following - start, duration)
+    shared = np.zeros(len(rows))
+    for other in others:
+        shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
+    return StepLog(
+        start, duration, np.maximum(period, duration), np.minimum(1.0, shared / duration), rows[:, 2] > 0,
+        rows[:, 3:9].astype(np.int64),
+    )  # fmt: skip
+
+
+def _overlap(start: Floats, end: Floats, other_start: Floats, other_end: Floats) -> Floats:
+    """Seconds of each interval that lie in the others, which do not overlap one another."""
+    before = np.concatenate([[0.0], np.cumsum(other_end - other_start)])
+
+    def covered(times: Floats) -> Floats:
+        last = np.searchsorted(other_start, times, side="right")
+        inside = np.where(last > 0, np.minimum(times, other_end[np.maximum(last - 1, 0)]), 0.0)
+        begun = np.where(last > 0, other_start[np.maximum(last - 1, 0)], 0.0)
+        return before[np.maximum(last - 1, 0)] + np.where(last > 0, inside - begun, 0.0)
+
+    return np.maximum(0.0, covered(end) - covered(start))

@@ -1,0 +1,199 @@
+"""Predicted against measured: each run simulated with costs from other runs, and its figures held against its own.
+
+The verdict is about what users decide by: wall, median and 95th percentile of the questions' latency, and the share of
+segments taken over. The other figures say where an error comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from atts_runtime.errors import InputError
+from atts_sim.calibrate import Costs
+from atts_sim.driver import SimRun
+from atts_sim.figures import Figures, measured_figures, peaks_of, simulated_figures
+from atts_sim.generative import FittedWorkload
+from atts_sim.measured import MeasuredRun
+from atts_sim.recorded import from_records
+from atts_sim.twin import run_twin
+from atts_sim.workload import Workload
+
+WorkloadKind = Literal["replay", "fitted"]
+TOLERANCE = 0.1
+_SAME_SIZE = ("questions", "chains", "questions_in_flight", "turns")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A figure both ways. `error` is predicted over measured, less one; of a share, predicted less measured; None where
+    one side is not known or the measured one is 0. `judged`: the verdict looks at it."""
+
+    name: str
+    unit: str
+    measured: float | None
+    predicted: float | None
+    judged: bool = False
+
+    @property
+    def error(self) -> float | None:
+        if self.measured is None or self.predicted is None:
+            return None
+        if self.unit == "1":
+            return self.predicted - self.measured
+        return self.predicted / self.measured - 1 if self.measured else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run and what was predicted of it."""
+
+    run: MeasuredRun
+    lines: tuple[Line, ...]
+
+    def worst(self) -> Line | None:
+        """The judged figure that is furthest off."""
+        known = [line for line in self.lines if line.judged and line.error is not None]
+        return max(known, key=lambda line: abs(line.error or 0.0), default=None)
+
+    def holds(self, tolerance: float) -> bool:
+        worst = self.worst()
+        return worst is not None and abs(worst.error or 0.0) <= tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Runs compared, those that could not be modelled with the reason, and pairs of policies that came out in the wrong
+    order of wall among runs alike but for the policy: (faster, slower) as measured."""
+
+    compared: tuple[Comparison, ...]
+    refused: tuple[tuple[str, str], ...]
+    misordered: tuple[tuple[str, str], ...]
+    pairs: int
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        return bool(self.compared) and not self.misordered and all(c.holds(self.tolerance) for c in self.compared)
+
+
+def workload_of(run: MeasuredRun, kind: WorkloadKind, fitted: FittedWorkload | None) -> Workload:
+    """What the run's models wrote, or what the fitted generator would have them write."""
+    if kind == "replay":
+        # A policy that depends on who is first may ask for takeovers that were not made.
+        return from_records(run.records, replaces=run.config.takeover == "resample", unrecorded="nearest")
+    assert fitted is not None
+    questions = 1 + max(record.question for record in run.records)
+    return fitted.draw(questions, run.config.chains, seed=run.config.seed)
+
+
+def compare(run: MeasuredRun, sim: SimRun, costs: Costs) -> Comparison:
+    """The figures of the run and of its simulation, side by side."""
+    return Comparison(run, _lines(measured_figures(run), simulated_figures(sim, costs, peaks_of(run))))
+
+
+def validate(
+    runs: Sequence[MeasuredRun],
+    costs: Costs,
+    *,
+    kind: WorkloadKind = "replay",
+    fitted: FittedWorkload | None = None,
+    tolerance: float = TOLERANCE,
+    refused: Sequence[tuple[str, str]] = (),
+) -> Validation:
+    """Simulate every run. Those that cannot be are refused with the reason, beside those `refused` already."""
+    compared, unable = [], list(refused)
+    for run in runs:
+        try:
+            compared.append(compare(run, run_twin(run.config, workload_of(run, kind, fitted), costs), costs))
+        except InputError as error:
+            unable.append((str(run.path), str(error)))
+    misordered, pairs = _misordered(compared)
+    return Validation(tuple(compared), tuple(unable), misordered, pairs, tolerance)
+
+
+def _lines(measured: Figures, predicted: Figures) -> tuple[Line, ...]:
+    def line(name: str, unit: str, *, judged: bool = False) -> Line:
+        return Line(name, unit, getattr(measured, name), getattr(predicted, name), judged)
+
+    def each(name: str, unit: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[Line]:
+        return [Line(f"{name}.{key}", unit, ours[key], theirs.get(key)) for key in ours]
+
+    turns = max(len(measured.takeover_rate_by_turn), len(predicted.takeover_rate_by_turn))
+    by_turn = [
+        Line(
+            f"takeover_rate.{turn}",
+            "1",
+            _at(measured.takeover_rate_by_turn, turn),
+            _at(predicted.takeover_rate_by_turn, turn),
+        )
+        for turn in range(turns)
+    ]
+    return (
+        line("wall_s", "s", judged=True),
+        line("latency_p50_s", "s", judged=True),
+        line("latency_p95_s", "s", judged=True),
+        *each("stall_s", "s", measured.stall_s, predicted.stall_s),
+        *each("busy_s", "s", measured.busy_s, predicted.busy_s),
+        line("takeover_rate", "1", judged=True),
+        *by_turn,
+        line("takeovers", "calls"),
+        *each("tokens", "tokens", measured.tokens, predicted.tokens),
+        line("answered", "1"),
+        line("accuracy", "1"),
+        line("T_c_s", "s"),
+        line("T_m_s", "s"),
+        line("r", "ratio"),
+    )
+
+
+def _at(rates: Sequence[float | None], turn: int) -> float | None:
+    return rates[turn] if turn < len(rates) else None
+
+
+def _misordered(compared: Sequence[Comparison]) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Pairs of runs alike in size that differ in policy, and those of them whose walls are predicted the wrong way
+    round."""
+    wrong, pairs = [], 0
+    for one, other in combinations(compared, 2):
+        a, b = one.run.config, other.run.config
+        if a.policy == b.policy or any(getattr(a, name) != getattr(b, name) for name in _SAME_SIZE):
+            continue
+        pairs += 1
+        fast, slow = sorted((one, other), key=lambda c: c.lines[0].measured or 0.0)
+        if (fast.lines[0].predicted or 0.0) > (slow.lines[0].predicted or 0.0):
+            wrong.append((fast.run.name, slow.run.name))
+    return tuple(wrong), pairs
+
+
+def as_json(validation: Validation, costs: Costs) -> dict[str, Any]:
+    """The object that ``--json`` prints."""
+    return {
+        "verdict": "holds" if validation.holds else "off",
+        "tolerance": validation.tolerance,
+        "runs": [
+            {
+                "run": str(c.run.path),
+                "policy": c.run.config.policy,
+                "chains": c.run.config.chains,
+                "questions_in_flight": c.run.config.questions_in_flight,
+                "holds": c.holds(validation.tolerance),
+                "figures": {
+                    line.name: {
+                        "unit": line.unit,
+                        "measured": line.measured,
+                        "predicted": line.predicted,
+                        "error": line.error,
+                        "judged": line.judged,
+                    }
+                    for line in c.lines
+                },
+            }
+            for c in validation.compared
+        ],
+        "not_modelled": [{"run": run, "reason": reason} for run, reason in validation.refused],
+        "order": {"pairs": validation.pairs, "wrong": [list(pair) for pair in validation.misordered]},
+        "costs": costs.to_json(),
+    }

@@ -1,0 +1,138 @@
+"""Run directories that a simulation made: what happened in them is known to the last digit, their costs above all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from atts_runtime.config import RunConfig
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
+from atts_sim import twin
+from atts_sim.calibrate import Correction, Costs, EngineCosts, stated_costs
+from atts_sim.contention import Contended
+from atts_sim.cost import Cost, Phase, StepShape
+from atts_sim.driver import SimRun
+from atts_sim.metrics import measure
+from atts_sim.recorded import Recorded, from_records
+from tests.runtime.scripted import drive, settings
+
+MODELS = Path(__file__).resolve().parents[2] / "atts_runtime" / "models"
+TRUE = {
+    ("draft", "append"): Correction(1.3, 1e-4, 2e-5, 0.5),
+    ("draft", "decode"): Correction(1.2, 2e-4, 3e-5, 0.8),
+    ("target", "append"): Correction(1.1, 3e-4, 1e-5, 0.2),
+    ("target", "decode"): Correction(1.4, 1e-4, 5e-5, 0.6),
+}
+PHASES: tuple[Phase, ...] = ("append", "decode")
+HANDLING_S = 1e-4
+
+
+@cache
+def specs() -> dict[str, ModelSpec]:
+    """Of the bundled pair."""
+    return {
+        role: ModelSpec.from_config(MODELS / role, bytes_per_weight=4, bytes_per_kv_element=4)
+        for role in ("draft", "target")
+    }
+
+
+def true_costs() -> Costs:
+    """The shipped profiles, corrected by `TRUE`."""
+    stated = stated_costs(specs())
+    engines = {
+        role: EngineCosts(costs.model, costs.step_tokens, {phase: TRUE[role, phase] for phase in PHASES})
+        for role, costs in stated.engines.items()
+    }
+    return Costs(engines, False, HANDLING_S, {}, {})
+
+
+def recorded_of(config: RunConfig) -> Recorded:
+    """What scripted engines write under a configuration."""
+    return from_records(drive(config).records.values(), replaces=config.takeover == "resample")
+
+
+def make_run(path: Path, policy: str, **changes: object) -> SimRun:
+    """A run directory as the runtime would leave it, made by a simulation with `true_costs`."""
+    config = settings(policy, **changes)
+    rows: list[dict[str, object]] = []
+    run = _simulated(config, rows)
+    path.mkdir(parents=True)
+    (path / "config.toml").write_text(config.to_toml())
+    models = {role: asdict(spec) for role, spec in specs().items() if role in run.totals}
+    (path / "manifest.json").write_text(json.dumps({"sessions": ["2026-01-01T00:00:00+00:00"], "models": models}))
+    (path / "chains.jsonl").write_text("".join(record.to_line() + "\n" for record in records_of(run)))
+    pd.DataFrame(rows).to_parquet(path / "steps.parquet")
+    (path / "summary.json").write_text(json.dumps(_summary(run)))
+    return run
+
+
+def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:
+    class Logged(Contended):
+        def cost(self, phase: Phase, shape: StepShape) -> Cost:
+            cost = super().cost(phase, shape)
+            engine = next(
+                role for role, spec in specs().items() if spec.parameters == self._costs.model.spec.parameters
+            )
+            step = dict(zip(StepShape._fields[:6], shape[:6], strict=True))
+            times = {"t_start_s": self._clock.now, "duration_s": cost.seconds, "append": float(phase == "append")}
+            rows.append({"engine": engine} | times | step)
+            return cost
+
+    before = twin.Contended
+    twin.Contended = Logged  # type: ignore[misc]
+    try:
+        return twin.run_twin(config, recorded_of(config), true_costs())
+    finally:
+        twin.Contended = before  # type: ignore[misc]
+
+
+def records_of(run: SimRun) -> list[ChainRecord]:
+    """A simulation's chains in the runtime's records."""
+    records = {
+        finish.chain: ChainRecord(
+            *finish.chain,
+            f"made/{finish.chain.question}",
+            finish.reason,
+            correct=bool(run.correct[finish.chain]),
+            turns=finish.turns,
+            t_admitted_s=run.admitted_s.get(finish.chain.question),
+            t_end_s=end,
+        )
+        for finish, end in run.finished
+    }
+    verdicts = {(decided.chain, decided.turn): decided for decided in run.decided}
+    for r in run.requests:
+        call = CallRecord(r.turn, r.kind, r.role, tokens_new=r.new_tokens, tokens_cached=r.tokens_cached)
+        call.tokens_prefilled, call.tokens_recomputed = r.tokens_prefilled, r.tokens_recomputed
+        call.t_queued_s, call.t_start_s, call.t_end_s = r.t_queued_s, r.t_start_s, r.t_end_s
+        if r.kind == "score":
+            verdict = verdicts[r.chain, r.turn]
+            call.ell, call.taken_over, call.p_value = verdict.ell, verdict.taken_over, verdict.p_value
+        else:
+            call.answered, call.ended = r.event.answered, r.event.ended  # type: ignore[attr-defined]
+        records[r.chain].calls.append(call)
+    for chain, cause, start, end in run.holds:
+        records[chain].holds_s.append(HoldRecord(cause, start, end))
+    return [records[chain] for chain in sorted(records)]
+
+
+def _summary(run: SimRun) -> dict[str, object]:
+    metrics = measure(run)
+    latency = metrics.latency_s
+    assert latency is not None
+    return {
+        "wall_s": metrics.makespan_s,
+        "latency_s": {"p50": latency.p50, "p95": latency.p95},
+        "stall_by_cause_s": metrics.stall_s,
+        "engines": {role: {"busy_s": use.busy_s} for role, use in metrics.engines.items()},
+        "tokens": asdict(metrics.tokens),
+        "takeover_rate": metrics.takeover_rate,
+        "takeover_rate_by_turn": metrics.takeover_rate_by_turn,
+        "accuracy": {"mean_chain": metrics.accuracy},
+        "intensity": {"T_c_s": None, "T_m_s": None, "r": None},
+    }

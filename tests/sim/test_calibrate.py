@@ -1,0 +1,83 @@
+"""Costs fitted to runs are those that made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atts_runtime.errors import InputError
+from atts_sim.calibrate import Correction, calibrate, stated_costs
+from atts_sim.cost import DecodeLines, StepShape
+from atts_sim.measured import MeasuredRun, measured_run
+from tests.sim.made_runs import HANDLING_S, TRUE, make_run, specs, true_costs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[MeasuredRun]:
+    folder = tmp_path_factory.mktemp("made")
+    for policy, chains in (("barrier", 4), ("async-marginal", 8)):
+        make_run(folder / policy, policy, chains=chains)
+    return [measured_run(folder / policy) for policy in ("barrier", "async-marginal")]
+
+
+def test_costs_are_recovered_from_the_runs_that_they_made(runs: list[MeasuredRun]) -> None:
+    costs = calibrate(runs)
+    assert costs.handling_s == pytest.approx(HANDLING_S, rel=0.5)  # answers that come together wait for one another
+    for (role, phase), error in costs.fitted.items():
+        true, found = TRUE[role, phase], costs.engines[role].corrections[phase]
+        assert abs(error.sum_error) < 0.02, (role, phase)
+        shape = StepShape(4, 4, 1, 400, 120, 4) if phase == "decode" else StepShape(4, 80, 24, 400, 120, 80)
+        profile = costs.engines[role].model.cost(phase, shape).seconds  # type: ignore[arg-type]
+        assert found.seconds(profile, 4) == pytest.approx(true.seconds(profile, 4), rel=0.1), (role, phase)
+
+
+def test_runs_held_out_are_predicted_from_the_others(runs: list[MeasuredRun]) -> None:
+    costs = calibrate(runs)
+    assert costs.held_out.keys() == costs.fitted.keys()
+    for key, error in costs.held_out.items():
+        assert abs(error.sum_error) < 0.15 or error.steps < 100, key  # of a few steps, one run knows little
+
+
+def test_of_too_few_steps_the_profile_stands(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "target-only", chains=1, questions=1)
+    costs = calibrate([measured_run(tmp_path / "run")])
+    assert costs.engines["target"].corrections["append"] == Correction()
+
+
+def test_runs_of_other_models_are_not_fitted_together(runs: list[MeasuredRun], tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "barrier", chains=2)
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"layers": 2', '"layers": 3'))
+    with pytest.raises(InputError, match="another draft model"):
+        calibrate([*runs, measured_run(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"no engine profile is of .* atts-runtime profile"):
+        calibrate([measured_run(tmp_path / "run")])
+
+
+def test_profiles_stand_as_stated_where_nothing_is_fitted() -> None:
+    costs = stated_costs(specs())
+    shape = StepShape(4, 4, 1, 400, 120, 4)
+    for engine in costs.engines.values():
+        assert engine.cost("decode", shape) == engine.model.cost("decode", shape)  # type: ignore[arg-type]
+
+
+def test_lines_and_shapes_say_the_same_of_a_corrected_decode_beside_another_engine() -> None:
+    for engine in true_costs().engines.values():
+        beside = engine.beside(0.7)
+        lines, constant, _, inside = DecodeLines(*beside.decode_lines(4, 120))
+        seconds, vouched = beside.cost("decode", StepShape(4, 4, 1, 400, 120, 4))
+        assert constant + max(a + b * 400 for a, b in lines) == pytest.approx(seconds, rel=1e-12)
+        assert inside == vouched
+        assert seconds > engine.cost("decode", StepShape(4, 4, 1, 400, 120, 4)).seconds
+
+
+def test_the_log_says_how_long_engines_shared_the_machine(runs: list[MeasuredRun]) -> None:
+    barrier, free = ({role: log.shared for role, log in run.logs.items()} for run in runs)
+    assert all(((shared >= 0) & (shared <= 1)).all() for shared in (*barrier.values(), *free.values()))
+    # Of one pair of engines, what one shares the other does too.
+    for run in runs:
+        shared_s = [float((log.shared * log.duration_s).sum()) for log in run.logs.values()]
+        assert shared_s[0] == pytest.approx(shared_s[1], rel=1e-9)
+    assert np.mean(free["draft"]) > 0

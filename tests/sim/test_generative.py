@@ -1,0 +1,243 @@
+"""The fitted workload draws what it was fitted to, and what a policy changes has consequences in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atts_runtime.control import POLICIES, ChainId, Draft, Score, TakeOver
+from atts_runtime.errors import InputError
+from atts_sim.calls import EngineSpec
+from atts_sim.clock import Clock
+from atts_sim.cost import AffineCost
+from atts_sim.driver import SimDriver, SimRun
+from atts_sim.engine import BatchingEngine
+from atts_sim.error_fit import Segment, fit_errors
+from atts_sim.generative import Effects, Errors, FittedWorkload, Lengths, Scores, Stops
+from atts_sim.generative_fit import Source, fit_workload
+from atts_sim.generative_store import load_workload, save_workload
+from atts_sim.goodness import Sampled, goodness
+from atts_sim.recorded import Prompt, Recorded, RecordedChain
+from atts_sim.workload import Workload, Written
+from tests.runtime.scripted import settings
+from tests.sim.made_runs import recorded_of
+
+COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)
+ELLS = tuple(i / 100 for i in range(400))
+MODEL = FittedWorkload(
+    replaces=True,
+    prompts=(Prompt(10, 10), Prompt(20, 20)),
+    effects=(Effects(), Effects(-1.0, 0.5, 0.5)),
+    stops={
+        "draft": Stops((-9.0, -1.0, 0.5), 0.0, 0.0, 0.0, 1.0),
+        "takeover": Stops((-9.0, -1.0, 0.5), 0.0, 0.5, 0.0, 1.0),
+        "alone": Stops((-9.0, -1.0, 0.5), 0.0, 0.0, 0.0, 1.0),
+    },
+    lengths=dict.fromkeys(
+        ("draft", "takeover", "alone"), Lengths(((6, 7, 8),), (tuple(range(20, 40)), tuple(range(30, 45))))
+    ),
+    scores=Scores((ELLS, tuple(2 * ell for ell in ELLS)), (0.0, 0.2), (1.0, 1.0), 0.3, 0.4, 0.85),
+    errors=Errors(-3.0, 1.5, 0.9, 0.01, 1000, 100),
+    elsewhere={"draft": 1.0, "takeover": 1.0, "alone": 1.0},
+    sources=("made",),
+)
+
+
+def simulate(workload: Workload, policy: str, **changes: Any) -> SimRun:
+    config, clock = settings(policy, **{"takeover": "resample", "turns": 16} | changes), Clock()
+    engines: Any = {role: BatchingEngine(clock, EngineSpec(), COST) for role in ("draft", "target")}
+    return SimDriver(POLICIES[policy](config.knobs), config.limits, workload, engines, clock).run()
+
+
+def as_recorded(run: SimRun, model: FittedWorkload) -> Recorded:
+    """A simulation as the recording that it would have left."""
+    chains = {ChainId(q, i): RecordedChain() for q in range(run.questions) for i in range(run.chains)}
+    for request in run.requests:
+        chain, event = chains[request.chain], request.event
+        while chain.turns <= request.turn:
+            for by_turn in (chain.drafts, chain.ells, chain.takeovers):
+                by_turn.append(None)
+        if request.kind == "score":
+            chain.ells[request.turn] = event.ell  # type: ignore[attr-defined]
+            continue
+        closed = event.ended  # type: ignore[attr-defined]
+        written = Written(request.new_tokens, event.answered, closed, eos=closed)  # type: ignore[attr-defined]
+        (chain.drafts if request.kind == "draft" else chain.takeovers)[request.turn] = written
+    for chain_id, correct in run.correct.items():
+        chains[chain_id].correct = correct
+    prompts = [model.prompts[q % len(model.prompts)] for q in range(run.questions)]
+    return Recorded(prompts, chains)
+
+
+@cache
+def refitted(policy: str = "async-marginal", questions: int = 40, chains: int = 16) -> FittedWorkload:
+    run = simulate(MODEL.draw(questions, chains, seed=3), policy)
+    keys = tuple(q % 2 for q in range(questions))
+    return fit_workload([Source("made", as_recorded(run, MODEL), True, keys)])
+
+
+def test_a_model_is_found_again_in_what_it_draws() -> None:
+    found = refitted()
+    assert found.replaces
+    assert found.scores is not None
+    assert MODEL.scores is not None
+    assert found.errors is not None
+    assert MODEL.errors is not None
+    between = [effects.progress for effects in found.effects]
+    assert between[0] - between[1] == pytest.approx(1.0, abs=0.25)
+    draft = found.stops["draft"]
+    for turn, level in enumerate((-1.0, 0.5), 1):
+        for question in (0, 1):
+            true = level + MODEL.effects[question].progress
+            assert draft.by_turn[turn] + between[question] == pytest.approx(true, abs=0.35)
+    assert draft.eos == 1.0
+    assert found.effects[1].strange - found.effects[0].strange == pytest.approx(0.5, abs=0.15)
+    assert found.scores.after_takeover == pytest.approx(0.3, abs=0.15)
+    assert found.scores.chain_sd == pytest.approx(0.4, abs=0.15)
+    assert found.errors.mends == pytest.approx(0.9, abs=0.1)
+
+
+def test_what_is_drawn_is_distributed_as_what_was_fitted() -> None:
+    recorded = simulate(MODEL.draw(40, 16, seed=3), "async-marginal")
+    drawn = simulate(refitted().draw(40, 16, seed=4), "async-marginal")
+    for fit in goodness([Sampled.of(recorded)], [Sampled.of(drawn)]):
+        # Critical distance of the two-sample test at a level of 1e-4, chains of a question being alike.
+        critical = 2.2 * (sum(1 / n for n in fit.sizes)) ** 0.5 * 1.5
+        assert fit.distance < critical, fit
+
+
+def test_alpha_spends_the_target_and_buys_accuracy() -> None:
+    runs = [simulate(MODEL.draw(40, 16, seed=5), "async-marginal", alpha=alpha) for alpha in (0.05, 0.2, 0.5)]
+    takeovers = [sum(d.taken_over for d in run.decided) for run in runs]
+    right = [sum(bool(correct) for correct in run.correct.values()) for run in runs]
+    assert takeovers == sorted(takeovers)
+    assert right[0] < right[1] < right[2]
+
+
+def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree() -> None:
+    drafts = []
+    for policy, alpha in (("async-marginal", 0.1), ("async-marginal", 0.5), ("barrier", 0.3), ("draft-only", 0.1)):
+        run = simulate(MODEL.draw(6, 4, seed=1), policy, alpha=alpha)
+        drafts.append({(r.chain, r.turn): r.new_tokens for r in run.requests if r.kind == "draft"})
+    for other in drafts[1:]:
+        common = drafts[0].keys() & other.keys()
+        assert len(common) >= 24
+        assert all(drafts[0][key] == other[key] for key in common)
+
+
+def test_more_chains_are_the_same_chains_and_others() -> None:
+    few, many = (simulate(MODEL.draw(4, m, seed=1), "draft-only") for m in (3, 8))
+    lengths = [{(r.chain, r.turn): r.new_tokens for r in run.requests} for run in (few, many)]
+    assert lengths[0].items() <= lengths[1].items()
+
+
+def test_a_piece_that_may_not_be_so_long_is_cut_and_goes_on() -> None:
+    whole, cut = (MODEL.draw(1, 1, seed=2) for _ in range(2))
+    chain = ChainId(0, 0)
+    full = whole.written(Draft(0, chain, 0, 100)).tokens
+    parts = [cut.written(Draft(t, chain, t, 8)).tokens for t in range(-(-full // 8))]
+    assert sum(parts) == full
+    assert all(part == 8 for part in parts[:-1])
+
+
+def test_what_the_model_was_not_fitted_to_is_refused() -> None:
+    chain = ChainId(0, 0)
+    work = replace(MODEL, stops={"draft": MODEL.stops["draft"]}, scores=None).draw(1, 1, seed=0)
+    with pytest.raises(InputError, match="without a target that writes alone"):
+        work.written(TakeOver(0, chain, 0, 50, False))
+    work.written(Draft(0, chain, 0, 50))
+    with pytest.raises(InputError, match="without takeovers"):
+        work.written(TakeOver(0, chain, 0, 50, True))
+    with pytest.raises(InputError, match="takeovers that replace"):
+        work.written(TakeOver(0, chain, 0, 50, False))
+    with pytest.raises(InputError, match="without scores"):
+        work.ell(Score(0, chain, 0))
+    with pytest.raises(InputError, match="needs questions"):
+        MODEL.draw(0, 1, seed=0)
+
+
+def test_recordings_of_both_kinds_of_takeover_are_not_fitted_together() -> None:
+    sources = [
+        Source(kind, recorded_of(settings("async-marginal", takeover=kind)), kind == "resample", (0, 1, 2))
+        for kind in ("continue", "resample")
+    ]
+    with pytest.raises(InputError, match="some runs' takeovers replace"):
+        fit_workload(sources)
+    assert not fit_workload(sources[:1]).replaces
+
+
+def test_a_recording_that_does_not_know_what_is_right_gives_a_workload_that_does_not() -> None:
+    recorded = recorded_of(settings("async-marginal"))
+    for chain in recorded.recorded.values():
+        chain.correct = None
+    found = fit_workload([Source("made", recorded, False, (0, 1, 2))])
+    assert found.errors is None
+    run = simulate(found.draw(3, 4, seed=0), "async-marginal", takeover="continue")
+    assert set(run.correct.values()) == {None}
+
+
+def test_errors_are_told_from_outcomes() -> None:
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    outcomes = []
+    for i in range(3000):
+        segments = [Segment(float(z), bool(z > 0.5 and draw.random() < 0.5)) for z in draw.normal(size=4)]
+        wrong = False
+        for z, taken in segments:
+            bad = draw.random() < 1 / (1 + np.exp(3 - 1.5 * z))
+            wrong |= (draw.random() >= 0.8 if bad else False) if taken else bad
+        outcomes.append((i % 3, not wrong, segments, 0))
+    errors, hard = fit_errors(outcomes, 3)
+    assert errors is not None
+    assert errors.level == pytest.approx(-3.0, abs=0.3)
+    assert errors.slope == pytest.approx(1.5, abs=0.3)
+    assert errors.mends == pytest.approx(0.8, abs=0.15)
+    assert np.abs(hard).max() < 0.3
+    assert (errors.chains, errors.wrong) == (3000, sum(not right for _, right, _, _ in outcomes))
+
+
+def test_a_workload_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    for model in (MODEL, replace(MODEL, scores=None, errors=None)):
+        save_workload(model, tmp_path / "w.json")
+        assert load_workload(tmp_path / "w.json") == model
+
+
+@given(data=st.data())
+def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("saved") / "w.json"
+    save_workload(MODEL, path)
+    whole = json.loads(path.read_text())
+    at: Any = whole
+    for _ in range(data.draw(st.integers(0, 3))):
+        inner = [key for key in (at if isinstance(at, dict) else range(len(at))) if isinstance(at[key], dict | list)]
+        if not inner:
+            break
+        at = at[data.draw(st.sampled_from(inner))]
+    key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else list(range(len(at)))))
+    at[key] = data.draw(st.sampled_from(["x", -1e999, {}, [[]], True]))
+    path.write_text(json.dumps(whole))
+    harmless = key == "sources" or at is whole["sources"] or (key == "replaces" and at[key] is True)
+    if harmless:
+        return
+    with pytest.raises(InputError, match=r"w\.json"):
+        load_workload(path)
+
+
+def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        load_workload(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        load_workload(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="cannot write"):
+        save_workload(MODEL, tmp_path)

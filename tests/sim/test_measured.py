@@ -1,0 +1,72 @@
+"""Run directories are read as they are, and refused with the reason where they say nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from atts_runtime.errors import InputError
+from atts_sim.measured import measured_run
+from tests.sim.made_runs import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    make_run(tmp_path / "run", "async-marginal")
+    return tmp_path / "run"
+
+
+def test_a_run_is_read_with_its_models_and_steps(run: Path) -> None:
+    read = measured_run(run)
+    assert read.config.policy == "async-marginal"
+    assert set(read.specs) == set(read.logs) == {"draft", "target"}
+    for role, log in read.logs.items():
+        assert (log.period_s >= log.duration_s).all()
+        assert float(log.duration_s.sum()) == pytest.approx(read.summary["engines"][role]["busy_s"], rel=1e-9)
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        text = (run / name).read_text()
+        assert old in text
+        (run / name).write_text(text.replace(old, new))
+
+    return change
+
+
+def steps(**columns: object) -> Callable[[Path], None]:
+    return lambda run: pd.read_parquet(run / "steps.parquet").assign(**columns).to_parquet(run / "steps.parquet")
+
+
+def resumed(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"sessions": ["once", "again"]}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop("summary.json"), "is not over"),
+        (drop("steps.parquet"), "no steps.parquet; repeat the run with --profiler on"),
+        (resumed, "was resumed"),
+        (rewrite("chains.jsonl", '"reason": "answered"', '"reason": "failed"'), "failed chains"),
+        (rewrite("manifest.json", '"models"', '"modules"'), "does not say which models ran"),
+        (rewrite("manifest.json", '"heads": 3', '"heads": "three"'), "model of draft"),
+        (steps(duration_s=0.0), "steps without a time"),
+        (steps(engine="draft"), "no step of the target engine"),
+        (lambda run: (run / "steps.parquet").write_text("no table"), "cannot read"),
+        (lambda run: pd.DataFrame({"rows": [1]}).to_parquet(run / "steps.parquet"), "lacks the columns t_start_s"),
+    ],
+)
+def test_what_is_no_whole_run_is_refused(run: Path, spoil: Callable[[Path], None], message: str) -> None:
+    spoil(run)
+    with pytest.raises(InputError, match=message):
+        measured_run(run)
