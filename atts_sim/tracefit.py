@@ -3,11 +3,17 @@
 The authors ran questions one after another, a question's chains at once, with so many calls let at each model
 (`Slots`). Per model a step of the calls in it takes step_s + row_s * calls, and scoring a segment score_s plus
 score_token_s a token of it and of what precedes it. Half of the questions are fitted, the others are predicted.
+Token counts should be mended before (`tracetokens.at_cap`).
+
+All times grow with all constants alike, so the sum of the questions' times is met exactly whatever else is fitted,
+and the constants' ratios are what is searched. Minimised are the questions' relative errors, by the pseudo-Huber loss,
+as some questions are off for reasons of their own, and lightly the chains'. A question lasts as long as its longest
+chain, so the loss has kinks and many small dips, which a simplex steps over and finite differences do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +32,12 @@ from atts_sim.recorded import FollowRecord, Recorded
 Floats = NDArray[np.float64]
 _STEP_TOKENS = 1 << 20  # what these engines feed at once is not known; enough for any
 _SEGMENT_TOKENS = 1 << 20  # recorded lengths decide
-_START = np.array(
-    [0.009, 1e-4, 0.025, 3e-4, 0.3, 1e-5]
-)  # traces/README: about 9 ms a draft token, 28 ms a target token
-_CHAIN_WEIGHT = 0.1  # of a chain's error beside its question's: there are many and they are alike
+_DRAFT_STEP_S = 0.008  # an 8B model's; the unit, as the scale is found exactly
+_START = np.array([0.008, 1.5, 0.008, 4.0, 0.003])  # the other constants over it: orders of size
+_EDGES = ((0.7, 0.3, 0.7, 0.7, 0.5), (0.4, 0.15, 0.4, 0.4, 0.3))  # of each round's first simplex, in logarithms
+_SIMULATIONS_A_ROUND = 110
+_OUTLYING = 0.05  # a relative error from which on the loss grows only linearly
+_CHAIN_WEIGHT = 0.3  # of all the chains of a question together: there are many and they are alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +105,46 @@ class TraceErrors:
         return self.predicted_s / self.recorded_s - 1
 
 
-def fit_trace(recorded: Recorded, slots: Slots = Slots()) -> TraceCosts:
-    """The constants that come nearest to the recorded times of questions and, less so, of chains.
+def fit_trace(recorded: Recorded, slots: Slots = Slots(), *, watch: Callable[[int], None] | None = None) -> TraceCosts:
+    """The constants that come nearest to the recorded times of questions; see the module's text. Deterministic.
 
-    Raises InputError where the recording has no times.
+    `watch` is called with the number of simulations made so far. Raises InputError where the recording has no times.
     """
-    from scipy.optimize import least_squares
+    from scipy.optimize import minimize
 
     chain_s = _durations(recorded)
     question_s = chain_s.max(axis=1)
+    simulated = 0
 
-    def residuals(x: Floats) -> Floats:
-        ends = _ends(_costs(x * _START, slots, 0.0).run(recorded, FollowRecord(recorded)))
-        chains = _CHAIN_WEIGHT * (ends / chain_s - 1)
-        return np.concatenate([ends.max(axis=1) / question_s - 1, chains.ravel() / chains.shape[1] ** 0.5])
+    def scaled(ratios: Floats) -> tuple[Floats, Floats]:
+        """The constants of such ratios that meet the total, and [questions, chains] seconds under them."""
+        nonlocal simulated
+        constants = _DRAFT_STEP_S * np.array([1.0, *np.exp(ratios)])
+        ends = _ends(_costs(constants, slots, 0.0).run(recorded, FollowRecord(recorded)))
+        simulated += 1
+        if watch is not None:
+            watch(simulated)
+        scale = question_s.sum() / ends.max(axis=1).sum()
+        return constants * scale, ends * scale
 
-    found = least_squares(
-        residuals, np.ones(len(_START)), bounds=(0.0, np.inf), diff_step=0.02, xtol=1e-3, ftol=1e-3, loss="soft_l1",
-        f_scale=0.05,
-    )  # fmt: skip
-    errors = np.abs(residuals(found.x)[: len(question_s)])
-    return _costs(found.x * _START, slots, float(np.median(errors)))
+    def loss(ratios: Floats) -> float:
+        ends = scaled(ratios)[1]
+        chains = _huber(_CHAIN_WEIGHT * (ends / chain_s - 1) / ends.shape[1] ** 0.5)
+        return float(_huber(ends.max(axis=1) / question_s - 1).sum() + chains.sum())
+
+    best = np.log(_START)
+    for edges in _EDGES:
+        simplex = np.vstack([best, best + np.diag(edges)])
+        options = {"initial_simplex": simplex, "maxfev": _SIMULATIONS_A_ROUND, "xatol": 0.01, "fatol": 1e-5}
+        best = minimize(loss, best, method="Nelder-Mead", options={**options, "adaptive": True}).x
+    constants, ends = scaled(best)
+    return _costs(constants, slots, float(np.median(np.abs(ends.max(axis=1) / question_s - 1))))
+
+
+def _huber(errors: Floats) -> Floats:
+    """The pseudo-Huber loss: half the square of a small error."""
+    loss: Floats = _OUTLYING**2 * (np.sqrt(1 + (errors / _OUTLYING) ** 2) - 1)
+    return loss
 
 
 def judge(recorded: Recorded, costs: TraceCosts) -> TraceErrors:

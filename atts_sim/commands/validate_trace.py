@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from atts_runtime.errors import InputError
-from atts_sim.recorded import read_trace
+from atts_sim.recorded import Recorded, read_trace
 from atts_sim.tracefit import TraceCosts, TraceErrors, fit_trace, halves, judge
+from atts_sim.tracetokens import at_cap
 
 OFF = 1
 
@@ -31,13 +33,13 @@ def execute_traces(args: argparse.Namespace) -> int:
         raise InputError("a published trace is replayed with costs of its own: leave out --workload, --save, --profile")
     if len(args.fit_on) > 1:
         raise InputError("costs are fitted to one published trace; give --fit-on one")
-    given = fit_trace(read_trace(args.fit_on[0])) if args.fit_on else None
+    given = _fit(args.fit_on[0].name, at_cap(read_trace(args.fit_on[0]))) if args.fit_on else None
     found: list[tuple[Path, TraceCosts, TraceErrors]] = []
     for path in args.runs:
-        whole = read_trace(path)
-        fitted, others = halves(whole)
-        costs = given or fit_trace(fitted)
-        found.append((path, costs, judge(whole if given else others, costs)))
+        whole = at_cap(read_trace(path))
+        fitted, others = (whole, whole) if given else halves(whole)
+        costs = given or _fit(path.name, fitted)
+        found.append((path, costs, judge(others, costs)))
     good = all(abs(errors.total) <= args.tolerance for _, _, errors in found)
     if args.json:
         told = [
@@ -50,20 +52,35 @@ def execute_traces(args: argparse.Namespace) -> int:
     return 0 if good else OFF
 
 
+def _fit(name: str, recorded: Recorded) -> TraceCosts:
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"fitting costs to {name}") as status:
+        return fit_trace(recorded, watch=lambda done: status.update(f"fitting costs to {name}: simulation {done}"))
+
+
 def _print(found: list[tuple[Path, TraceCosts, TraceErrors]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="questions that were not fitted: seconds predicted and recorded", title_justify="left")
-    for heading in ("trace", "questions", "recorded s", "predicted s", "total", "median error", "p90 error", "fitted"):
-        table.add_column(heading, justify="left" if heading == "trace" else "right")
+    judged = Table(
+        "trace", title="questions that were not fitted: seconds, predicted and recorded", title_justify="left"
+    )
+    for heading in ("questions", "recorded", "predicted", "total", "median error", "p90 error", "median, fitted half"):
+        judged.add_column(heading, justify="right")
+    constants = Table("trace", "model", title="fitted constants", title_justify="left")
+    for heading in ("step ms", "and a call us", "score ms", "and a token us"):
+        constants.add_column(heading, justify="right")
     for path, costs, errors in found:
-        table.add_row(
-            path.name.removesuffix(".events.parquet"), str(errors.questions), f"{errors.recorded_s:,.0f}",
-            f"{errors.predicted_s:,.0f}", f"{errors.total:+.1%}", f"{errors.median:.1%}", f"{errors.p90:.1%}",
-            f"{costs.residual:.1%}",
+        name = escape(path.name.removesuffix(".events.parquet"))
+        judged.add_row(
+            name, str(errors.questions), f"{errors.recorded_s:,.0f}", f"{errors.predicted_s:,.0f}",
+            f"{errors.total:+.1%}", f"{errors.median:.1%}", f"{errors.p90:.1%}", f"{costs.residual:.1%}",
         )  # fmt: skip
-    console = Console()
-    console.print(table)
-    for path, costs, _ in found:
-        console.print(f"{path.name}: draft {costs.draft}, target {costs.target}", markup=False, highlight=False)
+        for model, cost in (("draft", costs.draft), ("target", costs.target)):
+            score = ("", "") if model == "draft" else (f"{1e3 * cost.score_s:.3g}", f"{1e6 * cost.score_token_s:.3g}")
+            constants.add_row(name, model, f"{1e3 * cost.step_s:.3g}", f"{1e6 * cost.row_s:.3g}", *score)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(judged)
+    console.print(constants)
