@@ -1,16 +1,19 @@
 """Predicted against measured: each run simulated with costs from other runs, and its figures held against its own.
 
 The verdict is about what users decide by: wall, median and 95th percentile of the questions' latency, and the share of
-segments taken over. The other figures say where an error comes from.
+segments taken over. The other figures say where an error comes from. Runs of the same settings are repeats of one
+another: each is simulated, and the medians are compared, since a machine's speed differs from one minute to the next.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
+from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
 from atts_sim.calibrate import Costs
 from atts_sim.driver import SimRun
@@ -48,10 +51,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A run and what was predicted of it."""
+    """A run, or repeats of it, and what was predicted."""
 
-    run: MeasuredRun
+    repeats: tuple[MeasuredRun, ...]
     lines: tuple[Line, ...]
+
+    @property
+    def run(self) -> MeasuredRun:
+        """The first of the repeats."""
+        return self.repeats[0]
 
     def worst(self) -> Line | None:
         """The judged figure that is furthest off."""
@@ -91,7 +99,7 @@ def workload_of(run: MeasuredRun, kind: WorkloadKind, fitted: FittedWorkload | N
 
 def compare(run: MeasuredRun, sim: SimRun, costs: Costs) -> Comparison:
     """The figures of the run and of its simulation, side by side."""
-    return Comparison(run, _lines(measured_figures(run), simulated_figures(sim, costs, peaks_of(run))))
+    return Comparison((run,), _lines(measured_figures(run), simulated_figures(sim, costs, peaks_of(run))))
 
 
 def validate(
@@ -104,14 +112,40 @@ def validate(
     refused: Sequence[tuple[str, str]] = (),
 ) -> Validation:
     """Simulate every run. Those that cannot be are refused with the reason, beside those `refused` already."""
-    compared, unable = [], list(refused)
+    by_settings: dict[RunConfig, list[Comparison]] = {}
+    unable = list(refused)
     for run in runs:
         try:
-            compared.append(compare(run, run_twin(run.config, workload_of(run, kind, fitted), costs), costs))
+            found = compare(run, run_twin(run.config, workload_of(run, kind, fitted), costs), costs)
         except InputError as error:
             unable.append((str(run.path), str(error)))
+        else:
+            by_settings.setdefault(replace(run.config, out=None), []).append(found)
+    compared = [_median(repeats) for repeats in by_settings.values()]
     misordered, pairs = _misordered(compared)
     return Validation(tuple(compared), tuple(unable), misordered, pairs, tolerance)
+
+
+def _median(repeats: Sequence[Comparison]) -> Comparison:
+    """Figure by figure; one that a repeat does not know is not known. One comparison stays as it is."""
+    if len(repeats) == 1:
+        return repeats[0]
+
+    def median(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if len(known) == len(values) else None
+
+    by_name = [{line.name: line for line in comparison.lines} for comparison in repeats]
+    lines = tuple(
+        replace(
+            line,
+            measured=median([lines[line.name].measured for lines in by_name]),
+            predicted=median([lines[line.name].predicted for lines in by_name]),
+        )
+        for line in repeats[0].lines
+        if all(line.name in lines for lines in by_name)
+    )
+    return Comparison(tuple(run for comparison in repeats for run in comparison.repeats), lines)
 
 
 def _lines(measured: Figures, predicted: Figures) -> tuple[Line, ...]:
@@ -176,6 +210,7 @@ def as_json(validation: Validation, costs: Costs) -> dict[str, Any]:
         "runs": [
             {
                 "run": str(c.run.path),
+                "repeats": [str(run.path) for run in c.repeats],
                 "policy": c.run.config.policy,
                 "chains": c.run.config.chains,
                 "questions_in_flight": c.run.config.questions_in_flight,

@@ -149,6 +149,8 @@ def _print(found: Validation, costs: Costs, fits: Sequence[Fit]) -> None:
         config = compared.run.config
         flight = "all questions" if config.questions_in_flight is None else f"{config.questions_in_flight} question(s)"
         title = f"{compared.run.name}: {config.policy}, {config.chains} chains, {flight} in flight"
+        if len(compared.repeats) > 1:
+            title += f"; medians of {len(compared.repeats)} runs"
         table = Table(title=escape(title), title_justify="left")
         for heading in ("figure", "measured", "predicted", "error"):
             table.add_column(heading, justify="left" if heading == "figure" else "right")

@@ -137,6 +137,18 @@ def test_policies_in_the_wrong_order_fail_the_verdict(folder: Path) -> None:
     assert not found.holds
 
 
+def test_repeats_are_compared_by_their_medians(folder: Path) -> None:
+    run = measured_run(folder / "barrier-4")
+    wall = float(run.summary["wall_s"])
+    repeats = [replace(run, summary={**run.summary, "wall_s": factor * wall}) for factor in (1.0, 5.0, 1.1)]
+    found = validate([*repeats, measured_run(folder / "barrier-8")], true_costs(), tolerance=0.1)
+    assert [len(compared.repeats) for compared in found.compared] == [3, 1]
+    line = next(line for line in found.compared[0].lines if line.name == "wall_s")
+    assert line.measured == pytest.approx(1.1 * wall)
+    assert line.predicted == pytest.approx(wall)
+    assert found.pairs == 0
+
+
 def test_an_error_is_relative_but_for_shares() -> None:
     assert Line("wall_s", "s", 2.0, 3.0).error == 0.5
     assert Line("takeover_rate", "1", 0.2, 0.3).error == pytest.approx(0.1)
