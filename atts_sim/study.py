@@ -51,10 +51,21 @@ class Study:
         return search(self.method, self.axes, self.trials, self.seed)
 
     def to_toml(self) -> str:
-        """The file, paths absolute."""
+        """The file, paths absolute; what is swept stays in its order, which is that of the points."""
         import tomli_w
 
-        return tomli_w.dumps(self.entries)
+        tables = {name: table for name, table in self.entries.items() if name != "sweep"}
+        swept = [f"{name} = {_inline(entry)}\n" for name, entry in flat(self.entries.get("sweep", {}), stop=RANGE_KEYS)]
+        return tomli_w.dumps(tables) + ("\n[sweep]\n" + "".join(swept) if swept else "")
+
+
+def _inline(entry: Any) -> str:
+    """A value as TOML, behind its name: tomli-w would write ranges as tables, and tables after all that is none."""
+    import tomli_w
+
+    if isinstance(entry, Mapping):
+        return f"{{ {', '.join(tomli_w.dumps(entry).splitlines())} }}"
+    return tomli_w.dumps({"x": entry}).removeprefix("x = ").rstrip("\n")
 
 
 def studies_folder() -> Path:
@@ -116,7 +127,7 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     return Study(
         name=_text(where, about, "name", "study"),
         about=_text(where, about, "about", ""),
-        base=base,
+        base=dict(sorted(base.items())),  # not in the file's order, which a copy of the study need not have
         axes=tuple(axes),
         method=method,
         trials=trials,

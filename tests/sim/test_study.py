@@ -92,6 +92,18 @@ def test_the_copy_of_a_study_is_the_same_study_from_anywhere(tmp_path: Path) -> 
     assert study.base["settings.policy"] == "barrier"
 
 
+def test_the_copy_of_a_study_keeps_the_order_of_its_points(tmp_path: Path) -> None:
+    text = (
+        "[engines]\ntarget.tp = 2\ndtype = 'bfloat16'\n[sweep]\nengines.target.max_rows = [1, 2]\n"
+        "chains = { from = 1, to = 8, steps = 4, log = true }\npolicy = ['barrier']\nengines.draft.tp = [1, 2]"
+    )
+    study = parse_study(text, tmp_path)
+    again = parse_study(study.to_toml(), tmp_path)
+    assert again == study
+    assert again.search().ask() == study.search().ask()
+    assert list(again.base) == list(study.base)
+
+
 @pytest.mark.parametrize("name", ["alpha", "settings.alpha"])
 def test_what_is_set_is_no_longer_swept(name: str, tmp_path: Path) -> None:
     study = parse_study("[sweep]\nalpha = [0.1, 0.2]\nchains = [1, 2]", tmp_path, overrides=[f"{name}=0.5"])
