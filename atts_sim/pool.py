@@ -70,10 +70,16 @@ class Ray:
         except ImportError as error:
             raise InputError("--ray needs Ray: pip install 'atts[ray]', or use --jobs") from error
         self._ray, self._text = ray, study.to_toml()
-        if not ray.is_initialized():
+        if not ray.is_initialized() or address:
             try:
                 _listens(address)
-                ray.init(address=address or None, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+                ray.init(
+                    address=address or None,
+                    include_dashboard=False,
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    ignore_reinit_error=True,
+                )
             except (OSError, ValueError, RuntimeError) as error:
                 told = " ".join(str(error).split())
                 raise InputError(

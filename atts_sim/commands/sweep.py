@@ -105,6 +105,12 @@ def pool_for(study: Study, jobs: int | None, ray: str | None) -> Pool:
 def no_best(study: Study, found: Swept) -> str:
     """Why no row is the best."""
     usable = [row for row in found.rows if row.error is None]
+    if usable and all(row.figures.get("verdict") == "saturated" for row in usable):
+        loads = [load for row in usable if (load := row.figures.get("load")) is not None]
+        return (
+            f"no row is admissible, so there is no {BEST}: every point is saturated, the least at a load of "
+            f"{min(loads):.3g}; let questions come more slowly, or give it more or faster devices"
+        )
     missed = sorted({name for row in usable for name in study.objective.misses(row)})
     return f"no row is admissible, so there is no {BEST}: {study.objective}" + (
         f"; missed: {', '.join(missed)}" if missed else f"; {study.objective.figure} is not known"

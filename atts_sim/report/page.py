@@ -61,9 +61,10 @@ def doubts(found: Swept) -> list[str]:
     if errors := sum(row.error is not None for row in found.rows):
         said.append(f"{errors} of {len(found.rows)} points cannot be simulated; the reasons are below")
     verdicts = Counter(str(row.figures.get("verdict")) for row in found.rows if row.error is None)
-    if overloaded := verdicts["overloaded"]:
+    if saturated := verdicts["saturated"]:
         said.append(
-            f"{overloaded} points are overloaded: their latency grows with the time simulated, and says nothing"
+            f"{saturated} points are saturated: questions come faster than they can be worked off, so their latency "
+            "is not known, and they are neither best nor on the front"
         )
     if any("(analytic" in source for row in found.rows for source in row.sources):
         said.append(

@@ -111,6 +111,14 @@ def test_what_is_set_is_no_longer_swept(name: str, tmp_path: Path) -> None:
     assert [a.name for a in study.axes] == ["settings.chains"]
 
 
+def test_files_that_are_set_are_relative_to_where_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = ["workload.path=runs/mine", "bank=b.npz", "sweep.workload.arrivals=['all', 'trace:t.txt']"]
+    study = parse_study("", tmp_path / "studies", overrides=overrides)
+    assert study.base == {"workload.path": str(tmp_path / "runs/mine"), "settings.bank": str(tmp_path / "b.npz")}
+    assert study.axes[0].values == ("all", f"trace:{tmp_path / 't.txt'}")
+
+
 def test_a_sweep_can_be_set(tmp_path: Path) -> None:
     study = parse_study("[sweep]\nalpha = [0.1, 0.2]", tmp_path, overrides=["sweep.alpha=[0.3]"])
     assert study.axes[0].values == (0.3,)
