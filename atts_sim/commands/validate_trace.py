@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from atts_runtime.errors import InputError
-from atts_sim.recorded import read_trace
+from atts_sim.published import read_trace
 from atts_sim.tracefit import TraceCosts, TraceErrors, fit_trace, halves, judge
 
 OFF = 1

@@ -17,7 +17,8 @@ from atts_sim.demand import demanded, request_demand
 from atts_sim.devices import device, model_spec
 from atts_sim.driver import SimDriver
 from atts_sim.point import Points
-from atts_sim.recorded import FollowRecord, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import FollowRecord
 from atts_sim.reference import ReferenceEngine
 from atts_sim.row import FIGURES, WITH_ERROR, Row, mean_figures
 from tests.sim.made_studies import H100, made_study, made_trace
