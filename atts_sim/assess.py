@@ -112,7 +112,8 @@ def check_kv(metrics: Metrics, devices: Mapping[Role, Device]) -> None:
             over_gib = (peak - room) * of.steps.spec.kv_bytes_per_token / 2**30
             raise InputError(
                 f"engines.{role}: the KV of chains at work came to {peak:,} tokens, {over_gib:.2g} GiB more than the "
-                f"{room:,} that fit beside the weights; raise tp, lower max_rows, or let fewer questions in flight"
+                f"{room:,} that fit beside the weights; raise tp, lower max_rows, let fewer questions in flight, "
+                "or take scheduler = 'vllm'"
             )
 
 

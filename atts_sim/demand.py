@@ -30,6 +30,8 @@ def demanded(
         if prompt not in seen:
             seen.add(prompt)
             tokens = request.prompt_tokens
+            if request.tokens_prefilled >= tokens:
+                continue  # a paged engine feeds it with the first call that needs it
             flops[role] += rates[role].flops(tokens, tokens * tokens, 1)
             moved[role] += 2 * tokens * rates[role].kv_bytes
     counted = set()

@@ -19,8 +19,9 @@ from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
 Value: TypeAlias = str | int | float | bool
 Options: TypeAlias = Mapping[str, Value]
-Kind: TypeAlias = Literal["text", "whole", "positive", "share", "not negative", "flag", "arrivals"]
+Kind: TypeAlias = Literal["text", "whole", "positive", "share", "not negative", "flag", "arrivals", "scheduler"]
 
+SCHEDULERS = ("embedded", "vllm")
 _SAYS: Mapping[Kind, str] = {
     "text": "text",
     "whole": "a whole number above 0",
@@ -29,6 +30,7 @@ _SAYS: Mapping[Kind, str] = {
     "not negative": "a number not below 0",
     "flag": "true or false",
     "arrivals": f"text: {FORMS}",
+    "scheduler": f"one of {', '.join(SCHEDULERS)}",
 }
 
 ROLES = ("draft", "target")
@@ -38,6 +40,7 @@ PER_ENGINE: Mapping[str, Kind] = {
     "hardware": "text",  # likewise of profiles/hardware
     "dtype": "text",
     "tp": "whole",
+    "scheduler": "scheduler",
     "max_rows": "whole",
     "step_tokens": "whole",
     "kv_budget_tokens": "whole",
@@ -137,6 +140,8 @@ def _is(kind: Kind, value: Any) -> bool:
         return isinstance(value, str) and bool(value.strip())
     if kind == "flag":
         return isinstance(value, bool)
+    if kind == "scheduler":
+        return value in SCHEDULERS
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     if kind == "whole":
@@ -166,4 +171,4 @@ def is_number(name: str) -> bool:
     if name.startswith("settings."):
         setting = name.removeprefix("settings.")
         return next(str(f.type) for f in fields(RunConfig) if f.name == setting).startswith(("int", "float"))
-    return KINDS[name] not in ("text", "flag", "arrivals")
+    return KINDS[name] not in ("text", "flag", "arrivals", "scheduler")

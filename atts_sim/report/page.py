@@ -53,7 +53,7 @@ def doubts(found: Swept) -> list[str]:
     """What makes the results doubtful, each with the number of points that it touches."""
     counts: Counter[str] = Counter()
     for row in found.rows:
-        counts.update(dict.fromkeys(text.partition(":")[0] for text in row.warnings if "outside" in text))
+        counts.update({text.partition(":")[0] for text in row.warnings if "outside" in text})
     said = [
         f"{role}: {n} of {len(found.rows)} points have steps outside what the engine's profile measured"
         for role, n in sorted(counts.items())

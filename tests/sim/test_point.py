@@ -69,7 +69,9 @@ def test_fewer_questions_and_chains_are_the_first_and_more_are_refused(tmp_path:
 
 
 def test_kv_that_does_not_fit_is_an_error_and_no_figure(tmp_path: Path) -> None:
-    engines = H100 + "memory_share = 0.40972\ntarget.step_tokens = 16"  # some 100 tokens beside the weights of QwQ-32B
+    engines = (
+        H100 + "memory_share = 0.40972\ntarget.step_tokens = 16\nscheduler = 'embedded'"
+    )  # some 100 tokens beside the weights of QwQ-32B
     row = point(made_trace(tmp_path), engines=engines)
     assert row.error is not None
     assert "more than the" in row.error

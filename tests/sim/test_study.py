@@ -37,6 +37,7 @@ SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
         ("[sweep]\ntemperature = [0.1, 0.2]", "changes nothing in a simulation"),
         ("[sweep]\nchains = { from = 0, to = 4, steps = 2, log = true }", "chains must be at least 1"),
         ("[engines]\ntarget.tp = 0", "engines.target.tp must be a whole number above 0"),
+        ("[engines]\nscheduler = 'paged'", "engines.scheduler must be one of embedded, vllm"),
         ("[engines]\nmemory_share = 1.5", "engines.memory_share must be a number above 0 and at most 1"),
         ("[engines]\ntarget.usd_per_hour = nan", "must be a number not below 0"),
         ("[objective]\nminimise = 'makespan'", "did you mean 'makespan_s'?"),
