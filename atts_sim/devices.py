@@ -8,6 +8,7 @@ they leave is the KV's: vLLM's scheduler keeps to it, with preemption; the embed
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -209,4 +210,7 @@ def _found(what: str, name: str, known: Mapping[str, T], read: Callable[[Path], 
     path = Path(name)
     if path.exists():
         return read(path)
-    raise InputError(f"no {what} {name!r}; there are {', '.join(known)}, or give a file")
+    near = [entry for entry in known if entry.startswith(name)] or difflib.get_close_matches(name, known, n=1)
+    told = f"did you mean {near[0]!r}? There" if near else "there"
+    files = [entry for entry in known if "/" not in entry]  # models also go by the names that their hubs have
+    raise InputError(f"no {what} {name!r}; {told} are {', '.join(files)}, or give a file")

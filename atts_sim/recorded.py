@@ -159,6 +159,8 @@ def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
             records = [ChainRecord.from_line(line) for line in lines if line.endswith(b"\n")]
     except OSError as error:
         raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
+    if not records:
+        raise InputError(f"{path} has no chain that is over, so there is nothing to replay; resume the run")
     failed = sum(record.reason == "failed" for record in records)
     if failed:
         raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")

@@ -108,7 +108,8 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     base: dict[str, Value] = {}
     for table in ("workload", "engines"):
         for name, value in flat(entries.get(table, {}), f"{table}."):
-            base[_own(where, name, table)] = checked(where, name, value)
+            full = _own(where, name, table)
+            base[full] = checked(where, full, value)
     for name, value in entries.get("settings", {}).items():
         full = full_name(f"{where}: settings", f"settings.{name}")
         base[full] = checked(where, full, value)

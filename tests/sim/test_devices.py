@@ -64,7 +64,7 @@ def test_a_kv_budget_beyond_the_memory_says_what_fits() -> None:
     [
         ({**QWQ, "engines.step_tokens": 8}, "a step of 8 tokens has no room for 64 rows"),
         ({}, "engines.target.model is missing; give engines.target.profile"),
-        ({**QWQ, "engines.model": "qwq"}, "no model 'qwq'; there are"),
+        ({**QWQ, "engines.model": "qwq"}, "no model 'qwq'; did you mean 'qwq-32b'? There are"),
         ({**QWQ, "engines.hardware": "b300"}, "no hardware profile 'b300'; there are"),
         ({**QWQ, "engines.dtype": "int3"}, "has no peak of int3"),
         ({"engines.profile": "mine"}, "no engine profile 'mine'; there are"),
