@@ -35,7 +35,7 @@ def write_report(path: Path, study: Study, found: Swept) -> Page:
     """Write the page, whole or not at all. InputError where that fails."""
     figures = [
         ("Accuracy, latency and cost", pareto(found.rows, found.front, found.best)),
-        ("Two parameters", heat_map(study, found.rows)),
+        ("By two parameters", heat_map(study, found.rows)),
         ("Intensity r", r_by_m(found.rows)),
     ]
     warnings = doubts(found)
@@ -66,7 +66,8 @@ def doubts(found: Swept) -> list[str]:
             f"{saturated} points are saturated: questions come faster than they can be worked off, so their latency "
             "is not known, and they are neither best nor on the front"
         )
-    if any("(analytic" in source for row in found.rows for source in row.sources):
+    told = {source for row in found.rows for source in row.sources}
+    if any("(analytic" in source and "engine profile" not in source for source in told):
         said.append(
             "step times of engines without an engine profile are analytic: nothing was measured on that hardware"
         )
@@ -111,7 +112,7 @@ def _document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{escape(title)}</title>
-<style>{style_sheet()}</style>
+<style>{style_sheet()}td.left{{overflow-wrap:break-word}}</style>
 </head>
 <body>
 {body}

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atts_runtime.report.amounts import UNKNOWN
-from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, shown_figures, told
+from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, parameter_title, shown_figures, told
 from atts_sim.results import BEST, TABLE
 from atts_sim.row import FIGURES, Row
 from atts_sim.study import Study
@@ -25,7 +25,7 @@ def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
     figures = shown_figures(best, study.objective.figure, IN_BRIEF)
     table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
     for axis in study.axes:
-        table.add_column(escape(axis.name.removeprefix("settings.")))
+        table.add_column(escape(parameter_title(axis.name)))
     for name in figures:
         table.add_column(column_title(name), justify="right")
     table.add_column("verdict")

@@ -83,7 +83,8 @@ def test_steps_outside_a_profile_are_warned_of_by_engine(tmp_path: Path) -> None
 def test_a_single_point_has_a_page_too(tmp_path: Path) -> None:
     page, text, _ = written(made_study(made_trace(tmp_path)), tmp_path)
     assert "A heat map needs a grid" in text
-    assert len(page.findings) == 1
+    assert "There is no front to show" in text
+    assert page.findings == []
 
 
 def test_the_same_sweep_makes_the_same_page(whole: tuple[Study, Page, str, Swept], tmp_path: Path) -> None:
