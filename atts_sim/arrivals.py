@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from atts_runtime.control import Policy
 from atts_runtime.errors import InputError
 from atts_sim.draws import uniform
 
@@ -83,17 +84,18 @@ class Recorded:
         return self.times[:questions]
 
 
-_FORMS = "all, poisson:PER_S, bursts:SIZE:EVERY_S or trace:FILE"
+TRACE = "trace:"
+FORMS = "all, poisson:PER_S, bursts:SIZE:EVERY_S or trace:FILE"
 
 
 def arrivals_of(text: str) -> Arrivals:
-    """The pattern that a text names, as in a study: one of `_FORMS`; a trace's file has a time in seconds a line.
+    """The pattern that a text names, as in a study: one of `FORMS`; a trace's file has a time in seconds a line.
 
     Raises InputError where it is none, or the file cannot be read.
     """
+    if text.startswith(TRACE) and text != TRACE:
+        return Recorded(_read(Path(text.removeprefix(TRACE))))
     kind, _, rest = text.partition(":")
-    if kind == "trace" and rest:
-        return Recorded(_read(Path(rest)))
     values = _numbers(text, rest.split(":") if rest else [])
     match kind, values:
         case "all", []:
@@ -102,14 +104,24 @@ def arrivals_of(text: str) -> Arrivals:
             return Poisson(per_s)
         case "bursts", [size, every_s] if size.is_integer():
             return Bursts(int(size), every_s)
-    raise InputError(f"unknown arrivals {text!r}; give {_FORMS}")
+    raise InputError(f"unknown arrivals {text!r}; give {FORMS}")
+
+
+def refuse_late(policy: Policy, times_s: Sequence[float]) -> None:
+    """InputError where the policy begins with all questions, and some come later."""
+    if policy.pre_sample == "all" and any(times_s):
+        bank = ", or give it a bank of scores that were sampled before" if policy.name == "async-marginal" else ""
+        raise InputError(
+            f"{policy.name} begins with the first segments of all questions, so they cannot arrive one by one; let all "
+            f"arrive at once, or choose another policy{bank}"
+        )
 
 
 def _numbers(where: str, parts: Sequence[str]) -> list[float]:
     try:
         return [float(part) for part in parts]
     except ValueError as error:
-        raise InputError(f"{where}: {error}; arrivals are {_FORMS}") from error
+        raise InputError(f"{where}: {error}; arrivals are {FORMS}") from error
 
 
 def _read(path: Path) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
 from atts_sim.commands import report, run, sweep, validate
 
-BAD_USAGE = 2
+BAD_USAGE, INTERRUPTED = 2, 130
 
 
 def package_version() -> str:
@@ -149,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"atts-sim {args.command}: {error}", file=sys.stderr)
         return BAD_USAGE
+    except KeyboardInterrupt:
+        print(f"atts-sim {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """FLOPs and bytes that a simulation's requests demand, and the seconds that they take at the devices' peaks.
 
 As `atts_runtime.profiler.intensity` counts them in a run: each request's own tokens, attention over the full
-rectangle, the weights once a step; no padding.
+rectangle, the weights once a step, a question's prompt once an engine; no padding.
 """
 
 from __future__ import annotations
@@ -9,26 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atts_runtime.profiler.counts import Rates
-from atts_runtime.profiler.steptime import StepModel
 from atts_sim.driver import Request, Role, SimRun
 
 
-def demanded(run: SimRun, steps: Mapping[Role, StepModel]) -> tuple[float, float]:
-    """T_c and T_m in seconds, over all engines; `steps` by role, one object where roles share an engine."""
+def demanded(
+    run: SimRun, rates: Mapping[Role, Rates], peaks: Mapping[Role, tuple[float, float]]
+) -> tuple[float, float]:
+    """T_c and T_m in seconds, over all engines. By role, of those that the run used: what a token costs, and FLOP/s
+    and bytes/s of all the engine's devices together."""
     compute_s = memory_s = 0.0
-    rates = {role: Rates(model.spec) for role, model in steps.items()}
-    peaks = {role: (m.tp * m.flops_per_s, m.tp * m.bytes_per_s) for role, m in steps.items()}
-    flops, moved = dict.fromkeys(rates, 0), dict.fromkeys(rates, 0.0)
+    flops, moved = dict.fromkeys(run.totals, 0), dict.fromkeys(run.totals, 0.0)
+    engine = {role: id(totals) for role, totals in run.totals.items()}
+    seen = set()
     for request in run.requests:
         role = request.role
         own_flops, own_bytes = request_demand(request, rates[role])
         flops[role] += own_flops
         moved[role] += own_bytes
-    counted: set[int] = set()
-    for role in rates:
-        if role in run.totals and id(run.totals[role]) not in counted:
-            counted.add(id(run.totals[role]))
-            moved[role] += run.totals[role].steps * rates[role].weight_bytes(1, 1)
+        prompt = (engine[role], request.prompt)
+        if prompt not in seen:
+            seen.add(prompt)
+            tokens = request.prompt_tokens
+            if request.tokens_prefilled >= tokens:
+                continue  # a paged engine feeds it with the first call that needs it
+            flops[role] += rates[role].flops(tokens, tokens * tokens, 1)
+            moved[role] += 2 * tokens * rates[role].kv_bytes
+    counted = set()
+    for role, totals in run.totals.items():
+        if engine[role] not in counted:
+            counted.add(engine[role])
+            moved[role] += totals.steps * rates[role].weight_bytes(1, 1)
         compute_s += flops[role] / peaks[role][0]
         memory_s += moved[role] / peaks[role][1]
     return compute_s, memory_s

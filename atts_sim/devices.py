@@ -1,12 +1,14 @@
 """A study's engines: step times, limits, room for KV, what devices cost; each with the sources of its numbers.
 
 An engine is an engine profile, fitted to measurements, or else a model on `tp` devices of a hardware profile with the
-constants of `profiler.analytic`. Where the hardware's memory is known, weights must fit into `memory_share` of it, and
-what they leave bounds the KV.
+constants of `profiler.analytic`. The first batches as the engine that was measured, the second as vLLM, unless
+`scheduler` says otherwise. Where the hardware's memory is known, weights must fit into `memory_share` of it, and what
+they leave is the KV's: vLLM's scheduler keeps to it, with preemption; the embedded engine's bounds that of idle chains.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder, shipped
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.steptime import StepModel
-from atts_sim.calls import EngineSpec
+from atts_sim.calls import EngineSpec, Paged
+from atts_sim.capacity import kv_blocks
 from atts_sim.options import PER_ENGINE, Options
 
 _GIB = 2**30
@@ -30,6 +33,9 @@ gpu_memory_utilization has it by default."""
 _MAX_ROWS, _STEP_TOKENS = 64, 8192
 """Of an engine without a profile: the runtime's rows, and the tokens of a step of vLLM on such devices
 (max_num_batched_tokens)."""
+
+_BLOCK = 16
+"""Tokens of a block of KV, vLLM's default (block_size)."""
 
 T = TypeVar("T")
 
@@ -80,8 +86,9 @@ def _profiled(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | 
     budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
     told = f"{role}: engine profile {profile.name}, {profile.model}, measured on {profile.measured_on}"
     model = profile.step_model(model_spec(profile.model))
+    paged = (given["scheduler"] or profile.engine) == "vllm"
     return Device(
-        EngineSpec(rows, given["step_tokens"] or profile.step_tokens, budget),
+        _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None),
         model,
         1,
         None,
@@ -97,29 +104,46 @@ def _analytic(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | 
     steps = analytic_model(spec, hardware, dtype, tp=tp)
     rows = given["max_rows"] or defaults["max_rows"] or _MAX_ROWS
     share = given["memory_share"] or _MEMORY_SHARE
+    step_tokens = given["step_tokens"] or _STEP_TOKENS
+    budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
+    paged = given["scheduler"] != "embedded"
     room = _kv_room(role, spec, hardware, tp, share)
-    budget, step_tokens = (
-        given["kv_budget_tokens"] or defaults["kv_budget_tokens"],
-        given["step_tokens"] or _STEP_TOKENS,
-    )
+    if room is not None and paged:
+        room = _BLOCK * kv_blocks(
+            spec, hardware, block_tokens=_BLOCK, share=share, step_tokens=step_tokens, max_rows=rows, tp=tp
+        )
     if room is not None and budget is not None and budget > room:
         over = (budget - room) * spec.kv_bytes_per_token / _GIB
         raise InputError(
             f"kv_budget_tokens = {budget} of engines.{role} takes {over:.1f} GiB more than {spec.name} leaves on "
             f"{tp} x {hardware.name}; {room} tokens fit"
         )
-    if room is not None and budget is None:
+    if room is not None and budget is None and not paged:
         budget = max(1, room - step_tokens - rows)  # kept to between steps: a step may add so much before
     power = given["power_w"] or (None if hardware.power_w is None else hardware.power_w.value)
     return Device(
-        EngineSpec(rows, step_tokens, budget),
+        _spec(role, rows, step_tokens, budget, paged=paged, room=room),
         steps,
         tp,
         room,
         given["usd_per_hour"],
         power,
-        f"{role}: {spec.name} on {tp} x {hardware.name}, {dtype} ({_kinds(steps)})",
+        f"{role}: {spec.name} on {tp} x {hardware.name}, {dtype}{', batched as vLLM does' if paged else ''} "
+        f"({_kinds(steps)})",
     )
+
+
+def _spec(role: str, rows: int, step_tokens: int, budget: int | None, *, paged: bool, room: int | None) -> EngineSpec:
+    """Of a paged engine the budget bounds all KV, and `room` does where there is none."""
+    if not paged:
+        return EngineSpec(rows, step_tokens, budget)
+    if step_tokens < rows:
+        raise InputError(
+            f"engines.{role}: a step of {step_tokens} tokens has no room for {rows} rows; raise step_tokens, or lower "
+            "max_rows"
+        )
+    tokens = room if budget is None else budget
+    return EngineSpec(rows, step_tokens, paged=Paged(_BLOCK, None if tokens is None else max(1, tokens // _BLOCK)))
 
 
 def _kv_room(role: str, spec: ModelSpec, hardware: HardwareProfile, tp: int, share: float) -> int | None:
@@ -186,4 +210,7 @@ def _found(what: str, name: str, known: Mapping[str, T], read: Callable[[Path], 
     path = Path(name)
     if path.exists():
         return read(path)
-    raise InputError(f"no {what} {name!r}; there are {', '.join(known)}, or give a file")
+    near = [entry for entry in known if entry.startswith(name)] or difflib.get_close_matches(name, known, n=1)
+    told = f"did you mean {near[0]!r}? There" if near else "there"
+    files = [entry for entry in known if "/" not in entry]  # models also go by the names that their hubs have
+    raise InputError(f"no {what} {name!r}; {told} are {', '.join(files)}, or give a file")

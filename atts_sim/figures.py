@@ -12,7 +12,8 @@ from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.intensity import ratio
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.calibrate import Costs
-from atts_sim.driver import Request, SimRun
+from atts_sim.demand import demanded
+from atts_sim.driver import SimRun
 from atts_sim.measured import MeasuredRun
 from atts_sim.metrics import measure
 
@@ -114,34 +115,9 @@ def simulated_figures(sim: SimRun, costs: Costs, peaks: Peaks) -> Figures:
 
 
 def _terms(sim: SimRun, costs: Costs, peaks: Peaks) -> tuple[float, float] | None:
-    """T_c and T_m as `profiler.intensity` counts them: each call's own tokens, the weights once a step."""
-    compute_s = memory_s = 0.0
+    """T_c and T_m; None where an engine's peak is not known."""
     used = {role: next(iter(costs.engines)) if costs.one_engine else role for role in sim.totals}
-    rates = {name: Rates(costs.engines[name].model.spec) for name in used.values()}
-    if not rates.keys() <= peaks.keys():
+    if not set(used.values()) <= peaks.keys():
         return None
-    prompts = {(used[r.role], r.prompt): r.prompt_tokens for r in sim.requests}  # each is computed once
-    for (name, _), tokens in prompts.items():
-        compute_s += rates[name].flops(tokens, tokens * tokens, 1) / peaks[name][0]
-        memory_s += 2 * tokens * rates[name].kv_bytes / peaks[name][1]
-    for request in sim.requests:
-        name = used[request.role]
-        flops, bytes_ = _demand(request, rates[name])
-        compute_s += flops / peaks[name][0]
-        memory_s += bytes_ / peaks[name][1]
-    for name in rates:
-        steps = next(sim.totals[role].steps for role in sim.totals if used[role] == name)
-        memory_s += steps * rates[name].weight_bytes(1, 1) / peaks[name][1]
-    return compute_s, memory_s
-
-
-def _demand(request: Request, rates: Rates) -> tuple[float, float]:
-    """FLOPs, and bytes but for the weights: of the context that had to be fed, then of the call's own tokens."""
-    context, prefilled, n = request.context_tokens, request.tokens_prefilled, request.new_tokens
-    flops = float(rates.flops(prefilled, prefilled * context, 1 if prefilled else 0))
-    kept = float(context + prefilled) if prefilled else 0.0
-    if request.kind == "score":
-        return flops + rates.flops(n, n * (context + n), n), rates.kv_bytes * (kept + context + 2 * n)
-    steps = n - 1  # the last token is drawn and not fed
-    pairs = steps * context + steps * (steps + 1) // 2
-    return flops + rates.flops(steps, pairs, steps), rates.kv_bytes * (kept + pairs + steps)
+    rates = {role: Rates(costs.engines[name].model.spec) for role, name in used.items()}
+    return demanded(sim, rates, {role: peaks[name] for role, name in used.items()})

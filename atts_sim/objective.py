@@ -34,9 +34,10 @@ class Objective:
     at_most: tuple[tuple[str, float], ...] = ()
 
     def score(self, row: Scored) -> float | None:
-        """The smaller the better; None where the row is not admissible, or lacks a figure that this takes."""
+        """The smaller the better; None where the row is not admissible (saturated ones never are), or lacks a figure
+        that this takes."""
         value = _number(row, self.figure)
-        if row.error is not None or value is None or self.misses(row):
+        if row.error is not None or value is None or self.misses(row) or _piles_up(row):
             return None
         return self.sign * value
 
@@ -51,6 +52,11 @@ class Objective:
         bounds += [f"{name} <= {bound:g}" for name, bound in self.at_most]
         verb = "least" if self.sign > 0 else "greatest"
         return f"{verb} {self.figure}" + (f" with {' and '.join(bounds)}" if bounds else "")
+
+
+def _piles_up(row: Scored) -> bool:
+    """Settings that do not keep up with their questions are no settings to run, however cheap."""
+    return row.figures.get("verdict") == "saturated"
 
 
 def _number(row: Scored, name: str) -> float | None:
@@ -119,9 +125,7 @@ def front(rows: Sequence[Scored]) -> Front:
         if (found := _known_of_most(names, simulated)) is not None
     )
     usable = [
-        row.error is None
-        and row.figures.get("verdict") != "overloaded"
-        and all(_number(row, name) is not None for name, _ in figures)
+        row.error is None and not _piles_up(row) and all(_number(row, name) is not None for name, _ in figures)
         for row in rows
     ]
     if not figures:

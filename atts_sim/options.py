@@ -10,15 +10,18 @@ import difflib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
 Value: TypeAlias = str | int | float | bool
 Options: TypeAlias = Mapping[str, Value]
-Kind: TypeAlias = Literal["text", "whole", "positive", "share", "not negative", "flag"]
+Kind: TypeAlias = Literal["text", "whole", "positive", "share", "not negative", "flag", "arrivals", "scheduler"]
 
+SCHEDULERS = ("embedded", "vllm")
 _SAYS: Mapping[Kind, str] = {
     "text": "text",
     "whole": "a whole number above 0",
@@ -26,6 +29,8 @@ _SAYS: Mapping[Kind, str] = {
     "share": "a number above 0 and at most 1",
     "not negative": "a number not below 0",
     "flag": "true or false",
+    "arrivals": f"text: {FORMS}",
+    "scheduler": f"one of {', '.join(SCHEDULERS)}",
 }
 
 ROLES = ("draft", "target")
@@ -35,6 +40,7 @@ PER_ENGINE: Mapping[str, Kind] = {
     "hardware": "text",  # likewise of profiles/hardware
     "dtype": "text",
     "tp": "whole",
+    "scheduler": "scheduler",
     "max_rows": "whole",
     "step_tokens": "whole",
     "kv_budget_tokens": "whole",
@@ -48,14 +54,17 @@ _FIXED: dict[str, Kind] = {
     "workload.kind": "text",
     "workload.path": "text",
     "workload.token_scale": "positive",
+    "workload.arrivals": "arrivals",
+    "workload.arrivals_per_s": "positive",  # Poisson's
 }
 KINDS: Mapping[str, Kind] = (
     _FIXED
     | {f"engines.{name}": kind for name, kind in PER_ENGINE.items()}
     | {f"engines.{role}.{name}": kind for role in ROLES for name, kind in PER_ENGINE.items()}
 )
-PATHS = ("workload.path",)
-"""Options that are files, relative to the study's folder."""
+ARRIVALS = ("workload.arrivals", "workload.arrivals_per_s")
+PATHS = ("workload.path", "workload.arrivals", "settings.bank")
+"""Options that name files, relative to the study's folder."""
 
 SETTINGS = tuple(field.name for field in fields(RunConfig))
 # What a simulation heeds; the others only travel to best.toml, and to sweep over them would say nothing.
@@ -72,6 +81,7 @@ HEEDED = (
     "gamma",
     "takeover",
     "p_value",
+    "bank",
     "seed",
     "max_rows",
     "kv_budget_tokens",
@@ -107,7 +117,9 @@ def checked(where: str, name: str, value: Any) -> Value:
     """The value of an option, if it can be one at all; whether it goes with others shows when a point is made."""
     if name.startswith("settings."):
         setting = name.removeprefix("settings.")
-        stand_in = {} if setting == "chains" else {"chains": _LARGE}
+        stand_in: dict[str, Value] = {} if setting == "chains" else {"chains": _LARGE}
+        if setting == "bank":
+            stand_in["policy"] = "async-marginal"
         try:
             return cast(Value, getattr(RunConfig().with_options({**stand_in, setting: value}), setting))
         except InputError as error:
@@ -115,19 +127,35 @@ def checked(where: str, name: str, value: Any) -> Value:
     kind = KINDS[name]
     if not _is(kind, value):
         raise InputError(f"{where}: {name} must be {_SAYS[kind]}, got {value!r}")
+    if kind == "arrivals" and not value.startswith(TRACE):
+        try:
+            arrivals_of(value)
+        except InputError as error:
+            raise InputError(f"{where}: {name}: {error}") from error
     return float(value) if kind in ("positive", "share", "not negative") else cast(Value, value)
 
 
 def _is(kind: Kind, value: Any) -> bool:
-    if kind == "text":
+    if kind in ("text", "arrivals"):
         return isinstance(value, str) and bool(value.strip())
     if kind == "flag":
         return isinstance(value, bool)
+    if kind == "scheduler":
+        return value in SCHEDULERS
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     if kind == "whole":
         return isinstance(value, int) and value >= 1
     return value >= 0 if kind == "not negative" else 0 < value <= (1 if kind == "share" else math.inf)
+
+
+def anchored(name: str, value: Value, folder: Path) -> Value:
+    """A value that names a file, relative to a folder; any other as it is."""
+    if name not in PATHS:
+        return value
+    if name != "workload.arrivals":
+        return str(folder / str(value))
+    return f"{TRACE}{folder / str(value).removeprefix(TRACE)}" if str(value).startswith(TRACE) else value
 
 
 def is_whole(name: str) -> bool:
@@ -143,4 +171,4 @@ def is_number(name: str) -> bool:
     if name.startswith("settings."):
         setting = name.removeprefix("settings.")
         return next(str(f.type) for f in fields(RunConfig) if f.name == setting).startswith(("int", "float"))
-    return KINDS[name] not in ("text", "flag")
+    return KINDS[name] not in ("text", "flag", "arrivals", "scheduler")

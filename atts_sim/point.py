@@ -5,31 +5,29 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.intensity import ratio
 from atts_runtime.session import roles
+from atts_sim.arrivals import AllAtOnce, Arrivals, Poisson, arrivals_of, refuse_late
+from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, without_latency, worst
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
 from atts_sim.cost import StepCost
-from atts_sim.demand import demanded
 from atts_sim.devices import Device, device
 from atts_sim.driver import Role, SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
-from atts_sim.metrics import Metrics, measure
-from atts_sim.options import ROLES, Options, Value
-from atts_sim.row import Row, flat_metrics, mean_by_turn, mean_figures
-from atts_sim.saturation import Saturation, saturation
+from atts_sim.metrics import measure
+from atts_sim.options import ARRIVALS, Options, Value
+from atts_sim.row import Row, mean_by_turn, mean_figures
 from atts_sim.study import Study
 from atts_sim.workloads import Source, source_of
 
 Roles = tuple[Role, ...]
-_FORMAT = "rows/1"
+_FORMAT = "rows/2"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 
@@ -40,18 +38,26 @@ class Points:
         self._study = study
         self._sources: dict[str, Source | InputError] = {}
         self._devices: dict[str, Device | InputError] = {}
+        self._arrivals: dict[str, Arrivals | InputError] = {}
+        self._at_once_s: dict[str, float] = {}
 
     def options(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
         """All options of a point."""
         return {**self._study.base, **chosen}
 
     def config(self, options: Options) -> RunConfig:
-        """The settings of a point: the study's over those that the workload brings. Raises InputError."""
+        """The settings of a point: the study's over those that the workload brings; a bank is for the policy that
+        takes one. Raises InputError."""
         own = {name.removeprefix("settings."): v for name, v in options.items() if name.startswith("settings.")}
+        if own.get("policy", "async-marginal") != "async-marginal" and self._study.sweeps("settings.policy"):
+            own.pop("bank", None)
         return RunConfig().with_options({**self._source(options).defaults, **own})
 
     def fingerprint(self, options: Options) -> str:
         """SHA-256 of everything that the point's figures hang on. Raises InputError where the point cannot be made."""
+        return self._fingerprint(options, self._arrivals_of(options))
+
+    def _fingerprint(self, options: Options, arrivals: Arrivals) -> str:
         config = self.config(options)
         devices = self._engines(options, config)
         told = {
@@ -60,6 +66,7 @@ class Points:
             "limits": [config.max_rows, config.kv_budget_tokens],
             "devices": {role: repr(found) for role, found in devices.items()},
             "handling_s": options.get("engines.handling_s", 0.0),
+            "arrivals": repr(arrivals),
             "repeats": self._study.repeats,
             "deadline_s": self._study.deadline_s,
         }
@@ -78,48 +85,73 @@ class Points:
             return Row(place, fingerprint, parameters, error=str(error))
 
     def _simulated(self, place: int, fingerprint: str, options: Options) -> Row:
-        config = self.config(options)
+        config, source, arrivals = self.config(options), self._source(options), self._arrivals_of(options)
         devices = self._engines(options, config)
-        handling_s = float(options.get("engines.handling_s", 0.0))
         figures, by_turn, states = [], [], []
         warnings: dict[str, None] = {}
         for repeat in range(self._study.repeats):
             seeded = config.with_options({"seed": config.seed + repeat})
-            run = self._run(seeded, self._source(options), devices, handling_s)
-            if not self._source(options).knows_outcome(run):
+            run = self._run(seeded, options, arrivals)
+            if not source.knows_outcome(run):
                 run.correct = dict.fromkeys(run.correct)
             metrics = measure(run, deadline_s=self._study.deadline_s)
-            _check_kv(metrics, devices)
-            state = _saturation(run, metrics)
-            figures.append(_figures(run, metrics, devices, seeded))
+            check_kv(metrics, devices)
+            at_once_s = self._at_once(seeded, options) if any(run.arrived_s) else None
+            state = saturation_of(run, metrics, at_once_s)
+            found = figures_of(run, metrics, devices) | {"load": state.load}
+            warnings |= dict.fromkeys(warnings_of(found, devices))
+            figures.append(without_latency(found) if state.verdict == "saturated" else found)
             by_turn.append(metrics.takeover_rate_by_turn)
-            warnings |= dict.fromkeys(_warnings(figures[-1], devices))
             states.append(state)
             run.requests.clear()  # each knows the driver, which knows them all: nobody need look for that cycle
-        found = mean_figures(figures)
-        found["verdict"], found["bottleneck"] = _worst(states)
-        sources = (self._source(options).told, *dict.fromkeys(d.told for d in devices.values()))
+        means = mean_figures(figures)
+        means["verdict"], means["bottleneck"] = worst(states)
+        sources = (source.told, *dict.fromkeys(d.told for d in devices.values()))
         return Row(
             place,
             fingerprint,
-            {**_settings(config), **options, **_limits(devices)},
-            found,
+            {**(settled := _settings(config)), **options, **settled, **_limits(devices)},
+            means,
             mean_by_turn(by_turn),
             sources,
             tuple(warnings),
         )
 
-    def _run(self, config: RunConfig, source: Source, devices: Mapping[Role, Device], handling_s: float) -> SimRun:
+    def _at_once(self, config: RunConfig, options: Options) -> float:
+        """The makespan with all questions there at once."""
+        key = f"{self._fingerprint(options, AllAtOnce())}+{config.seed}"
+        if key not in self._at_once_s:
+            run = self._run(config, options, AllAtOnce())
+            self._at_once_s[key] = run.wall_s
+            run.requests.clear()
+        return self._at_once_s[key]
+
+    def _run(self, config: RunConfig, options: Options, arrivals: Arrivals) -> SimRun:
         clock = Clock()
         made: dict[int, SimEngine] = {}
         engines: dict[Role, SimEngine] = {}
-        for role, found in devices.items():
+        for role, found in self._engines(options, config).items():
             if id(found) not in made:
                 made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, cast(StepCost, found.steps)))
             engines[role] = made[id(found)]
         policy = POLICIES[config.policy](config.knobs)
-        workload = source.workload(config)
-        return SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s).run()
+        workload = self._source(options).workload(config)
+        times_s = arrivals.times_s(workload.questions, config.seed)
+        refuse_late(policy, times_s)
+        handling_s = float(options.get("engines.handling_s", 0.0))
+        driver = SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s, arrivals_s=times_s)
+        return driver.run()
+
+    def _arrivals_of(self, options: Options) -> Arrivals:
+        """When questions come. Raises InputError where it is said twice, or their file cannot be read."""
+        text, per_s = (options.get(name) for name in ARRIVALS)
+        if text is not None and per_s is not None:
+            raise InputError(f"{ARRIVALS[0]} and {ARRIVALS[1]} exclude each other; leave one out")
+        if per_s is not None:
+            return Poisson(float(per_s))
+        if text is None:
+            return AllAtOnce()
+        return cast(Arrivals, _once(self._arrivals, str(text), lambda: arrivals_of(str(text))))
 
     def _source(self, options: Options) -> Source:
         def loaded() -> Source:
@@ -128,7 +160,8 @@ class Points:
             gc.freeze()  # it stays: looking through it again after every point would take longer than the point
             return found
 
-        return cast(Source, _once(self._sources, _part(options, "workload."), loaded))
+        named = {name: value for name, value in options.items() if name not in ARRIVALS}
+        return cast(Source, _once(self._sources, _part(named, "workload."), loaded))
 
     def _engines(self, options: Options, config: RunConfig) -> dict[Role, Device]:
         """By role, those that the policy uses; one object under both where they share an engine."""
@@ -179,78 +212,3 @@ def _limits(devices: Mapping[Role, Device]) -> dict[str, Value | None]:
             f"engines.{role}.kv_budget_tokens": of.spec.kv_budget_tokens,
         }
     return found
-
-
-def _figures(
-    run: SimRun, metrics: Metrics, devices: Mapping[Role, Device], config: RunConfig
-) -> dict[str, float | int | None]:
-    found = flat_metrics(metrics)
-    wall = metrics.makespan_s
-    distinct = list({id(d): d for d in devices.values()}.values())
-    for role in cast(Roles, ROLES):
-        of, use = devices.get(role), metrics.engines.get(role)
-        known = of is not None and use is not None
-        found[f"{role}.utilisation"] = use.busy_s / wall if known and use is not None and wall else None
-        # Nothing vouches for a model without ranges, so that nothing lies outside them says nothing.
-        outside = run.totals[role].outside_s if known and of is not None and of.steps.ranges else None
-        found[f"{role}.outside_share"] = (
-            outside / use.busy_s if outside is not None and use is not None and use.busy_s else None
-        )
-        room = None if of is None else of.kv_room_tokens
-        found[f"{role}.kv_share"] = None if room is None or use is None else use.kv_peak_tokens / room if room else None
-    devices_s = wall * sum(of.devices for of in distinct)
-    prices, powers = [of.usd_per_hour for of in distinct], [of.power_w for of in distinct]
-    found["devices"] = sum(of.devices for of in distinct)
-    found["device_s"] = devices_s
-    found["usd"] = _priced(distinct, prices, wall / 3600)
-    found["energy_bound_j"] = _priced(distinct, powers, wall)
-    compute_s, memory_s = demanded(run, {role: of.steps for role, of in devices.items()})
-    stall_s = math.fsum(metrics.stall_s.values())
-    found["stall_s.all"] = stall_s
-    found["T_c_s"], found["T_m_s"], found["r"] = compute_s, memory_s, ratio(compute_s, memory_s, stall_s)
-    return found
-
-
-def _priced(devices: Iterable[Device], each: Iterable[float | None], amount: float) -> float | None:
-    """Of all devices; None where one has no price."""
-    known = [(of.devices, price) for of, price in zip(devices, each, strict=True)]
-    if any(price is None for _, price in known):
-        return None
-    return amount * math.fsum(count * (price or 0.0) for count, price in known)
-
-
-def _saturation(run: SimRun, metrics: Metrics) -> Saturation:
-    last: dict[int, float] = {}
-    for finish, end in run.finished:
-        last[finish.chain.question] = end
-    wall = metrics.makespan_s
-    busy = {role: use.busy_s / wall if wall else 0.0 for role, use in metrics.engines.items()}
-    arrived = (0.0,) * run.questions  # until studies have arrivals over time
-    return saturation(arrived, list(last.values()), busy, admission_s=metrics.admission_s)
-
-
-def _worst(states: Iterable[Saturation]) -> tuple[str | None, str]:
-    """The verdict of the repeat that did worst."""
-    order = (None, "closed", "stable", "saturated", "overloaded")
-    worst = max(states, key=lambda state: order.index(state.verdict))
-    return worst.verdict, worst.bottleneck
-
-
-def _check_kv(metrics: Metrics, devices: Mapping[Role, Device]) -> None:
-    """InputError where the KV of chains at work, which no engine can evict, took more memory than there is."""
-    for role, of in devices.items():
-        room, peak = of.kv_room_tokens, metrics.engines[role].kv_peak_tokens
-        if room is not None and peak > room:
-            over_gib = (peak - room) * of.steps.spec.kv_bytes_per_token / 2**30
-            raise InputError(
-                f"engines.{role}: the KV of chains at work came to {peak:,} tokens, {over_gib:.1f} GiB more than the "
-                f"{room:,} that fit beside the weights; raise tp, lower max_rows, or let fewer questions in flight"
-            )
-
-
-def _warnings(figures: Mapping[str, float | int | None], devices: Mapping[Role, Device]) -> list[str]:
-    return [
-        f"{role}: {outside:.1%} of its time is of steps outside what its profile measured"
-        for role in devices
-        if (outside := figures[f"{role}.outside_share"])
-    ]

@@ -7,6 +7,7 @@ Results come back in any order and hang on nothing but the point, so that every 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from atts_sim.study import Study, parse_study
 Numbered = tuple[int, Mapping[str, Value]]
 _CHUNKS_PER_JOB = 16  # small enough that the last ones end together
 _LARGEST_CHUNK = 8  # points that an interruption may cost a worker
+_RAY_ANSWERS_S = 5.0
 
 
 class Pool(Protocol):
@@ -68,12 +70,20 @@ class Ray:
         except ImportError as error:
             raise InputError("--ray needs Ray: pip install 'atts[ray]', or use --jobs") from error
         self._ray, self._text = ray, study.to_toml()
-        if not ray.is_initialized():
+        if not ray.is_initialized() or address:
             try:
-                ray.init(address=address or None, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-            except (ConnectionError, ValueError) as error:
+                _listens(address)
+                ray.init(
+                    address=address or None,
+                    include_dashboard=False,
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    ignore_reinit_error=True,
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                told = " ".join(str(error).split())
                 raise InputError(
-                    f"--ray: no cluster at {address!r} ({error}); leave the address out for one here"
+                    f"--ray: no cluster at {address!r} ({told}); leave the address out for one here"
                 ) from error
 
     def rows(self, points: Sequence[Numbered]) -> Iterator[list[Row]]:
@@ -85,6 +95,14 @@ class Ray:
             done, open_ = ray.wait(open_)
             for reference in done:
                 yield ray.get(reference)
+
+
+def _listens(address: str) -> None:
+    """OSError where nobody does at HOST:PORT: Ray itself would wait for minutes, and write of it all the while."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        with socket.create_connection((host, int(port)), timeout=_RAY_ANSWERS_S):
+            pass
 
 
 def cores() -> int:

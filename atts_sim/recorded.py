@@ -4,21 +4,16 @@ A chain's recorded segments answer its calls, turn by turn, and it ends in the t
 for what was not recorded, such as a takeover where none was. Then `unrecorded` decides: ``raise``, or ``nearest``: the
 takeover is as long as that of the same question which is nearest in turns (then in chains), and where the question has
 none as the recording's median one; what it would have changed in later turns stays unsaid. `FollowRecord` is the policy
-that never asks for it.
-
-Published traces leave gaps, which are filled so: an empty target row is an end of text drawn at once, one token; an
-empty draft at a chain's end likewise, and as it was not scored, the end belongs to the turn before; a prompt has a
-token for four characters of the question; an answer stands where the trace's final one is not ``invalid``, and whether
-it is right is not known. `token_scale` corrects token counts that were made with another tokenizer.
+that never asks for it. Published traces are read by `published`.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from atts_runtime.control import ChainId, Draft, Knobs, Policy, Score, TakeOver
 from atts_runtime.control.events import Settled
@@ -28,7 +23,6 @@ from atts_runtime.records import CallRecord, ChainRecord
 from atts_sim.workload import Written
 
 Unrecorded = Literal["raise", "nearest"]
-_CHARS_PER_TOKEN = 4
 
 
 @dataclass(slots=True)
@@ -152,106 +146,6 @@ class FollowRecord(Policy):
         return Due(verdicts=(Verdict(chain, ell, self._recorded.taken_over(chain, turn)),))
 
 
-# -- published traces
-
-
-def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded = "raise") -> Recorded:
-    """A published trace: `path` is its ``.events.parquet``, the table of samples lies beside it.
-
-    Raises InputError where a table cannot be read, lacks columns, or has rows that make no chain.
-    """
-    if not token_scale > 0:
-        raise InputError(f"token_scale must be positive, got {token_scale}")
-    events = _table(path, ("sample", "problem", "turn", "kind", "tokens", "ppl"))
-    beside = path.with_name(path.name.replace("events.parquet", "samples.parquet"))
-    samples = _table(beside, ("sample", "problem", "duration_s", "final_answer", "question_chars"))
-    numbers = {int(problem): q for q, problem in enumerate(sorted(samples["problem"].unique()))}
-    prompts = [Prompt(1, 1)] * len(numbers)
-    chains: dict[ChainId, RecordedChain] = {}
-    by_sample = {int(sample): rows for sample, rows in events.groupby("sample", sort=False)}
-    index: dict[int, int] = {}
-    last_turn = int(events["turn"].max())
-    for row in samples.sort_values(["problem", "sample"]).itertuples():
-        question = numbers[int(row.problem)]
-        chain = ChainId(question, index.get(question, 0))
-        index[question] = chain.index + 1
-        tokens = max(1, round(row.question_chars / _CHARS_PER_TOKEN))
-        prompts[question] = Prompt(tokens, tokens)
-        if int(row.sample) not in by_sample:
-            raise InputError(f"trace {path} has no events of sample {row.sample}")
-        calls = [
-            (int(turn), str(kind), tokens, ppl)
-            for turn, kind, tokens, ppl in by_sample[int(row.sample)][["turn", "kind", "tokens", "ppl"]].itertuples(
-                index=False
-            )
-        ]
-        try:
-            ends = calls[-1][0] < last_turn
-            recorded = _published_chain(calls, token_scale, answered=row.final_answer != "invalid", ends=ends)
-        except ValueError as error:
-            raise InputError(f"trace {path}, sample {row.sample}: {error}") from error
-        recorded.duration_s = float(row.duration_s)
-        chains[chain] = recorded
-    return Recorded(prompts, chains, unrecorded=unrecorded)
-
-
-def _table(path: Path, needed: tuple[str, ...]) -> Any:
-    import pandas as pd
-
-    try:
-        with path.open("rb") as file:
-            table = pd.read_parquet(file)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a Parquet table: {' '.join(str(error).split())}") from error
-    lacking = [name for name in needed if name not in table.columns]
-    if lacking:
-        raise InputError(f"{path} lacks the columns {', '.join(lacking)}")
-    if not len(table):
-        raise InputError(f"{path} is empty")
-    return table
-
-
-def _published_chain(
-    calls: list[tuple[int, str, Any, Any]], scale: float, *, answered: bool, ends: bool
-) -> RecordedChain:
-    """`ends`: it had turns left when it stopped. Raises ValueError where the calls are no chain of drafts, scores and
-    takeovers."""
-    import math
-
-    last_turn, last_kind, last_tokens, _ = calls[-1]
-    if last_kind == "draft" and last_tokens == 0 and last_turn > 0:
-        calls, ends = calls[:-1], True
-    recorded = RecordedChain()
-    for turn, kind, tokens, ppl in calls:
-        if kind == "draft" and turn == recorded.turns:
-            recorded.drafts.append(_written(tokens, scale))
-            recorded.ells.append(None)
-            recorded.takeovers.append(None)
-        elif turn != recorded.turns - 1:
-            raise ValueError(f"a {kind} in turn {turn} follows on turn {recorded.turns - 1}")
-        elif kind == "score":
-            if not (math.isfinite(ppl) and ppl >= 1):
-                raise ValueError(f"the score of turn {turn} has a perplexity of {ppl}")
-            recorded.ells[turn] = math.log(ppl)
-        elif kind == "target":
-            recorded.takeovers[turn] = _written(tokens, scale)
-        else:
-            raise ValueError(f"rows of kind {kind!r} cannot be replayed; draft, score and target can")
-    for written in (recorded.drafts, recorded.takeovers):
-        last = written[-1]
-        if last is not None:
-            eos = written is recorded.takeovers and last_tokens == 0
-            written[-1] = replace(last, answered=answered, ended=eos or (ends and not answered), eos=eos)
-    return recorded
-
-
-def _written(tokens: Any, scale: float) -> Written:
-    """An empty piece is one token, an end of text, which does not stop the chain unless it is the chain's last."""
-    return Written(max(1, round(int(tokens) * scale)))
-
-
 # -- our own runs
 
 
@@ -265,6 +159,8 @@ def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
             records = [ChainRecord.from_line(line) for line in lines if line.endswith(b"\n")]
     except OSError as error:
         raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
+    if not records:
+        raise InputError(f"{path} has no chain that is over, so there is nothing to replay; resume the run")
     failed = sum(record.reason == "failed" for record in records)
     if failed:
         raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")

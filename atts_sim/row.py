@@ -15,15 +15,15 @@ from atts_runtime.records import STALL_CAUSES
 from atts_sim.metrics import Metrics
 from atts_sim.options import ROLES, Value
 
-_QUANTILES = ("p50", "p95", "p99", "max")
+QUANTILES = ("p50", "p95", "p99", "max")
 _USE = ("busy_s", "idle_s", "append_s", "steps", "rows", "prefilled_tokens", "evictions", "kv_peak_tokens")
 OF_METRICS: tuple[str, ...] = (
     "makespan_s",
     "questions",
     "chains",
     "requests",
-    *(f"latency_s.{q}" for q in _QUANTILES),
-    *(f"first_answer_s.{q}" for q in _QUANTILES),
+    *(f"latency_s.{q}" for q in QUANTILES),
+    *(f"first_answer_s.{q}" for q in QUANTILES),
     "questions_per_s",
     "tokens_per_s",
     "goodput_per_s",
@@ -50,12 +50,14 @@ BESIDE: tuple[str, ...] = (
     "device_s",
     "usd",
     "energy_bound_j",
+    "load",
     "stall_s.all",
     "T_c_s",
     "T_m_s",
     "r",
 )
-"""What a row has beside them: shares of time and memory, what devices cost, r and its terms."""
+"""What a row has beside them: shares of time and memory, what devices cost, how fast questions come beside how fast
+they can be worked off (`saturation`), r and its terms."""
 
 FIGURES = OF_METRICS + BESIDE
 WITH_ERROR = ("makespan_s", "latency_s.p50", "latency_s.p95", "takeover_rate", "answered", "accuracy", "usd")

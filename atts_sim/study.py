@@ -15,7 +15,7 @@ from typing import Any
 from atts_runtime.errors import InputError
 from atts_sim.axes import RANGE_KEYS, Axis, axis
 from atts_sim.objective import Objective, objective
-from atts_sim.options import PATHS, Options, Value, checked, flat, full_name
+from atts_sim.options import PATHS, Options, Value, anchored, checked, flat, full_name
 from atts_sim.row import FIGURES
 from atts_sim.search import METHODS, Search, search
 
@@ -50,11 +50,26 @@ class Study:
         """A search over the points, from its beginning."""
         return search(self.method, self.axes, self.trials, self.seed)
 
+    def sweeps(self, name: str) -> bool:
+        """Whether the option is swept."""
+        return any(axis.name == name for axis in self.axes)
+
     def to_toml(self) -> str:
-        """The file, paths absolute."""
+        """The file, paths absolute; what is swept stays in its order, which is that of the points."""
         import tomli_w
 
-        return tomli_w.dumps(self.entries)
+        tables = {name: table for name, table in self.entries.items() if name != "sweep"}
+        swept = [f"{name} = {_inline(entry)}\n" for name, entry in flat(self.entries.get("sweep", {}), stop=RANGE_KEYS)]
+        return tomli_w.dumps(tables) + ("\n[sweep]\n" + "".join(swept) if swept else "")
+
+
+def _inline(entry: Any) -> str:
+    """A value as TOML, behind its name: tomli-w would write ranges as tables, and tables after all that is none."""
+    import tomli_w
+
+    if isinstance(entry, Mapping):
+        return f"{{ {', '.join(tomli_w.dumps(entry).splitlines())} }}"
+    return tomli_w.dumps({"x": entry}).removeprefix("x = ").rstrip("\n")
 
 
 def studies_folder() -> Path:
@@ -63,7 +78,8 @@ def studies_folder() -> Path:
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a file, or the shipped one of that name; `overrides` are ``NAME=VALUE``, values as in TOML or text.
+    """The study in a file, or the shipped one of that name; `overrides` are ``NAME=VALUE``, values as in TOML or text,
+    files relative to the working directory.
 
     InputError says in one line which entry is wrong.
     """
@@ -92,19 +108,20 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     base: dict[str, Value] = {}
     for table in ("workload", "engines"):
         for name, value in flat(entries.get(table, {}), f"{table}."):
-            base[_own(where, name, table)] = checked(where, name, value)
+            full = _own(where, name, table)
+            base[full] = checked(where, full, value)
     for name, value in entries.get("settings", {}).items():
         full = full_name(f"{where}: settings", f"settings.{name}")
         base[full] = checked(where, full, value)
     for name in PATHS:
         if name in base:
-            table, _, key = name.partition(".")
-            base[name] = entries[table][key] = str(folder / str(base[name]))
+            base[name] = anchored(name, base[name], folder)
+            _put(entries, name.split("."), base[name])
     axes = []
     for name, entry in flat(entries.get("sweep", {}), stop=RANGE_KEYS):
         full = full_name(f"{where}: sweep", name)
         if full in PATHS and isinstance(entry, list):
-            entry = [str(folder / str(value)) for value in entry]
+            entry = [anchored(full, value, folder) for value in entry]
             _put(entries["sweep"], name.split("."), entry)
         axes.append(axis(where, full, entry))
     about = _entries(where, entries, "study", _STUDY)
@@ -116,7 +133,7 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     return Study(
         name=_text(where, about, "name", "study"),
         about=_text(where, about, "about", ""),
-        base=base,
+        base=dict(sorted(base.items())),  # not in the file's order, which a copy of the study need not have
         axes=tuple(axes),
         method=method,
         trials=trials,
@@ -172,12 +189,20 @@ def _override(entries: dict[str, Any], override: str) -> None:
     if path[0] == "sweep" and len(path) > 2 and path[1] == "settings":
         path = ["sweep", *path[2:]]
     full_name("--set", name.removeprefix("sweep.")) if head in ("sweep", "settings") or head not in _TABLES else None
+    named = ".".join(path[1:] if path[0] == "sweep" else path)
+    value = [_from_here(named, each) for each in value] if isinstance(value, list) else _from_here(named, value)
     _put(entries, path, value)
     # A fixed value takes its parameter out of the sweep.
     if path[0] in ("settings", "engines", "workload"):
         swept = entries.get("sweep", {})
         for alias in (path, path[1:]) if path[0] == "settings" else (path,):
             _remove(swept, list(alias))
+
+
+def _from_here(name: str, value: Any) -> Any:
+    """What is said on a command line is relative to where it is said, not to the study's folder."""
+    full = f"settings.{name}" if f"settings.{name}" in PATHS else name
+    return anchored(full, value, Path.cwd()) if isinstance(value, str) else value
 
 
 def _put(entries: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -22,12 +22,13 @@ OnProgress = Callable[[int, int], None]
 @dataclass(frozen=True, slots=True)
 class Swept:
     """`rows` in the points' order; `best` None: no row is admissible; `resumed`: rows that were there already.
-    `whole` false: the sweep was interrupted, and more points are to come."""
+    `size`: the study's points; `whole` false: the sweep was interrupted, and not all of them are there."""
 
     rows: list[Row]
     best: Row | None
     front: Front
     resumed: int
+    size: int
     whole: bool
 
 
@@ -59,7 +60,7 @@ def sweep(study: Study, pool: Pool, folder: Path | None, on_progress: OnProgress
     edge = front(rows)
     if folder is not None and rows:
         write_results(folder, rows, best, edge, study.objective)
-    return Swept(rows, best, edge, resumed, whole)
+    return Swept(rows, best, edge, resumed, searching.size, whole)
 
 
 def best_of(study: Study, rows: Sequence[Row]) -> Row | None:

@@ -9,6 +9,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 from atts_runtime.session import roles
+from atts_sim.arrivals import refuse_late
 from atts_sim.calibrate import Costs
 from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
@@ -46,11 +47,8 @@ def run_twin(
     for mine in contended.values():
         mine.rivals = [other for other in contended.values() if other is not mine]
     policy = POLICIES[config.policy](config.knobs)
-    if arrivals_s is not None and policy.pre_sample == "all" and any(arrivals_s):
-        raise InputError(
-            f"{config.policy} begins with the first segments of all questions, so they cannot arrive one by one; "
-            "let all arrive at once, or choose another policy"
-        )
+    if arrivals_s is not None:
+        refuse_late(policy, arrivals_s)
     driver = SimDriver(
         policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
     )

@@ -18,7 +18,8 @@ from atts_runtime.errors import InputError
 from atts_sim.driver import SimRun
 from atts_sim.generative_store import load_workload
 from atts_sim.options import Options
-from atts_sim.recorded import Recorded, RecordedChain, read_run, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import Recorded, RecordedChain, read_run
 from atts_sim.workload import Workload, Written
 
 

@@ -33,7 +33,8 @@ def execute(args: argparse.Namespace) -> int:
 
     rows = read_sweep(args.folder)
     study = read_study(args.folder / STUDY)
-    found = Swept(rows, best_of(study, rows), front(rows), len(rows), True)
+    size = study.search().size
+    found = Swept(rows, best_of(study, rows), front(rows), len(rows), size, len(rows) >= size)
     page = write_report(args.out or args.folder / REPORT, study, found)
     print(
         json_text({"report": str(page.path), "findings": page.findings, "warnings": page.warnings})

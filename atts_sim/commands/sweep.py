@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_sim.commands.progress import progress
 from atts_sim.pool import InProcess, Pool, Processes, Ray, cores
 from atts_sim.results import BEST, REPORT, TABLE, as_json, json_text
 from atts_sim.study import Study, read_study
-from atts_sim.sweep import OnProgress, Swept, sweep
+from atts_sim.sweep import Swept, sweep
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -78,7 +77,9 @@ def execute(args: argparse.Namespace) -> int:
     else:
         from atts_sim.report.text import outcome
 
-        Console().print(*outcome(study, found, out), sep="\n")
+        console = Console()
+        for line in outcome(study, found, out, page):
+            console.print(line, soft_wrap=isinstance(line, str), highlight=False)
     if not found.whole:
         print(
             f"atts-sim sweep: interrupted; {len(found.rows)} rows are kept, the same command goes on", file=sys.stderr
@@ -105,6 +106,12 @@ def pool_for(study: Study, jobs: int | None, ray: str | None) -> Pool:
 def no_best(study: Study, found: Swept) -> str:
     """Why no row is the best."""
     usable = [row for row in found.rows if row.error is None]
+    if usable and all(row.figures.get("verdict") == "saturated" for row in usable):
+        loads = [load for row in usable if (load := row.figures.get("load")) is not None]
+        return (
+            f"no row is admissible, so there is no {BEST}: every point is saturated, the least at a load of "
+            f"{min(loads):.3g}; let questions come more slowly, or give it more or faster devices"
+        )
     missed = sorted({name for row in usable for name in study.objective.misses(row)})
     return f"no row is admissible, so there is no {BEST}: {study.objective}" + (
         f"; missed: {', '.join(missed)}" if missed else f"; {study.objective.figure} is not known"
@@ -116,6 +123,7 @@ def _told(study: Study, found: Swept, out: Path, page: Path | None) -> dict[str,
         "study": study.name,
         "objective": str(study.objective),
         "points": len(found.rows),
+        "size": found.size,
         "resumed": found.resumed,
         "errors": sum(row.error is not None for row in found.rows),
         "whole": found.whole,
@@ -125,25 +133,3 @@ def _told(study: Study, found: Swept, out: Path, page: Path | None) -> dict[str,
         "best_config": None if found.best is None else str(out / BEST),
         "report": None if page is None else str(page),
     }
-
-
-@contextmanager
-def progress(name: str) -> Iterator[OnProgress]:
-    """A bar on stderr with the time that is left; nothing where nobody watches."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

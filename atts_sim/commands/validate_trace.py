@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from atts_runtime.errors import InputError
-from atts_sim.recorded import Recorded, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import Recorded
 from atts_sim.tracefit import TraceCosts, TraceErrors, fit_trace, halves, judge
 from atts_sim.tracetokens import at_cap
 

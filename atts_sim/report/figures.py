@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from atts_runtime.report.amounts import UNKNOWN, count, percent, scaled, seconds, short
 from atts_sim.row import Row
@@ -49,6 +50,22 @@ _SHARES = ("accuracy", "answered", "pass_at_m")
 
 def column_title(name: str) -> str:
     return _TITLES.get(name, name)
+
+
+def parameter_title(name: str) -> str:
+    """An option as a column or an axis names it: ``engines.target.max_rows`` is ``target max_rows``."""
+    for prefix in ("settings.", "engines.", "workload."):
+        name = name.removeprefix(prefix)
+    return name.replace(".", " ")
+
+
+def plain_log(axis: Any) -> None:
+    """A logarithmic axis of matplotlib with plain numbers: as powers of ten they would need fonts that a page lacks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def told(name: str, value: float | int | str | None) -> str:

@@ -8,7 +8,7 @@ from atts_runtime.report.shown import Shown, nothing
 from atts_runtime.report.theme import INK, ON_SERIES, drawing, inline_svg
 from atts_sim.axes import Axis
 from atts_sim.options import Value
-from atts_sim.report.figures import column_title, told
+from atts_sim.report.figures import column_title, parameter_title, told
 from atts_sim.row import Row
 from atts_sim.study import Study
 
@@ -28,13 +28,13 @@ def heat_map(study: Study, rows: Sequence[Row]) -> Shown:
     best: dict[tuple[Value, Value], float] = {}
     for row in rows:
         value = row.figures.get(figure_name)
-        if row.error is None and isinstance(value, int | float):
+        if study.objective.score(row) is not None and isinstance(value, int | float):
             cell = (row.parameters[across.name], row.parameters[down.name])
             known = best.get(cell)  # type: ignore[arg-type]
             if known is None or sign * value < sign * known:
                 best[cell] = float(value)  # type: ignore[index]
     if not best:
-        return nothing(f"{column_title(figure_name)} is not known of any point")
+        return nothing(f"No point is admissible, so there is no {column_title(figure_name)} to show")
     xs, ys = _values(across, rows), _values(down, rows)
     with drawing():
         import numpy as np
@@ -67,10 +67,10 @@ def heat_map(study: Study, rows: Sequence[Row]) -> Shown:
         f"{_name(across)} = {_short(at[0])} and {_name(down)} = {_short(at[1])}"
     )
     others = [_name(axis) for axis in study.axes if axis not in (across, down)]
-    note = "Bounds of the objective aside; none: no such point can be simulated."
-    if others:
-        note = f"Each cell is at the best of {', '.join(others)}. {note}"
-    return Shown(finding, svg, note)
+    notes = [f"Each cell is at the best {', '.join(others)}."] if others else []
+    if len(best) < len(xs) * len(ys):
+        notes.append("None: no such point can be simulated and is within the bounds.")
+    return Shown(finding, svg, " ".join(notes))
 
 
 def _values(axis: Axis, rows: Sequence[Row]) -> list[Value]:
@@ -80,7 +80,7 @@ def _values(axis: Axis, rows: Sequence[Row]) -> list[Value]:
 
 
 def _name(axis: Axis) -> str:
-    return axis.name.removeprefix("settings.")
+    return parameter_title(axis.name)
 
 
 def _short(value: Value) -> str:

@@ -35,7 +35,7 @@ def write_report(path: Path, study: Study, found: Swept) -> Page:
     """Write the page, whole or not at all. InputError where that fails."""
     figures = [
         ("Accuracy, latency and cost", pareto(found.rows, found.front, found.best)),
-        ("Two parameters", heat_map(study, found.rows)),
+        ("By two parameters", heat_map(study, found.rows)),
         ("Intensity r", r_by_m(found.rows)),
     ]
     warnings = doubts(found)
@@ -53,7 +53,7 @@ def doubts(found: Swept) -> list[str]:
     """What makes the results doubtful, each with the number of points that it touches."""
     counts: Counter[str] = Counter()
     for row in found.rows:
-        counts.update(dict.fromkeys(text.partition(":")[0] for text in row.warnings if "outside" in text))
+        counts.update({text.partition(":")[0] for text in row.warnings if "outside" in text})
     said = [
         f"{role}: {n} of {len(found.rows)} points have steps outside what the engine's profile measured"
         for role, n in sorted(counts.items())
@@ -61,11 +61,13 @@ def doubts(found: Swept) -> list[str]:
     if errors := sum(row.error is not None for row in found.rows):
         said.append(f"{errors} of {len(found.rows)} points cannot be simulated; the reasons are below")
     verdicts = Counter(str(row.figures.get("verdict")) for row in found.rows if row.error is None)
-    if overloaded := verdicts["overloaded"]:
+    if saturated := verdicts["saturated"]:
         said.append(
-            f"{overloaded} points are overloaded: their latency grows with the time simulated, and says nothing"
+            f"{saturated} points are saturated: questions come faster than they can be worked off, so their latency "
+            "is not known, and they are neither best nor on the front"
         )
-    if any("(analytic" in source for row in found.rows for source in row.sources):
+    told = {source for row in found.rows for source in row.sources}
+    if any("(analytic" in source and "engine profile" not in source for source in told):
         said.append(
             "step times of engines without an engine profile are analytic: nothing was measured on that hardware"
         )
@@ -110,7 +112,7 @@ def _document(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{escape(title)}</title>
-<style>{style_sheet()}</style>
+<style>{style_sheet()}td.left{{overflow-wrap:break-word}}</style>
 </head>
 <body>
 {body}

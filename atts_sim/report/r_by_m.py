@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from atts_runtime.report.amounts import short
 from atts_runtime.report.shown import Shown, nothing
 from atts_runtime.report.theme import SERIES, drawing, inline_svg
+from atts_sim.report.figures import plain_log
 from atts_sim.row import Row
 
 
@@ -41,6 +42,7 @@ def r_by_m(rows: Sequence[Row]) -> Shown:
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
         panel.set_yscale("log")
+        plain_log(panel.yaxis)
         panel.set_xlabel("chains a question, m")
         panel.set_ylabel("r = T_c / (T_m + T_s)")
         panel.legend()

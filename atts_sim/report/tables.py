@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 
 from atts_runtime.report.amounts import UNKNOWN, count, percent
 from atts_runtime.report.html import table
 from atts_sim.options import Value
-from atts_sim.report.figures import column_title, shown_figures, told
+from atts_sim.report.figures import column_title, parameter_title, shown_figures, told
 from atts_sim.row import Row
 from atts_sim.study import Study
 
-_MOST = 25
+_MOST = 12
 
 
 def best_settings(study: Study, rows: Sequence[Row]) -> str:
@@ -23,17 +24,23 @@ def best_settings(study: Study, rows: Sequence[Row]) -> str:
     )
     best = [row for _, _, row in scored[:_MOST]]
     figures = shown_figures(best, study.objective.figure)
-    head = ["point", *(_short_name(a.name) for a in study.axes), *map(column_title, figures)]
+    alike = [name for name in figures[1:] if len(best) > 1 and len({_figure(row, name) for row in best}) == 1]
+    figures = [name for name in figures if name not in alike]
+    head = ["point", *(parameter_title(a.name) for a in study.axes), *map(column_title, figures)]
     body = [
         [str(row.point), *(_value(row.parameters.get(a.name)) for a in study.axes), *(_figure(row, n) for n in figures)]
         for row in best
     ]
-    return table(head, body, frozenset(range(1 + len(study.axes))))
+    same = ", ".join(f"{column_title(name)} {_figure(best[0], name)}" for name in alike)
+    note = f'<p class="note">Alike in all of them: {escape(same)}.</p>' if same else ""
+    return table(head, body, frozenset(range(1 + len(study.axes)))) + note
 
 
 def _figure(row: Row, name: str) -> str:
+    """On one line: a number and its unit belong together."""
     error = row.figures.get(f"{name}.se")
-    return told(name, row.figures.get(name)) + (f" ± {told(name, error)}" if error else "")
+    text = told(name, row.figures.get(name)) + (f" ± {told(name, error)}" if error else "")
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def saturation(study: Study, rows: Sequence[Row]) -> str:
@@ -46,7 +53,9 @@ def saturation(study: Study, rows: Sequence[Row]) -> str:
     head = ["verdict", "bottleneck", "points", "draft busy, most", "target busy, most", "for example"]
     body = []
     for (verdict, bottleneck), members in sorted(groups.items()):
-        example = ", ".join(f"{_short_name(a.name)} {_value(members[0].parameters.get(a.name))}" for a in study.axes)
+        example = ", ".join(
+            f"{parameter_title(a.name)} {_value(members[0].parameters.get(a.name))}" for a in study.axes
+        )
         most = [_most(members, f"{role}.utilisation") for role in ("draft", "target")]
         body.append([verdict, bottleneck, count(len(members)), *map(percent, most), example])
     return table(head, body, frozenset({0, 1, 5}))
@@ -72,19 +81,15 @@ def errors(rows: Sequence[Row]) -> str:
 
 def settings(study: Study) -> str:
     """What is fixed, and what is swept."""
-    swept = [[_short_name(a.name), _axis(a.values, a.low, a.high)] for a in study.axes]
+    swept = [[parameter_title(a.name), _axis(a.values, a.low, a.high)] for a in study.axes]
     names = {axis.name for axis in study.axes}
-    fixed = [[_short_name(name), _value(value)] for name, value in sorted(study.base.items()) if name not in names]
+    fixed = [[parameter_title(name), _value(value)] for name, value in sorted(study.base.items()) if name not in names]
     left = frozenset({0, 1})
     return table(["swept", "values"], swept, left) + table(["fixed", ""], fixed, left)
 
 
 def _axis(values: Sequence[Value], low: float | None, high: float | None) -> str:
     return ", ".join(map(_value, values)) if values else f"from {low:g} to {high:g}"
-
-
-def _short_name(name: str) -> str:
-    return name.removeprefix("settings.")
 
 
 def _value(value: Value | None) -> str:

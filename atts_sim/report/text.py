@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from atts_runtime.report.amounts import UNKNOWN
-from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, shown_figures, told
-from atts_sim.results import BEST, REPORT, TABLE
+from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, parameter_title, shown_figures, told
+from atts_sim.results import BEST, TABLE
 from atts_sim.row import FIGURES, Row
 from atts_sim.study import Study
 from atts_sim.sweep import Swept
@@ -18,14 +18,14 @@ _MOST = 10  # rows shown
 _Lines = list[Table | str]
 
 
-def outcome(study: Study, found: Swept, out: Path) -> _Lines:
-    """The best rows, how many there are, where they are."""
+def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
+    """The best rows, how many there are, and what was written where (page None: no report)."""
     scored = [(score, row.point, row) for row in found.rows if (score := study.objective.score(row)) is not None]
     best = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])[:_MOST]]
     figures = shown_figures(best, study.objective.figure, IN_BRIEF)
     table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
     for axis in study.axes:
-        table.add_column(escape(axis.name.removeprefix("settings.")))
+        table.add_column(escape(parameter_title(axis.name)))
     for name in figures:
         table.add_column(column_title(name), justify="right")
     table.add_column("verdict")
@@ -36,11 +36,14 @@ def outcome(study: Study, found: Swept, out: Path) -> _Lines:
     errors = sum(row.error is not None for row in found.rows)
     doubtful = sum(bool(row.warnings) for row in found.rows)
     lines: _Lines = [table] if best else []
+    points = f"{len(found.rows)} points" if found.whole else f"{len(found.rows)} of {found.size} points"
     lines.append(
-        f"{len(found.rows)} points, {len(scored)} admissible, {errors} not to be simulated, {doubtful} with warnings"
+        f"{points}, {len(scored)} admissible, {errors} not to be simulated, {doubtful} with warnings"
         + (f", {found.resumed} from an earlier session" if found.resumed else "")
     )
-    lines.append(escape(f"{out / TABLE}, {BEST if found.best else f'no {BEST}'}, {REPORT}"))
+    if found.rows:
+        written = [TABLE, BEST if found.best else f"no {BEST}", *([page.name] if page else [])]
+        lines.append(escape(f"{out}: {', '.join(written)}"))
     return lines
 
 

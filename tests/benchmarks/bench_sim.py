@@ -39,7 +39,8 @@ from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
 from atts_sim.mixed_reference import plain_engine
-from atts_sim.recorded import FollowRecord, Recorded, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import FollowRecord, Recorded
 
 VIDUR_REQUESTS_PER_S = 200
 STUDY = "pair_math500_raw"

@@ -21,7 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from atts_sim.commands.sweep import pool_for, progress
+from atts_sim.commands.progress import progress
+from atts_sim.commands.sweep import pool_for
 from atts_sim.point import Points
 from atts_sim.study import Study, parse_study
 from atts_sim.sweep import sweep

@@ -13,6 +13,7 @@ ENGINES = """
 [engines]
 draft.profile = "bundled-draft-amd-epyc-milan"
 target.profile = "bundled-target-amd-epyc-milan"
+handling_s = 0.0
 """
 H100 = """
 [engines]

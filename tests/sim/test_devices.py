@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atts_runtime.errors import InputError
+from atts_sim.calls import Paged
+from atts_sim.capacity import kv_blocks
 from atts_sim.devices import device, hardware_profile, model_spec
 from atts_sim.options import Options
 
@@ -22,11 +24,27 @@ def test_what_one_engine_says_goes_over_what_is_said_of_both() -> None:
 def test_kv_has_what_the_weights_leave() -> None:
     spec, hardware = model_spec("qwq-32b"), hardware_profile("nvidia-h100-80gb-sxm")
     assert hardware.memory_bytes is not None
-    found = device("target", {**QWQ, "engines.tp": 2}, OPEN)
+    found = device("target", {**QWQ, "engines.tp": 2, "engines.scheduler": "embedded"}, OPEN)
     left = 0.9 * 2 * hardware.memory_bytes.value - spec.parameters * spec.bytes_per_weight
     assert found.kv_room_tokens == int(left // spec.kv_bytes_per_token)
     # The budget is kept to between steps, and a step adds at most its tokens and one a row.
     assert found.spec.kv_budget_tokens == found.kv_room_tokens - found.spec.step_tokens - found.spec.max_rows
+
+
+def test_a_paged_engine_has_blocks_beside_weights_and_activations_or_a_budget() -> None:
+    found = device("target", {**QWQ, "engines.tp": 2}, OPEN)
+    spec, hardware = model_spec("qwq-32b"), hardware_profile("nvidia-h100-80gb-sxm")
+    blocks = kv_blocks(spec, hardware, step_tokens=found.spec.step_tokens, max_rows=found.spec.max_rows, tp=2)
+    assert found.spec.paged == Paged(16, blocks)
+    assert found.kv_room_tokens == 16 * blocks
+    less = device("target", {**QWQ, "engines.kv_budget_tokens": 1600}, OPEN).spec
+    assert (less.paged, less.kv_budget_tokens) == (Paged(16, 100), None)
+
+
+def test_a_profile_batches_as_the_engine_that_was_measured() -> None:
+    profile = {"engines.profile": "bundled-draft-amd-epyc-milan"}
+    assert device("draft", profile, OPEN).spec.paged is None
+    assert device("draft", profile | {"engines.scheduler": "vllm"}, OPEN).spec.paged == Paged(16, None)
 
 
 def test_weights_that_do_not_fit_say_by_how_much_and_what_holds_them() -> None:
@@ -44,8 +62,9 @@ def test_a_kv_budget_beyond_the_memory_says_what_fits() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({**QWQ, "engines.step_tokens": 8}, "a step of 8 tokens has no room for 64 rows"),
         ({}, "engines.target.model is missing; give engines.target.profile"),
-        ({**QWQ, "engines.model": "qwq"}, "no model 'qwq'; there are"),
+        ({**QWQ, "engines.model": "qwq"}, "no model 'qwq'; did you mean 'qwq-32b'? There are"),
         ({**QWQ, "engines.hardware": "b300"}, "no hardware profile 'b300'; there are"),
         ({**QWQ, "engines.dtype": "int3"}, "has no peak of int3"),
         ({"engines.profile": "mine"}, "no engine profile 'mine'; there are"),

@@ -23,6 +23,7 @@ def test_bounds_and_unknown_figures_make_a_row_inadmissible() -> None:
     assert wanted.score(row(makespan_s=3.0, accuracy=0.9)) is None
     assert wanted.score(row(accuracy=0.9, usd=1.0)) is None
     assert wanted.score(row(makespan_s=3.0, accuracy=0.9, usd=1.0, error="no")) is None
+    assert wanted.score(row(makespan_s=3.0, accuracy=0.9, usd=1.0, verdict="saturated")) is None
     assert Objective("accuracy", -1).score(row(accuracy=0.9)) == -0.9
 
 
@@ -44,10 +45,10 @@ def test_nothing_beats_the_front_and_something_on_it_beats_the_rest(figures: lis
         assert member or any(beats(other, f) for other in members)
 
 
-def test_what_is_not_known_is_left_out_of_the_front_and_overload_is_never_on_it() -> None:
+def test_what_is_not_known_is_left_out_of_the_front_and_saturation_is_never_on_it() -> None:
     rows = [
         row(0, answered=0.5, latency_s__p95=3.0, device_s=1.0),
-        row(1, answered=0.9, latency_s__p95=1.0, device_s=1.0, verdict="overloaded"),
+        row(1, answered=0.9, latency_s__p95=1.0, device_s=1.0, verdict="saturated"),
         row(2, error="no"),
     ]
     edge = front(rows)

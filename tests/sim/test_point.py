@@ -17,7 +17,8 @@ from atts_sim.demand import demanded, request_demand
 from atts_sim.devices import device, model_spec
 from atts_sim.driver import SimDriver
 from atts_sim.point import Points
-from atts_sim.recorded import FollowRecord, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import FollowRecord
 from atts_sim.reference import ReferenceEngine
 from atts_sim.row import FIGURES, WITH_ERROR, Row, mean_figures
 from tests.sim.made_studies import H100, made_study, made_trace
@@ -68,7 +69,9 @@ def test_fewer_questions_and_chains_are_the_first_and_more_are_refused(tmp_path:
 
 
 def test_kv_that_does_not_fit_is_an_error_and_no_figure(tmp_path: Path) -> None:
-    engines = H100 + "memory_share = 0.40972\ntarget.step_tokens = 16"  # some 100 tokens beside the weights of QwQ-32B
+    engines = (
+        H100 + "memory_share = 0.40972\ntarget.step_tokens = 16\nscheduler = 'embedded'"
+    )  # some 100 tokens beside the weights of QwQ-32B
     row = point(made_trace(tmp_path), engines=engines)
     assert row.error is not None
     assert "more than the" in row.error
@@ -157,16 +160,17 @@ def test_the_demand_of_requests_is_of_the_tokens_and_steps_of_the_engine(tmp_pat
 
     rates = Rates(model.spec)
     rates.pair_flops = rates.logit_flops = 0
-    tokens = sum(request_demand(request, rates)[0] for request in run.requests) / rates.token_flops
-    prompts = sum(prompt.target for prompt in trace.prompts)  # computed once, for no request in particular
-    assert tokens + prompts == counted.tokens
+    peaks: Any = dict.fromkeys(run.totals, (rates.token_flops, 1.0))
+    assert demanded(run, dict.fromkeys(run.totals, rates), peaks)[0] == pytest.approx(counted.tokens, rel=1e-12)
 
     whole = Rates(model.spec)
     flops, moved = (sum(parts) for parts in zip(*(request_demand(r, whole) for r in run.requests), strict=True))
-    T_c, T_m = demanded(run, {"draft": model, "target": model})
-    assert T_c == pytest.approx(flops / model.flops_per_s, rel=1e-12)
-    weights = counted.steps * whole.weight_bytes(1, 1)
-    assert T_m == pytest.approx((moved + weights) / model.bytes_per_s, rel=1e-12)
+    prompts = [prompt.target for prompt in trace.prompts]  # computed once, whoever asks first
+    flops += sum(whole.flops(tokens, tokens * tokens, 1) for tokens in prompts)
+    moved += sum(2 * tokens * whole.kv_bytes for tokens in prompts) + counted.steps * whole.weight_bytes(1, 1)
+    peaks = dict.fromkeys(run.totals, (3.0, 7.0))
+    T_c, T_m = demanded(run, dict.fromkeys(run.totals, whole), peaks)
+    assert (T_c, T_m) == (pytest.approx(flops / 3.0, rel=1e-12), pytest.approx(moved / 7.0, rel=1e-12))
 
 
 def test_a_takeover_demands_what_its_steps_do() -> None:

@@ -16,7 +16,8 @@ from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
-from atts_sim.recorded import FollowRecord, Recorded, from_records, read_run, read_trace
+from atts_sim.published import read_trace
+from atts_sim.recorded import FollowRecord, Recorded, from_records, read_run
 from tests.runtime.scripted import drive, record_run, settings
 
 COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)

@@ -24,6 +24,8 @@ SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
         ("[sweep]\nalpa = [0.1]", "unknown parameter 'alpa'; did you mean 'alpha'?"),
         ("[sweep]\nengines.target.max_row = [1]", "did you mean 'engines.target.max_rows'?"),
         ("[settings]\npolcy = 'barrier'", "did you mean 'settings.policy'?"),
+        ("[workload]\nkindd = 'replay'", "unknown parameter 'workload.kindd'; did you mean 'workload.kind'?"),
+        ("[engines]\ntarget.tpp = 2", "did you mean 'engines.target.tp'?"),
         ("[sweeps]\nalpha = [0.1]", "did you mean [sweep]?"),
         ("[sweep]\npolicy = ['barrier', 'barier']", "unknown policy 'barier'; choose one of"),
         ("[settings]\nalpha = 1.5", "alpha must lie strictly between 0 and 1"),
@@ -37,6 +39,7 @@ SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
         ("[sweep]\ntemperature = [0.1, 0.2]", "changes nothing in a simulation"),
         ("[sweep]\nchains = { from = 0, to = 4, steps = 2, log = true }", "chains must be at least 1"),
         ("[engines]\ntarget.tp = 0", "engines.target.tp must be a whole number above 0"),
+        ("[engines]\nscheduler = 'paged'", "engines.scheduler must be one of embedded, vllm"),
         ("[engines]\nmemory_share = 1.5", "engines.memory_share must be a number above 0 and at most 1"),
         ("[engines]\ntarget.usd_per_hour = nan", "must be a number not below 0"),
         ("[objective]\nminimise = 'makespan'", "did you mean 'makespan_s'?"),
@@ -92,11 +95,31 @@ def test_the_copy_of_a_study_is_the_same_study_from_anywhere(tmp_path: Path) -> 
     assert study.base["settings.policy"] == "barrier"
 
 
+def test_the_copy_of_a_study_keeps_the_order_of_its_points(tmp_path: Path) -> None:
+    text = (
+        "[engines]\ntarget.tp = 2\ndtype = 'bfloat16'\n[sweep]\nengines.target.max_rows = [1, 2]\n"
+        "chains = { from = 1, to = 8, steps = 4, log = true }\npolicy = ['barrier']\nengines.draft.tp = [1, 2]"
+    )
+    study = parse_study(text, tmp_path)
+    again = parse_study(study.to_toml(), tmp_path)
+    assert again == study
+    assert again.search().ask() == study.search().ask()
+    assert list(again.base) == list(study.base)
+
+
 @pytest.mark.parametrize("name", ["alpha", "settings.alpha"])
 def test_what_is_set_is_no_longer_swept(name: str, tmp_path: Path) -> None:
     study = parse_study("[sweep]\nalpha = [0.1, 0.2]\nchains = [1, 2]", tmp_path, overrides=[f"{name}=0.5"])
     assert study.base == {"settings.alpha": 0.5}
     assert [a.name for a in study.axes] == ["settings.chains"]
+
+
+def test_files_that_are_set_are_relative_to_where_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = ["workload.path=runs/mine", "bank=b.npz", "sweep.workload.arrivals=['all', 'trace:t.txt']"]
+    study = parse_study("", tmp_path / "studies", overrides=overrides)
+    assert study.base == {"workload.path": str(tmp_path / "runs/mine"), "settings.bank": str(tmp_path / "b.npz")}
+    assert study.axes[0].values == ("all", f"trace:{tmp_path / 't.txt'}")
 
 
 def test_a_sweep_can_be_set(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from atts_sim.cli import main
+from atts_sim.commands.progress import Lines
+from atts_sim.point import Points
 from tests.sim.made_studies import made_trace, study_text
 
 SWEEP = "[sweep]\npolicy = ['barrier', 'async-marginal']\nalpha = [0.1, 0.4]\n"
@@ -46,7 +48,57 @@ def test_sweep_shows_a_table(study: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["sweep", str(study), "--out", str(tmp_path / "out"), "--jobs", "1", "--no-report"]) == 0
     out, err = capsys.readouterr()
     assert "4 points, 4 admissible" in out
+    assert out.splitlines()[-1].endswith("out: results.parquet, best.toml")
     assert err == ""
+    assert main(["sweep", str(study), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("out: results.parquet, best.toml, report.html")
+
+
+def test_an_interruption_keeps_what_is_done_and_the_same_command_goes_on(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rows = tmp_path / "out", Points.row
+    command = ["sweep", str(study), "--out", str(out), "--jobs", "1", "--json"]
+
+    def stopped(points: Points, place: int, chosen: Any) -> Any:
+        if place == 2:
+            raise KeyboardInterrupt
+        return rows(points, place, chosen)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Points, "row", stopped)
+        assert main(command) == 130
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert (found["points"], found["size"], found["whole"]) == (2, 4, False)
+    assert captured.err == "atts-sim sweep: interrupted; 2 rows are kept, the same command goes on\n"
+    assert "the sweep was interrupted; points are missing" in (out / "report.html").read_text()
+    assert main(command) == 0
+    assert told(capsys)["resumed"] == 2
+
+
+def test_an_interruption_before_there_is_anything_is_one_line(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("atts_sim.commands.sweep.read_study", stopped)
+    assert main(["sweep", str(study)]) == 130
+    assert capsys.readouterr() == ("", "atts-sim sweep: interrupted\n")
+
+
+def test_a_log_has_a_line_now_and_then_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    lines = Lines(lambda: now)
+    for done in range(5, 11):  # five points are from an earlier session
+        lines(done, 10)
+        now += 10.0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (
+        err == "atts-sim sweep: 7 of 10 points, about 30.0 s left\natts-sim sweep: 9 of 10 points, about 10.0 s left\n"
+    )
 
 
 def test_report_writes_the_page_again(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,10 +74,17 @@ def test_points_that_failed_and_analytic_engines_are_warned_of(whole: tuple[Stud
     assert "the recording has 4" in text
 
 
+def test_steps_outside_a_profile_are_warned_of_by_engine(tmp_path: Path) -> None:
+    more = "[settings]\nmax_rows = 100\n[sweep]\npolicy = ['barrier', 'async-marginal']\n"
+    page, _, _ = written(made_study(made_trace(tmp_path, chains=20, questions=5), more), tmp_path)
+    assert "draft: 2 of 2 points have steps outside what the engine's profile measured" in page.warnings
+
+
 def test_a_single_point_has_a_page_too(tmp_path: Path) -> None:
     page, text, _ = written(made_study(made_trace(tmp_path)), tmp_path)
     assert "A heat map needs a grid" in text
-    assert len(page.findings) == 1
+    assert "There is no front to show" in text
+    assert page.findings == []
 
 
 def test_the_same_sweep_makes_the_same_page(whole: tuple[Study, Page, str, Swept], tmp_path: Path) -> None:
