@@ -8,6 +8,7 @@ has heard of everything that happened until then.
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 
 import simpy
 from simpy.events import NORMAL
@@ -19,12 +20,11 @@ _END, _BEGIN = 2, 1_000
 class Tick(simpy.Event):
     """An event that was bound to happen: it calls `then` after `delay_s`. As SimPy's `Timeout`, with a priority."""
 
-    def __init__(self, clock: simpy.Environment, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
-        self.env = clock
+    _ok, _value = True, None
+
+    def __init__(self, clock: Clock, delay_s: float, priority: int, then: Callable[[Tick], None]) -> None:
         self.callbacks = [then]
-        self._value = None
-        self._ok = True
-        clock.schedule(self, priority, delay_s)  # type: ignore[arg-type]
+        heappush(clock._queue, (clock._now + delay_s, priority, next(clock._eid), self))  # type: ignore[misc]
 
 
 class Clock(simpy.Environment):

@@ -135,9 +135,9 @@ class DecodeRuns:
         return seconds - self.seconds(rows, kept, longest, low) if low else seconds
 
     def _inside(self, rows: int, longest: int) -> bool:
-        block = self._unpadded.get(rows)
-        if block is None:
-            return self._block(rows, longest)[2]
+        block = self._unpadded.get(rows) or self._block(rows, longest)
+        if block[2] or block[0] is not None:
+            return block[2]
         least, most = self._vouched.setdefault(rows, [0, _ALL])
         if least < longest < most:
             inside = self._cost.decode_lines(rows, longest).inside
@@ -167,10 +167,11 @@ class DecodeRuns:
             block = known.get(longest)
             if block is None:
                 lines, constant, until, inside = self._cost.decode_lines(rows, longest)
-                block = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
-                if until is None:
-                    self._unpadded[rows] = block
+                pieces = _envelope([(constant + a, b) for a, b in lines])
+                if until is None:  # it may vouch for them whatever the longest is
+                    block = self._unpadded[rows] = (None, pieces, self._cost.decode_lines(rows, _ALL).inside)
                 else:
+                    block = (until, pieces, inside)
                     known.update(dict.fromkeys(range(longest, until + 1), block))
         return block
 

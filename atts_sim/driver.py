@@ -6,10 +6,8 @@ comes from elsewhere here: time from the clock and the engines, text from the wo
 
 from __future__ import annotations
 
-import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -40,6 +38,7 @@ from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
 from atts_sim.calls import EngineCall, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
+from atts_sim.collector import no_collection
 from atts_sim.workload import Workload, Written
 
 Role = Literal["draft", "target"]
@@ -89,19 +88,6 @@ class SimRun:
     correct: dict[ChainId, bool | None] = field(default_factory=dict)
     events: int = 0
     one_device: bool = False
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without cyclic garbage collection: what a simulation allocates it keeps, and looking through it again and again
-    takes a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class SimDriver:
@@ -163,7 +149,7 @@ class SimDriver:
     def run(self) -> SimRun:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
         run, clock = self.run_record, self._clock
-        with _no_collection():
+        with no_collection():
             arrived = sum(time == 0 for time in run.arrived_s)
             for time in run.arrived_s[arrived:]:
                 Tick(clock, time, ARRIVAL, lambda tick: self._apply(self._controller.arrive()))

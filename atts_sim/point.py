@@ -16,6 +16,7 @@ from atts_runtime.profiler.intensity import ratio
 from atts_runtime.session import roles
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
+from atts_sim.collector import no_collection
 from atts_sim.cost import StepCost
 from atts_sim.demand import demanded
 from atts_sim.devices import Device, device
@@ -73,7 +74,8 @@ class Points:
         parameters: dict[str, Value | None] = dict(options)
         try:
             fingerprint = self.fingerprint(options)
-            return self._simulated(place, fingerprint, options)
+            with no_collection():
+                return self._simulated(place, fingerprint, options)
         except InputError as error:
             return Row(place, fingerprint, parameters, error=str(error))
 
