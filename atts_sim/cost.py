@@ -11,7 +11,7 @@ Shapes, costs and lines are those of the profiler's step model, which is one `St
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -78,6 +78,8 @@ class _Piece(NamedTuple):
 
 
 _Block = tuple[int | None, tuple[_Piece, ...], bool]
+_Series = tuple[int, float, float]
+"""How many steps, the first one's seconds, and what each adds to the one before."""
 _ALL = 1 << 62
 
 
@@ -145,8 +147,15 @@ class DecodeRuns:
             return inside
         return longest <= least
 
-    def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[tuple[int, float, float]]:
-        """The run as arithmetic series: how many steps, the first one's seconds, what each adds to the one before."""
+    def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterable[_Series]:
+        """The run as arithmetic series, mostly a single one."""
+        block = self._unpadded.get(rows) or self._block(rows, longest + 1)
+        end, seconds, per_token = block[1][0]
+        if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
+            return ((steps, seconds + per_token * (kept + rows), per_token * rows),)
+        return self._several_series(rows, kept, longest, steps)
+
+    def _several_series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[_Series]:
         done = 0
         while done < steps:
             last_longest, pieces, _ = self._block(rows, longest + done + 1)
@@ -206,5 +215,9 @@ def _steps_for(time_s: float, count: int, first: float, growth: float) -> int:
     if time_s <= 0:
         return 1
     b = first - growth / 2
-    root = math.sqrt(max(0.0, b * b + 2 * growth * time_s))
-    return min(count, max(1, math.ceil(2 * time_s / (b + root)))) if b + root > 0 else count
+    square = b * b + 2 * growth * time_s
+    root = math.sqrt(square) if square > 0 else 0.0
+    if not b + root > 0:
+        return count
+    steps = math.ceil(2 * time_s / (b + root))
+    return 1 if steps < 1 else steps if steps < count else count

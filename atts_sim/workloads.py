@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atts_runtime.config import RunConfig, read_options
-from atts_runtime.control.commands import Draft, TakeOver
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.driver import SimRun
@@ -146,14 +145,10 @@ class _Part(Recorded):
             if piece is not None
         }
 
-    def written(self, command: Draft | TakeOver) -> Written:
-        chain, turn = command.chain, command.turn
-        recorded = self.recorded[chain]
-        if isinstance(command, Draft) or turn >= recorded.turns or recorded.takeovers[turn] is not None:
-            return super().written(command)
+    def _nearest(self, chain: ChainId, turn: int) -> Written:
         found = self._stand_ins.get((chain, turn))
         if found is None:
-            found = self._stand_ins[chain, turn] = super().written(command)
+            found = self._stand_ins[chain, turn] = super()._nearest(chain, turn)
         return found
 
 
