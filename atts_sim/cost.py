@@ -11,7 +11,6 @@ Shapes, costs and lines are those of the profiler's step model, which is one `St
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -94,7 +93,7 @@ class DecodeRuns:
         self._cost = cost
         self._known: dict[int, dict[int, _Block]] = {}
         self._unpadded: dict[int, _Block] = {}
-        self._vouched: dict[int, list[int]] = {}  # by rows that nothing pads: longest rows known inside, and outside
+        self._vouched: dict[int, list[int]] = {}  # by rows: the longest known to be inside, the shortest outside
 
     def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
         """Time of `steps` steps."""
@@ -127,7 +126,8 @@ class DecodeRuns:
         it vouches for ends with the longest row."""
         if self._inside(rows, longest + steps):
             return 0.0
-        low, high = 0, steps  # it vouches for `low` steps, and not for `high`
+        least, most = self._vouched[rows]
+        low, high = max(0, least - longest), min(steps, most - longest)  # it vouches for `low` steps, not for `high`
         while high - low > 1:
             middle = (low + high) // 2
             if self._inside(rows, longest + middle):
@@ -137,37 +137,35 @@ class DecodeRuns:
         return seconds - self.seconds(rows, kept, longest, low) if low else seconds
 
     def _inside(self, rows: int, longest: int) -> bool:
-        block = self._unpadded.get(rows) or self._block(rows, longest)
-        if block[2] or block[0] is not None:
-            return block[2]
-        least, most = self._vouched.setdefault(rows, [0, _ALL])
+        known = self._vouched.get(rows)
+        if known is None:
+            always = self._block(rows, longest)[0] is None and self._cost.decode_lines(rows, _ALL).inside
+            known = self._vouched[rows] = [_ALL if always else 0, _ALL]
+        least, most = known
         if least < longest < most:
-            inside = self._cost.decode_lines(rows, longest).inside
-            self._vouched[rows][not inside] = longest
+            until, _, inside = self._block(rows, longest)
+            if until is None:  # its block is the same for any longest row
+                inside = self._cost.decode_lines(rows, longest).inside
+            known[not inside] = longest
             return inside
         return longest <= least
 
-    def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterable[_Series]:
-        """The run as arithmetic series, mostly a single one."""
-        block = self._unpadded.get(rows) or self._block(rows, longest + 1)
-        end, seconds, per_token = block[1][0]
-        if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
-            return ((steps, seconds + per_token * (kept + rows), per_token * rows),)
-        return self._several_series(rows, kept, longest, steps)
-
-    def _several_series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[_Series]:
+    def _series(self, rows: int, kept: int, longest: int, steps: int) -> list[_Series]:
+        """The run as arithmetic series, one for each line that is the largest and each block of padding."""
+        found: list[_Series] = []
         done = 0
         while done < steps:
-            last_longest, pieces, _ = self._block(rows, longest + done + 1)
-            last = steps if last_longest is None else min(steps, last_longest - longest)
+            until, pieces, _ = self._block(rows, longest + done + 1)
+            last = steps if until is None or until - longest > steps else until - longest
             for until_kept, seconds, per_token in pieces:
-                end = last if until_kept == math.inf else min(last, math.floor((until_kept - kept) / rows))
+                end = last if kept + rows * last <= until_kept else math.floor((until_kept - kept) / rows)
                 if end > done:
                     first = seconds + per_token * (kept + (done + 1) * rows)
-                    yield end - done, first, per_token * rows
+                    found.append((end - done, first, per_token * rows))
                     done = end
                     if done == last:
                         break
+        return found
 
     def _block(self, rows: int, longest: int) -> _Block:
         block = self._unpadded.get(rows)
@@ -176,11 +174,10 @@ class DecodeRuns:
             block = known.get(longest)
             if block is None:
                 lines, constant, until, inside = self._cost.decode_lines(rows, longest)
-                pieces = _envelope([(constant + a, b) for a, b in lines])
-                if until is None:  # it may vouch for them whatever the longest is
-                    block = self._unpadded[rows] = (None, pieces, self._cost.decode_lines(rows, _ALL).inside)
+                block = (until, _envelope([(constant + a, b) for a, b in lines]), inside)
+                if until is None:
+                    self._unpadded[rows] = block
                 else:
-                    block = (until, pieces, inside)
                     known.update(dict.fromkeys(range(longest, until + 1), block))
         return block
 
