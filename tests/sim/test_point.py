@@ -13,8 +13,8 @@ from atts_runtime.profiler.counts import Rates
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
-from atts_sim.demand import demanded, request_demand
-from atts_sim.devices import device, model_spec
+from atts_sim.demand import demanded, needs
+from atts_sim.devices import device
 from atts_sim.driver import SimDriver
 from atts_sim.point import Points
 from atts_sim.recorded import FollowRecord, read_trace
@@ -155,27 +155,21 @@ def test_the_demand_of_requests_is_of_the_tokens_and_steps_of_the_engine(tmp_pat
     engine: Any = ReferenceEngine(clock, EngineSpec(), counted)
     run = SimDriver(FollowRecord(trace), Limits(3, 600, 600), trace, {"draft": engine, "target": engine}, clock).run()
 
-    rates = Rates(model.spec)
-    rates.pair_flops = rates.logit_flops = 0
-    tokens = sum(request_demand(request, rates)[0] for request in run.requests) / rates.token_flops
+    tokens, pairs, logit_rows, kv_tokens = (sum(parts) for parts in zip(*map(needs, run.requests), strict=True))
     prompts = sum(prompt.target for prompt in trace.prompts)  # computed once, for no request in particular
     assert tokens + prompts == counted.tokens
 
-    whole = Rates(model.spec)
-    flops, moved = (sum(parts) for parts in zip(*(request_demand(r, whole) for r in run.requests), strict=True))
+    rates = Rates(model.spec)
     T_c, T_m = demanded(run, {"draft": model, "target": model})
-    assert T_c == pytest.approx(flops / model.flops_per_s, rel=1e-12)
-    weights = counted.steps * whole.weight_bytes(1, 1)
-    assert T_m == pytest.approx((moved + weights) / model.bytes_per_s, rel=1e-12)
+    assert T_c == pytest.approx(rates.flops(tokens, pairs, logit_rows) / model.flops_per_s, rel=1e-12)
+    weights = counted.steps * rates.weight_bytes(1, 1)
+    assert T_m == pytest.approx((rates.kv_bytes * kv_tokens + weights) / model.bytes_per_s, rel=1e-12)
 
 
 def test_a_takeover_demands_what_its_steps_do() -> None:
     """Four tokens after ten that are held: three steps, that look at 11, 12 and 13 tokens."""
-    rates = Rates(model_spec("bundled-target"))
     call: Any = SimpleNamespace(kind="takeover", context_tokens=10, tokens_prefilled=0, new_tokens=4)
-    flops, moved = request_demand(call, rates)
-    assert flops == 3 * (rates.token_flops + rates.logit_flops) + rates.pair_flops * (11 + 12 + 13)
-    assert moved == rates.kv_bytes * (11 + 12 + 13 + 3)
+    assert needs(call) == (3, 11 + 12 + 13, 3, 11 + 12 + 13 + 3)
 
 
 def test_r_follows_from_its_terms(tmp_path: Path) -> None:
