@@ -37,7 +37,7 @@ from atts_runtime.control import (
 from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
 from atts_sim.calls import EngineCall, SimEngine, Totals
-from atts_sim.clock import ARRIVAL, Clock, Tick
+from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.collector import no_collection
 from atts_sim.text import Text
 from atts_sim.workload import Workload, Written
@@ -163,7 +163,7 @@ class SimDriver:
         with no_collection():
             arrived = sum(time == 0 for time in run.arrived_s)
             for time in run.arrived_s[arrived:]:
-                Tick(clock, time, ARRIVAL, lambda tick: self._apply(self._controller.arrive()))
+                clock.call(time, ARRIVAL, lambda number: self._apply(self._controller.arrive()))
             self._apply(self._controller.start(arrived))
             of_all, finished = run.questions * run.chains, run.finished
             step, events = clock.step, 0
@@ -293,4 +293,4 @@ class SimDriver:
         now = self._clock.now
         self._free_s = max(now, self._free_s) + self._handling_s
         then = self._controller.handle
-        Tick(self._clock, self._free_s - now, ARRIVAL, lambda tick: self._apply(then(event)))
+        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._apply(then(event)))
