@@ -142,7 +142,7 @@ class Alternating:
         width = 0
         for call in self._appending:
             unfed = call.full_tokens - call.held.tokens
-            wider = max(width, min(unfed, most))
+            wider = width if unfed <= width else unfed if unfed < most else most
             if chosen and wider * (len(chosen) + 1) > most:
                 break
             chosen.append(call)
@@ -154,14 +154,18 @@ class Alternating:
         self._pass, self._fed_to = chosen, fed
         for call in chosen:
             start: int = call.held.tokens
-            end = min(start + width, call.full_tokens)
+            end = call.full_tokens
+            if end > start + width:
+                end = start + width
             fed.append(end)
             feed = end - start
             kept += end
             new += feed
             pairs += feed * start + feed * (feed + 1) // 2
-            longest = max(longest, end)
-            longest_new = max(longest_new, feed)
+            if end > longest:
+                longest = end
+            if feed > longest_new:
+                longest_new = feed
         self._prefilled += new
         return StepShape(len(chosen), new, longest_new, kept, longest, new, pairs)
 

@@ -11,7 +11,6 @@ Shapes, costs and lines are those of the profiler's step model, which is one `St
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -78,6 +77,8 @@ class _Piece(NamedTuple):
 
 
 _Block = tuple[int | None, tuple[_Piece, ...], bool]
+_Series = tuple[int, float, float]
+"""How many steps, the first one's seconds, and what each adds to the one before."""
 _ALL = 1 << 62
 
 
@@ -92,7 +93,7 @@ class DecodeRuns:
         self._cost = cost
         self._known: dict[int, dict[int, _Block]] = {}
         self._unpadded: dict[int, _Block] = {}
-        self._vouched: dict[int, list[int]] = {}  # by rows that nothing pads: longest rows known inside, and outside
+        self._vouched: dict[int, list[int]] = {}  # by rows: the longest known to be inside, the shortest outside
 
     def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
         """Time of `steps` steps."""
@@ -125,7 +126,8 @@ class DecodeRuns:
         it vouches for ends with the longest row."""
         if self._inside(rows, longest + steps):
             return 0.0
-        low, high = 0, steps  # it vouches for `low` steps, and not for `high`
+        least, most = self._vouched[rows]
+        low, high = max(0, least - longest), min(steps, most - longest)  # it vouches for `low` steps, not for `high`
         while high - low > 1:
             middle = (low + high) // 2
             if self._inside(rows, longest + middle):
@@ -135,30 +137,35 @@ class DecodeRuns:
         return seconds - self.seconds(rows, kept, longest, low) if low else seconds
 
     def _inside(self, rows: int, longest: int) -> bool:
-        block = self._unpadded.get(rows)
-        if block is None:
-            return self._block(rows, longest)[2]
-        least, most = self._vouched.setdefault(rows, [0, _ALL])
+        known = self._vouched.get(rows)
+        if known is None:
+            always = self._block(rows, longest)[0] is None and self._cost.decode_lines(rows, _ALL).inside
+            known = self._vouched[rows] = [_ALL if always else 0, _ALL]
+        least, most = known
         if least < longest < most:
-            inside = self._cost.decode_lines(rows, longest).inside
-            self._vouched[rows][not inside] = longest
+            until, _, inside = self._block(rows, longest)
+            if until is None:  # its block is the same for any longest row
+                inside = self._cost.decode_lines(rows, longest).inside
+            known[not inside] = longest
             return inside
         return longest <= least
 
-    def _series(self, rows: int, kept: int, longest: int, steps: int) -> Iterator[tuple[int, float, float]]:
-        """The run as arithmetic series: how many steps, the first one's seconds, what each adds to the one before."""
+    def _series(self, rows: int, kept: int, longest: int, steps: int) -> list[_Series]:
+        """The run as arithmetic series, one for each line that is the largest and each block of padding."""
+        found: list[_Series] = []
         done = 0
         while done < steps:
-            last_longest, pieces, _ = self._block(rows, longest + done + 1)
-            last = steps if last_longest is None else min(steps, last_longest - longest)
+            until, pieces, _ = self._block(rows, longest + done + 1)
+            last = steps if until is None or until - longest > steps else until - longest
             for until_kept, seconds, per_token in pieces:
-                end = last if until_kept == math.inf else min(last, math.floor((until_kept - kept) / rows))
+                end = last if kept + rows * last <= until_kept else math.floor((until_kept - kept) / rows)
                 if end > done:
                     first = seconds + per_token * (kept + (done + 1) * rows)
-                    yield end - done, first, per_token * rows
+                    found.append((end - done, first, per_token * rows))
                     done = end
                     if done == last:
                         break
+        return found
 
     def _block(self, rows: int, longest: int) -> _Block:
         block = self._unpadded.get(rows)
@@ -205,5 +212,9 @@ def _steps_for(time_s: float, count: int, first: float, growth: float) -> int:
     if time_s <= 0:
         return 1
     b = first - growth / 2
-    root = math.sqrt(max(0.0, b * b + 2 * growth * time_s))
-    return min(count, max(1, math.ceil(2 * time_s / (b + root)))) if b + root > 0 else count
+    square = b * b + 2 * growth * time_s
+    root = math.sqrt(square) if square > 0 else 0.0
+    if not b + root > 0:
+        return count
+    steps = math.ceil(2 * time_s / (b + root))
+    return 1 if steps < 1 else steps if steps < count else count

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from atts_sim.clock import Clock, Tick, begin_priority
+from atts_sim.clock import Clock, begin_priority
 
 
 class Sharer(Protocol):
@@ -64,7 +64,7 @@ class Device:
         self._waiting.append(engine)
         self._next()
 
-    def _on_turn(self, tick: Tick) -> None:
+    def _on_turn(self, number: int) -> None:
         self._due = False
         self._next()
 
@@ -79,4 +79,4 @@ class Device:
 
     def _arrange(self) -> None:
         self._due = True
-        Tick(self._clock, 0.0, begin_priority(self.rank), self._on_turn)
+        self._clock.call(0.0, begin_priority(self.rank), self._on_turn)

@@ -6,10 +6,8 @@ comes from elsewhere here: time from the clock and the engines, text from the wo
 
 from __future__ import annotations
 
-import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -39,12 +37,13 @@ from atts_runtime.control import (
 from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
 from atts_sim.calls import EngineCall, SimEngine, Totals
-from atts_sim.clock import ARRIVAL, Clock, Tick
+from atts_sim.clock import ARRIVAL, Clock
+from atts_sim.collector import no_collection
+from atts_sim.text import Text
 from atts_sim.workload import Workload, Written
 
 Role = Literal["draft", "target"]
 _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, for each of its rows
-_ALL = 1 << 62
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -56,17 +55,31 @@ class Request(EngineCall):
     written: Written | None
 
 
-class _Text:
-    """A chain's text in tokens, by engine: all of it, the last piece's, and what the engine's KV can still be of."""
+class _Desk:
+    """An engine as the driver sees it: its place among the engines, the calls that it may have at a time (`free` of
+    them are not taken), and those that wait for one that is done."""
 
-    __slots__ = ("eos", "full", "hold", "piece", "prompt", "stable")
+    __slots__ = ("at", "engine", "free", "queue")
 
-    def __init__(self, prompt: list[int]) -> None:
-        self.prompt, self.full = prompt, list(prompt)
-        self.piece = [0] * len(prompt)
-        self.stable = [_ALL] * len(prompt)
-        self.eos = False
-        self.hold: tuple[Cause, float] | None = None
+    def __init__(self, at: int, engine: SimEngine) -> None:
+        self.at, self.engine = at, engine
+        self.free = engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW
+        self.queue: deque[Request] = deque()
+
+    def send(self, request: Request) -> None:
+        """Ask the engine now or, where it has all that it may, when a call is done."""
+        if self.free:
+            self.free -= 1
+            self.engine.submit(request)
+        else:
+            self.queue.append(request)
+
+    def done(self) -> None:
+        """The engine has answered a call."""
+        if self.queue:
+            self.engine.submit(self.queue.popleft())
+        else:
+            self.free += 1
 
 
 @dataclass(slots=True)
@@ -89,19 +102,6 @@ class SimRun:
     correct: dict[ChainId, bool | None] = field(default_factory=dict)
     events: int = 0
     one_device: bool = False
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without cyclic garbage collection: what a simulation allocates it keeps, and looking through it again and again
-    takes a tenth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class SimDriver:
@@ -134,21 +134,18 @@ class SimDriver:
             raise ValueError(f"{workload.questions} questions need as many times of arrival, ascending from 0 on")
         self._workload, self._clock, self._handling_s, self._watch = workload, clock, handling_s, watch
         self._controller = Controller(policy, limits, questions=workload.questions, chains=workload.chains)
-        self._engines: list[SimEngine] = []
-        self._at: dict[Role, int] = {}
-        self._role_at: list[Role] = []
+        self._desks: dict[Role, _Desk] = {}
+        self._owners: list[Role] = []  # of the engines, by their places: the first role of each
         for role, engine in engines.items():
-            if engine not in self._engines:
-                self._engines.append(engine)
-                self._role_at.append(role)
-            self._at[role] = self._engines.index(engine)
-        self._queues: list[deque[Request]] = [deque() for _ in self._engines]
-        self._slots = [engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW for engine in self._engines]
-        self._texts: dict[ChainId, _Text] = {}
+            known = next((desk for desk in self._desks.values() if desk.engine is engine), None)
+            self._desks[role] = known or _Desk(len(self._owners), engine)
+            if known is None:
+                self._owners.append(role)
+        self._texts: dict[ChainId, Text] = {}
         self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
-        shared = {id(engine.device) for engine in self._engines if engine.device is not None}
-        run.one_device = len(shared) == 1 and all(engine.device is not None for engine in self._engines)
+        shared = {engine.device for engine in engines.values()}
+        run.one_device = len(shared) == 1 and None not in shared
         self._carry_out: dict[type[Command], Callable[[Any], None]] = {
             Draft: self._draft,
             Score: self._score,
@@ -163,10 +160,10 @@ class SimDriver:
     def run(self) -> SimRun:
         """Drive every chain to its end. Raises RuntimeError where the work stops before that: a fault of an engine."""
         run, clock = self.run_record, self._clock
-        with _no_collection():
+        with no_collection():
             arrived = sum(time == 0 for time in run.arrived_s)
             for time in run.arrived_s[arrived:]:
-                Tick(clock, time, ARRIVAL, lambda tick: self._apply(self._controller.arrive()))
+                clock.call(time, ARRIVAL, lambda number: self._apply(self._controller.arrive()))
             self._apply(self._controller.start(arrived))
             of_all, finished = run.questions * run.chains, run.finished
             step, events = clock.step, 0
@@ -178,7 +175,7 @@ class SimDriver:
                 raise RuntimeError("nothing is left to happen, but chains are not over") from None
             run.events = events
         run.wall_s = clock.now
-        run.totals = {role: self._engines[at].totals for role, at in self._at.items()}
+        run.totals = {role: desk.engine.totals for role, desk in self._desks.items()}
         return run
 
     # -- commands
@@ -202,20 +199,20 @@ class SimDriver:
     def _finish(self, command: Finish) -> None:
         chain, run = command.chain, self.run_record
         self._end_hold(chain, self._text(chain))
-        for engine in self._engines:
-            engine.release(chain)
+        for role in self._owners:
+            self._desks[role].engine.release(chain)
         run.finished.append((command, self._clock.now))
         run.correct[chain] = self._workload.correct(chain)
         del self._texts[chain]
 
-    def _text(self, chain: ChainId) -> _Text:
+    def _text(self, chain: ChainId) -> Text:
         text = self._texts.get(chain)
         if text is None:
-            prompt = [self._workload.prompt_tokens(chain.question, role) for role in self._role_at]
-            text = self._texts[chain] = _Text(prompt)
+            prompts = [self._workload.prompt_tokens(chain.question, role) for role in self._owners]
+            text = self._texts[chain] = Text(prompts)
         return text
 
-    def _end_hold(self, chain: ChainId, text: _Text) -> None:
+    def _end_hold(self, chain: ChainId, text: Text) -> None:
         if text.hold is not None:
             cause, start = text.hold
             text.hold = None
@@ -223,54 +220,50 @@ class SimDriver:
 
     def _draft(self, command: Draft) -> None:
         written = self._workload.written(command)
-        text, at = self._text(command.chain), self._at["draft"]
         event = Drafted(command.call, written.answered, written.ended)
-        self._ask(command, "draft", "draft", at, text, text.full[at], written.tokens, written.eos, event, written)
+        self._ask(command, "draft", "draft", self._text(command.chain), 0, written.tokens, written.eos, event, written)
 
     def _take_over(self, command: TakeOver) -> None:
-        written = self._workload.written(command)
-        text, at = self._text(command.chain), self._at["target"]
+        written, text = self._workload.written(command), self._text(command.chain)
         if command.replace:
-            for i, piece in enumerate(text.piece):
-                text.full[i] -= piece
-                text.stable[i] = min(text.stable[i], text.full[i])
+            text.withdraw()
         event = TakenOver(command.call, written.answered, written.ended)
-        self._ask(command, "takeover", "target", at, text, text.full[at], written.tokens, written.eos, event, written)
+        self._ask(command, "takeover", "target", text, 0, written.tokens, written.eos, event, written)
 
     def _score(self, command: Score) -> None:
-        text, at = self._text(command.chain), self._at["target"]
-        piece, eos = text.piece[at], text.eos
-        if piece + eos == 0:
+        text = self._text(command.chain)
+        segment, eos = text.sides[self._desks["target"].at].piece, text.eos
+        if segment + eos == 0:
             self._handle_soon(Failed(command.call, "score: empty segment: there is nothing to score"))
             return
         event = Scored(command.call, self._workload.ell(command))
-        self._ask(command, "score", "target", at, text, text.full[at] - piece, piece + eos, eos, event, None)
+        self._ask(command, "score", "target", text, segment, segment + eos, eos, event, None)
 
     def _ask(
         self,
         command: Draft | Score | TakeOver,
         kind: Kind,
         role: Role,
-        at: int,
-        text: _Text,
-        context: int,
+        text: Text,
+        segment: int,
         tokens: int,
         eos: bool,
         event: Event,
         written: Written | None,
     ) -> None:
-        chain = command.chain
+        chain, desk = command.chain, self._desks[role]
         if text.hold is not None:
             self._end_hold(chain, text)
+        side = text.sides[desk.at]
         request = Request(
             kind,
             chain,
             command.turn,
             chain.question,
-            text.prompt[at],
-            text.full[at],
-            context,
-            text.stable[at],
+            side.prompt,
+            side.full,
+            side.full - segment,
+            text.seen(desk.at),
             tokens,
             eos,
             self._answered,
@@ -279,31 +272,17 @@ class SimDriver:
             event=event,
             written=written,
         )
-        text.stable[at] = _ALL
         self.run_record.requests.append(request)
-        if self._slots[at]:
-            self._slots[at] -= 1
-            self._engines[at].submit(request)
-        else:
-            self._queues[at].append(request)
+        desk.send(request)
 
     # -- answers
 
     def _answered(self, call: EngineCall) -> None:
         assert isinstance(call, Request)
-        at, written = self._at[call.role], call.written
-        if self._queues[at]:
-            self._engines[at].submit(self._queues[at].popleft())
-        else:
-            self._slots[at] += 1
-        if written is not None:
-            text = self._texts[call.chain]
-            text.eos = written.eos
-            kept = written.tokens - written.eos
-            elsewhere = kept if written.elsewhere is None else written.elsewhere
-            for i in range(len(text.full)):
-                piece = text.piece[i] = kept if i == at else elsewhere
-                text.full[i] += piece
+        desk = self._desks[call.role]
+        desk.done()
+        if call.written is not None:
+            self._texts[call.chain].add(call.written, desk.at)
         if self._handling_s:
             self._handle_soon(call.event)
         else:
@@ -314,4 +293,4 @@ class SimDriver:
         now = self._clock.now
         self._free_s = max(now, self._free_s) + self._handling_s
         then = self._controller.handle
-        Tick(self._clock, self._free_s - now, ARRIVAL, lambda tick: self._apply(then(event)))
+        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._apply(then(event)))

@@ -15,7 +15,7 @@ from atts_runtime.control.events import ChainId
 from atts_sim.alternating import Alternating
 from atts_sim.batch import DecodeBatch
 from atts_sim.calls import EngineCall, EngineSpec, Totals
-from atts_sim.clock import Clock, Tick, begin_priority, end_priority
+from atts_sim.clock import Clock, begin_priority, end_priority
 from atts_sim.cost import DecodeRuns, StepCost, StepShape
 from atts_sim.device import Device
 from atts_sim.discipline import Discipline
@@ -36,7 +36,7 @@ class BatchingEngine:
         self._line: Discipline = make(clock, spec, self._batch, self._answer)
         self._inbox: list[EngineCall | _Message] = []
         self._idle, self._in_run = True, False
-        self._tick: Tick | None = None
+        self._run_number = -1  # of the call at its end
         self._run_start_s = self._run_s = 0.0
         self._run_steps = 0
         self._run = (0, 0, 0)  # rows, tokens that they keep together, and the longest of them, at its start
@@ -86,7 +86,7 @@ class BatchingEngine:
         elif self._idle:
             self._idle = False
             if self.device is None:
-                Tick(self._clock, 0.0, self._begin, self._on_begin)
+                self._clock.call(0.0, self._begin, self._on_begin)
             else:
                 self.device.ask(self)
 
@@ -121,7 +121,7 @@ class BatchingEngine:
         if self._in_run:
             self._cut()
 
-    def _on_begin(self, tick: Tick) -> None:
+    def _on_begin(self, number: int) -> None:
         self._clock.begins(self._rank)
         self.begin()
 
@@ -133,7 +133,7 @@ class BatchingEngine:
             self._idle = not (waits or self._batch.size)
             self.device.ended(self, more=not self._idle)
         elif waits:
-            Tick(self._clock, 0.0, self._begin, self._on_begin)
+            self._clock.call(0.0, self._begin, self._on_begin)
         elif self._batch.size:
             self._start_run(line.steps())
             self._may_undo = True
@@ -152,9 +152,9 @@ class BatchingEngine:
             totals.outside_s += seconds
         if new > totals.most_new:
             totals.most_new = new
-        Tick(self._clock, seconds, self._end, self._on_passed)
+        self._clock.call(seconds, self._end, self._on_passed)
 
-    def _on_passed(self, tick: Tick) -> None:
+    def _on_passed(self, number: int) -> None:
         self._line.passed()
         if self._line.decodes_after_pass:
             self._decode()
@@ -177,7 +177,7 @@ class BatchingEngine:
         self._run_s = self._runs.seconds(*run, steps)
         self._run_steps, self._run_start_s = steps, self._clock.now
         self._in_run, self._may_undo = True, False
-        self._tick = Tick(self._clock, self._run_s, self._end, self._on_run)
+        self._run_number = self._clock.call(self._run_s, self._end, self._on_run)
 
     def _boundary(self) -> tuple[int, float]:
         """At how many steps of the run, and how long after its start, the engine would look at what comes now."""
@@ -200,19 +200,19 @@ class BatchingEngine:
         if steps < self._run_steps:
             self._run_steps, self._run_s = steps, seconds
             delay_s = max(0.0, self._run_start_s + seconds - self._clock.now)
-            self._tick = Tick(self._clock, delay_s, self._begin, self._on_cut)
+            self._run_number = self._clock.call(delay_s, self._begin, self._on_cut)
 
-    def _on_cut(self, tick: Tick) -> None:
+    def _on_cut(self, number: int) -> None:
         if self._run_steps:
             self._advance()
             self._line.cut(self._run_steps)
         if self.device is None:
-            self._on_begin(tick)
+            self._on_begin(number)
         else:
             self.device.pass_on(self)
 
-    def _on_run(self, tick: Tick) -> None:
-        if tick is not self._tick:
+    def _on_run(self, number: int) -> None:
+        if number != self._run_number:
             return  # the run was cut
         self._in_run = False
         self._advance()

@@ -102,7 +102,7 @@ class Mixed:
         if not self._waiting and self._partial is None:
             return None
         if self._batch.size and not self._ahead:
-            self._pool.take(self._growth(0, 1))
+            self._pool.take(self._next_growth())
             self._ahead = 1
         budget = self._step_tokens - self._batch.size
         if self._partial is not None:
@@ -168,7 +168,10 @@ class Mixed:
             new += feed
             kept += end
             pairs += feed * start + feed * (feed + 1) // 2
-            longest, longest_new = max(longest, end), max(longest_new, feed)
+            if end > longest:
+                longest = end
+            if feed > longest_new:
+                longest_new = feed
             logits += max(1, end - max(start, call.context_tokens - 1)) if call.kind == "score" else 1
         return StepShape(rows, new, longest_new, kept, longest, logits, pairs)
 
@@ -198,11 +201,11 @@ class Mixed:
         if self._preempted:
             self._preempted = False
             return 1
-        return min(batch.steps_left(), self._steps_in_memory())
+        return self._steps_in_memory(batch.steps_left())
 
     @property
     def waits(self) -> bool:
-        return bool(self._waiting) or self._partial is not None or self._growth(0, 1) > self._pool.available
+        return bool(self._waiting) or self._partial is not None or self._next_growth() > self._pool.available
 
     def cut(self, steps: int) -> None:
         self._pool.take(self._growth(self._ahead - steps, steps - self._ahead))
@@ -228,22 +231,27 @@ class Mixed:
         start = -(self._batch.step + first)
         return whole * self._batch.size + sum([phases[(start - j) % size] for j in range(rest)])
 
-    def _steps_in_memory(self) -> int:
-        """Decode steps for which there are blocks."""
+    def _next_growth(self) -> int:
+        """Blocks that the rows need for the next step."""
+        phases = self._phases
+        return phases[-self._batch.step % len(phases)]
+
+    def _steps_in_memory(self, most: int) -> int:
+        """Decode steps, at most so many, for which there are blocks."""
         phases, rows = self._phases, self._batch.size
         size = len(phases)
         whole, left = divmod(self._pool.available, rows)
         start, steps = -(self._batch.step + self._ahead), whole * size + self._ahead
-        while (need := phases[(start - steps + self._ahead) % size]) <= left:
+        while steps < most and (need := phases[(start - steps + self._ahead) % size]) <= left:
             left -= need
             steps += 1
-        return steps
+        return min(steps, most)
 
     def _preempt(self) -> bool:
         """Put back whom the next decode step has no blocks for; the others then have theirs. As vLLM, which goes from
         row to row, it takes what there is before it puts somebody back."""
         pool = self._pool
-        need, taken = self._growth(0, 1), 0
+        need, taken = self._next_growth(), 0
         if need <= pool.available:
             return False
         while need > taken + pool.available:
@@ -257,7 +265,7 @@ class Mixed:
                 seat.full = tokens + 1
             self._waiting.appendleft(call)
             self._preemptions += 1
-            need = self._growth(0, 1)
+            need = self._next_growth()
         pool.take(need - taken)
         self._ahead = 1
         return True

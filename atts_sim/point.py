@@ -16,6 +16,7 @@ from atts_sim.arrivals import AllAtOnce, Arrivals, Poisson, arrivals_of, refuse_
 from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, without_latency, worst
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
+from atts_sim.collector import no_collection
 from atts_sim.cost import StepCost
 from atts_sim.devices import Device, device
 from atts_sim.driver import Role, SimDriver, SimRun
@@ -80,7 +81,8 @@ class Points:
         parameters: dict[str, Value | None] = dict(options)
         try:
             fingerprint = self.fingerprint(options)
-            return self._simulated(place, fingerprint, options)
+            with no_collection():
+                return self._simulated(place, fingerprint, options)
         except InputError as error:
             return Row(place, fingerprint, parameters, error=str(error))
 

@@ -7,6 +7,7 @@ kept does not depend on their values; without a window they are independent of e
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -67,7 +68,7 @@ class Bank:
 
 
 class SealedBank:
-    """A bank that no longer changes: an ascending float64 array."""
+    """A bank that no longer changes: an ascending float64 array. It ranks one score faster than a live one."""
 
     def __init__(self, scores: ArrayLike = ()) -> None:
         array = np.sort(np.asarray(scores, dtype=np.float64))
@@ -75,15 +76,16 @@ class SealedBank:
             raise ValueError("a bank is a list of finite scores")
         array.flags.writeable = False
         self.scores: NDArray[np.float64] = array
+        self._ascending: list[float] = array.tolist()
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self._ascending)
 
     def counts(self, score: float) -> Counts:
         """Rank of a score that is not in the bank."""
         score = finite(score)
-        first = int(self.scores.searchsorted(score, side="left"))
-        last = int(self.scores.searchsorted(score, side="right"))
+        first = bisect_left(self._ascending, score)
+        last = bisect_right(self._ascending, score, first)
         return Counts(greater=len(self) - last, equal=last - first, n=len(self))
 
     def counts_of_member(self, score: float) -> Counts:

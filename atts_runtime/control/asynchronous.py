@@ -11,11 +11,12 @@ from atts_runtime.control.policies import Due, Knobs, Policy, PreSample, Verdict
 
 @dataclass(slots=True)
 class _PreSample:
-    """Turn-0 scores that fill one bank, and how many are still to come."""
+    """Turn-0 scores that fill one bank, and how many are still to come. `sealed`: the bank, once none is."""
 
     missing: set[ChainId]
     ells: dict[ChainId, float] = field(default_factory=dict)
     bank: Bank = field(default_factory=Bank)
+    sealed: SealedBank | None = None
 
 
 class _Async(Policy):
@@ -37,7 +38,8 @@ class _Async(Policy):
     def scored(self, chain: ChainId, turn: int, ell: float, settled: Settled | None) -> Due:
         sample = self._banks[self._key(chain.question)]
         if turn > 0:
-            return Due(verdicts=(self._verdict(chain, turn, ell, sample.bank.counts(ell)),))
+            bank = sample.sealed or sample.bank
+            return Due(verdicts=(self._verdict(chain, turn, ell, bank.counts(ell)),))
         sample.missing.discard(chain)
         sample.ells[chain] = ell
         sample.bank.add(ell)
@@ -54,9 +56,10 @@ class _Async(Policy):
         if sample.missing:
             return Due()
         ells, sample.ells = sample.ells, {}
+        sample.sealed = sealed = sample.bank.seal()
         return Due(
             verdicts=tuple(
-                self._verdict(chain, 0, ell, sample.bank.counts_of_member(ell)) for chain, ell in sorted(ells.items())
+                self._verdict(chain, 0, ell, sealed.counts_of_member(ell)) for chain, ell in sorted(ells.items())
             )
         )
 

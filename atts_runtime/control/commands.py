@@ -1,13 +1,13 @@
 """What to do: commands that the controller returns, and notes on what it decided.
 
-`Draft`, `Score` and `TakeOver` are calls to an engine; each is answered by exactly one event with the same
-`call` number. `Admit`, `Decided`, `Alarmed`, `Hold` and `Finish` are notes: they ask for nothing.
+`Draft`, `Score` and `TakeOver` are calls to an engine: numbered requests on behalf of a chain in its given turn
+(counted from 0), each answered by exactly one event with the same `call` number. `Admit`, `Decided`, `Alarmed`,
+`Hold` and `Finish` are notes: they ask for nothing. All are tuples, because a simulation makes thousands a second.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from atts_runtime.conformal import Alarm
 from atts_runtime.control.events import ChainId
@@ -16,44 +16,40 @@ Cause = Literal["bank", "barrier", "admission"]
 Reason = Literal["answered", "ended", "turns", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A numbered request to an engine on behalf of a chain, in its given turn (counted from 0)."""
+class Draft(NamedTuple):
+    """Let the draft model continue the chain by a segment of at most `max_tokens`."""
+
+    call: int
+    chain: ChainId
+    turn: int
+    max_tokens: int
+
+
+class Score(NamedTuple):
+    """Let the target score the chain's last segment given everything before it."""
 
     call: int
     chain: ChainId
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
-class Draft(Call):
-    """Let the draft model continue the chain by a segment of at most `max_tokens`."""
-
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Score(Call):
-    """Let the target score the chain's last segment given everything before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver(Call):
+class TakeOver(NamedTuple):
     """Let the target write at most `max_tokens`: after the segment, or in its place if `replace`."""
 
+    call: int
+    chain: ChainId
+    turn: int
     max_tokens: int
     replace: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(NamedTuple):
     """A question is now in flight; its chains' `admission` holds end."""
 
     question: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A verdict on the segment of `turn`. `p_value`, the `alpha` it was held against and the `bank` it came from are
     None where the policy ranks instead of testing."""
 
@@ -66,8 +62,7 @@ class Decided:
     bank: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Alarmed:
+class Alarmed(NamedTuple):
     """What happened to the chain in its `turn` made one of the policy's monitors raise an alarm."""
 
     chain: ChainId
@@ -75,8 +70,7 @@ class Alarmed:
     alarm: Alarm
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """The chain now waits for others: for the pre-sampled bank, at a barrier, or for its question's admission.
 
     The wait ends with the chain's next call, its next `Hold` (another cause) or its `Finish`.
@@ -87,8 +81,7 @@ class Hold:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """The chain is over after `turns` turns begun."""
 
     chain: ChainId
@@ -97,4 +90,5 @@ class Finish:
     detail: str | None = None
 
 
-Command = Draft | Score | TakeOver | Admit | Decided | Alarmed | Hold | Finish
+Call = Draft | Score | TakeOver
+Command = Call | Admit | Decided | Alarmed | Hold | Finish

@@ -3,14 +3,14 @@
 Rules, for every chain::
 
     stage        event      next
-    WAITING      (released) DRAFTING           TAKING_OVER where the policy never drafts
-    DRAFTING     Drafted    SCORING            turn end where the policy never scores
-    SCORING      Scored     HELD               until the policy's verdict, which may come at once
-    HELD         (verdict)  TAKING_OVER        turn end if the segment stands
-    TAKING_OVER  TakenOver  turn end
-    any call     Failed     OVER
-    turn end                OVER               if answered, ended or out of turns
-                            WAITING            until the policy lets the next turn start, which may be at once
+    waiting      (released) drafting           taking over where the policy never drafts
+    drafting     Drafted    scoring            turn end where the policy never scores
+    scoring      Scored     held               until the policy's verdict, which may come at once
+    held         (verdict)  taking over        turn end if the segment stands
+    taking over  TakenOver  turn end
+    any call     Failed     over
+    turn end                over               if answered, ended or out of turns
+                            waiting            until the policy lets the next turn start, which may be at once
 
 A chain also waits (`Hold` with cause ``admission``) while its question is not among the `questions_in_flight`.
 Every call is answered by exactly one event; an event for any other call raises `ProtocolError`.
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from typing import Literal
 
 from atts_runtime.control.commands import Admit, Alarmed, Command, Decided, Draft, Finish, Hold, Reason, Score, TakeOver
 from atts_runtime.control.events import ChainId, Drafted, Event, Failed, Scored, TakenOver
@@ -49,20 +49,13 @@ class Limits:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-class Stage(Enum):
-    """Where a chain is; see the table above."""
-
-    WAITING = auto()
-    DRAFTING = auto()
-    SCORING = auto()
-    HELD = auto()
-    TAKING_OVER = auto()
-    OVER = auto()
+Stage = Literal["waiting", "drafting", "scoring", "held", "taking over", "over"]
+"""Where a chain is; see the table above."""
 
 
 @dataclass(slots=True)
 class _Chain:
-    stage: Stage = Stage.WAITING
+    stage: Stage = "waiting"
     turn: int = 0
     answered: bool = False
     ended: bool = False
@@ -135,25 +128,25 @@ class Controller:
         state = self._chains[chain]
         out: list[Command] = []
         match state.stage, event:
-            case (_, Failed(reason=reason)):
-                self._finish(chain, "failed", out, reason)
-            case (Stage.DRAFTING, Drafted(answered=answered, ended=ended)):
+            case ("drafting", Drafted(answered=answered, ended=ended)):
                 state.answered, state.ended = answered, ended
                 if self.policy.scores:
-                    state.stage = Stage.SCORING
+                    state.stage = "scoring"
                     out.append(Score(self._call(chain), chain, state.turn))
                 else:
                     self._end_turn(chain, out)
-            case (Stage.SCORING, Scored(ell=ell, settled=settled)):
-                state.stage = Stage.HELD
+            case ("scoring", Scored(ell=ell, settled=settled)):
+                state.stage = "held"
                 self._apply(chain, self.policy.scored(chain, state.turn, ell, settled), out)
-                if state.stage is Stage.HELD:
+                if state.stage == "held":
                     out.append(Hold(chain, state.turn, self.policy.hold_for_verdict))
-            case (Stage.TAKING_OVER, TakenOver(answered=answered, ended=ended)):
+            case ("taking over", TakenOver(answered=answered, ended=ended)):
                 state.answered, state.ended = answered, ended
                 self._end_turn(chain, out)
+            case (_, Failed(reason=reason)):
+                self._finish(chain, "failed", out, reason)
             case _:
-                raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {state.stage.name}: {event}")
+                raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {state.stage!r}: {event}")
         del self._open[event.call]
         if self._banked:
             self._admit(out)
@@ -168,14 +161,14 @@ class Controller:
     def _start_turn(self, chain: ChainId, out: list[Command]) -> None:
         state = self._chains[chain]
         if self.policy.drafts:
-            state.stage = Stage.DRAFTING
+            state.stage = "drafting"
             out.append(Draft(self._call(chain), chain, state.turn, self.limits.draft_tokens))
         else:
             self._take_over(chain, out)
 
     def _take_over(self, chain: ChainId, out: list[Command]) -> None:
         state = self._chains[chain]
-        state.stage = Stage.TAKING_OVER
+        state.stage = "taking over"
         replace = self.policy.knobs.replace and self.policy.drafts
         out.append(TakeOver(self._call(chain), chain, state.turn, self.limits.takeover_tokens, replace))
 
@@ -185,7 +178,8 @@ class Controller:
         self._carry_out(due, out)
 
     def _alarm(self, chain: ChainId, due: Due, out: list[Command]) -> None:
-        out += [Alarmed(chain, self._chains[chain].turn, alarm) for alarm in due.alarms]
+        for alarm in due.alarms:
+            out.append(Alarmed(chain, self._chains[chain].turn, alarm))
 
     def _carry_out(self, due: Due, out: list[Command]) -> None:
         if due.verdicts and not self._banked:
@@ -213,14 +207,14 @@ class Controller:
             reason: Reason = "answered" if state.answered else "ended" if state.ended else "turns"
             self._finish(chain, reason, out)
             return
-        state.stage = Stage.WAITING
+        state.stage = "waiting"
         self._apply(chain, self.policy.turn_ended(chain, state.turn), out)
-        if state.stage is Stage.WAITING:
+        if state.stage == "waiting":
             out.append(Hold(chain, state.turn, self.policy.hold_for_turn))
 
     def _finish(self, chain: ChainId, reason: Reason, out: list[Command], detail: str | None = None) -> None:
         state = self._chains[chain]
-        state.stage = Stage.OVER
+        state.stage = "over"
         self._alive[chain.question] -= 1
         if not self._alive[chain.question]:
             self._admitted.discard(chain.question)
@@ -231,7 +225,7 @@ class Controller:
 
     def _park(self, chain: ChainId, go_on: _GoOn, out: list[Command]) -> None:
         state = self._chains[chain]
-        state.stage = Stage.WAITING  # its verdict is in: it no longer waits for the bank
+        state.stage = "waiting"  # its verdict is in: it no longer waits for the bank
         self._parked[chain.question].append((chain, go_on))
         out.append(Hold(chain, state.turn, "admission"))
 

@@ -1,11 +1,15 @@
 """How long a sweep of 1,000 configurations of a 100-question, 16-chain study takes, and where the time goes.
 
-    python tests/benchmarks/bench_sweep.py [--points 1000] [--jobs 2] [--profile] [--json]
+    python tests/benchmarks/bench_sweep.py [--points 1000] [--jobs 2] [--json]
+    python tests/benchmarks/bench_sweep.py --profile [--points 40]
 
 The study replays the published trace `pair_math500_raw` (1,600 chains, 6,000 to 14,600 requests) on the analytic models
 of Qwen2.5-7B-Instruct and QwQ-32B on H100s, over policies, alphas, questions in flight and rows. The goal is 300 s on
-two cores. With `--jobs 1` it says CPU seconds too, which suffer less from a busy machine. `--profile` runs one point of
-each policy under cProfile and prints where its seconds go.
+two cores. With `--jobs 1` it says CPU seconds too, which suffer less from a busy machine. Each job reads the trace
+first, which is part of the time: with few points it counts for more than with 1,000.
+
+`--profile` looks every millisecond of CPU time which part of the simulator runs, over the points of each policy, and
+prints the shares, without the reading. docs/simulator.md has them in a table.
 
 The traces are read from the folder that ATTS_TRACES names, by default ../shared/traces.
 """
@@ -13,13 +17,14 @@ The traces are read from the folder that ATTS_TRACES names, by default ../shared
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
 import os
-import pstats
+import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 from atts_sim.commands.progress import progress
 from atts_sim.commands.sweep import pool_for
@@ -61,6 +66,55 @@ def study(points: int) -> Study:
     return parse_study(STUDY.format(trace=trace.resolve(), policies=list(POLICIES), points=points), Path())
 
 
+PARTS = {
+    "controller and policies": ("atts_runtime/control/", "atts_runtime/conformal/"),
+    "driver and requests": ("atts_sim/driver.py", "atts_sim/text.py", "atts_sim/calls.py"),
+    "engines: scheduling, batches, KV": (
+        *("atts_sim/engine.py", "atts_sim/alternating.py", "atts_sim/mixed.py"),
+        *("atts_sim/batch.py", "atts_sim/memory.py", "atts_sim/blocks.py", "atts_sim/device.py"),
+    ),
+    "step times": ("atts_sim/cost.py", "atts_runtime/profiler/steptime.py"),
+    "events": ("atts_sim/clock.py", "simpy/"),
+    "workload": ("atts_sim/recorded.py", "atts_sim/workload"),
+    "figures": (
+        *("atts_sim/metrics.py", "atts_sim/backlog.py", "atts_sim/saturation.py", "atts_sim/demand.py"),
+        *("atts_runtime/profiler/counts.py", "atts_sim/row.py", "atts_sim/point.py", "atts_sim/collector.py"),
+    ),
+}
+"""Of a point's time, by the files that run; what a file calls of Python's own counts as its own."""
+
+
+def part_of(frame: FrameType | None) -> str:
+    """The part that the innermost frame of ours, or SimPy's, belongs to."""
+    while frame is not None:
+        for part, files in PARTS.items():
+            if any(file in frame.f_code.co_filename for file in files):
+                return part
+        frame = frame.f_back
+    return "other"
+
+
+def profile(measured: Study) -> dict[str, dict[str, float]]:
+    """By policy: CPU seconds a point, microseconds a request, and the parts' shares."""
+    points = Points(measured)
+    found: dict[str, dict[str, float]] = {}
+    asked = measured.search().ask()
+    points.row(0, asked[0])  # loads what is loaded once
+    seen: Counter[str] = Counter()
+    signal.signal(signal.SIGPROF, lambda number, frame: seen.update([part_of(frame)]))
+    for policy in POLICIES:
+        mine = [chosen for chosen in asked if chosen["settings.policy"] == policy]
+        seen.clear()
+        started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, 1e-3, 1e-3)
+        requests = sum(float(points.row(0, chosen).figures["requests"] or 0.0) for chosen in mine)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        seconds = time.process_time() - started
+        shares = {part: seen[part] / seen.total() for part in (*PARTS, "other")}
+        found[policy] = {"cpu_s_per_point": seconds / len(mine), "us_per_request": seconds / requests * 1e6, **shares}
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1000)
@@ -73,14 +127,13 @@ def main() -> int:
         return 0
     measured = study(args.points)
     if args.profile:
-        points = Points(measured)
-        for policy in POLICIES:
-            chosen = {"settings.policy": policy, "settings.questions_in_flight": 8}
-            points.row(0, chosen)  # loads what is loaded once
-            profile = cProfile.Profile()
-            profile.runcall(points.row, 0, chosen)
-            print(f"{policy}:")
-            pstats.Stats(profile).sort_stats("cumulative").print_stats(25)
+        profiled = profile(measured)
+        if args.json:
+            print(json.dumps(profiled))
+            return 0
+        print(f"{'':33s}" + "".join(f"{policy:>18s}" for policy in POLICIES))
+        for name in ("cpu_s_per_point", "us_per_request", *PARTS, "other"):
+            print(f"{name:33s}" + "".join(f"{profiled[policy][name]:18.3g}" for policy in POLICIES))
         return 0
     started, started_cpu = time.perf_counter(), time.process_time()
     with progress("bench") as on_progress:

@@ -13,8 +13,8 @@ from atts_runtime.profiler.counts import Rates
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
-from atts_sim.demand import demanded, request_demand
-from atts_sim.devices import device, model_spec
+from atts_sim.demand import demanded, needs
+from atts_sim.devices import device
 from atts_sim.driver import SimDriver
 from atts_sim.point import Points
 from atts_sim.published import read_trace
@@ -158,28 +158,22 @@ def test_the_demand_of_requests_is_of_the_tokens_and_steps_of_the_engine(tmp_pat
     engine: Any = ReferenceEngine(clock, EngineSpec(), counted)
     run = SimDriver(FollowRecord(trace), Limits(3, 600, 600), trace, {"draft": engine, "target": engine}, clock).run()
 
-    rates = Rates(model.spec)
-    rates.pair_flops = rates.logit_flops = 0
-    peaks: Any = dict.fromkeys(run.totals, (rates.token_flops, 1.0))
-    assert demanded(run, dict.fromkeys(run.totals, rates), peaks)[0] == pytest.approx(counted.tokens, rel=1e-12)
+    tokens, pairs, logit_rows, kv_tokens = (sum(parts) for parts in zip(*map(needs, run.requests), strict=True))
+    prompts = [prompt.target for prompt in trace.prompts]  # computed once, for no request in particular
+    assert tokens + sum(prompts) == counted.tokens
 
-    whole = Rates(model.spec)
-    flops, moved = (sum(parts) for parts in zip(*(request_demand(r, whole) for r in run.requests), strict=True))
-    prompts = [prompt.target for prompt in trace.prompts]  # computed once, whoever asks first
-    flops += sum(whole.flops(tokens, tokens * tokens, 1) for tokens in prompts)
-    moved += sum(2 * tokens * whole.kv_bytes for tokens in prompts) + counted.steps * whole.weight_bytes(1, 1)
-    peaks = dict.fromkeys(run.totals, (3.0, 7.0))
-    T_c, T_m = demanded(run, dict.fromkeys(run.totals, whole), peaks)
+    rates = Rates(model.spec)
+    flops = rates.flops(tokens, pairs, logit_rows) + sum(rates.flops(n, n * n, 1) for n in prompts)
+    moved = rates.kv_bytes * (kv_tokens + 2 * sum(prompts)) + counted.steps * rates.weight_bytes(1, 1)
+    peaks: Any = dict.fromkeys(run.totals, (3.0, 7.0))
+    T_c, T_m = demanded(run, dict.fromkeys(run.totals, rates), peaks)
     assert (T_c, T_m) == (pytest.approx(flops / 3.0, rel=1e-12), pytest.approx(moved / 7.0, rel=1e-12))
 
 
 def test_a_takeover_demands_what_its_steps_do() -> None:
     """Four tokens after ten that are held: three steps, that look at 11, 12 and 13 tokens."""
-    rates = Rates(model_spec("bundled-target"))
     call: Any = SimpleNamespace(kind="takeover", context_tokens=10, tokens_prefilled=0, new_tokens=4)
-    flops, moved = request_demand(call, rates)
-    assert flops == 3 * (rates.token_flops + rates.logit_flops) + rates.pair_flops * (11 + 12 + 13)
-    assert moved == rates.kv_bytes * (11 + 12 + 13 + 3)
+    assert needs(call) == (3, 11 + 12 + 13, 3, 11 + 12 + 13 + 3)
 
 
 def test_r_follows_from_its_terms(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_no_event_is_lost_each_moves_its_chain_along_the_table(policy: str, worl
             case Answer(_, call):
                 assert seen[call.chain].pop() == call
                 seen[call.chain].append((type(call), call.turn, world.outcome(type(call), call.chain, call.turn)))
-            case Call() | Decided() | Finish():
+            case Draft() | Score() | TakeOver() | Decided() | Finish():
                 seen[entry.chain].append(entry)
     for chain in world.all_chains():
         assert seen[chain] == list(history(world, policy, chain, verdicts[chain]))
@@ -278,7 +278,7 @@ def test_a_chain_without_an_open_call_has_said_what_it_waits_for(policy: str, wo
                 case Finish(chain):
                     over.add(chain)
                     holds.pop(chain, None)
-                case Call():
+                case Draft() | Score() | TakeOver():
                     busy.add(command.chain)
                     turns[command.chain] = command.turn
                     holds.pop(command.chain, None)
@@ -314,7 +314,7 @@ def test_questions_in_flight_never_exceed_the_limit_and_none_waits_while_there_i
                         in_flight.discard(chain.question)
                 case Decided():
                     banked = True
-                case Call():
+                case Draft() | Score() | TakeOver():
                     pre_sample = not banked and command.turn == 0
                     assert command.chain.question in in_flight or pre_sample
         waiting = [q for q in alive if alive[q] and q not in admits]
@@ -340,7 +340,7 @@ def test_a_question_in_flight_always_has_a_call_open(policy: str, world: World) 
                     in_flight[question] += world.chains
                 case Finish(chain):
                     in_flight[chain.question] -= 1
-                case Call():
+                case Draft() | Score() | TakeOver():
                     busy[command.chain.question] += 1
         assert all(busy[question] for question, chains in in_flight.items() if chains > 0)
 
