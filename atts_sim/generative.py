@@ -2,18 +2,18 @@
 
 The model, of a chain in its `turn`, after `k` takeovers, with normal effects of its question q (`Effects`):
 
-    error    a draft makes a clean chain wrong with logit P = level[turn] + hard_q, a wrong one stays so with
-             probability `stands`. The target, from the state before the draft that it replaces or from that which it
-             continues, mends a wrong chain with probability `mends` and spoils a clean one with probability `spoils`.
-             An answer is right with a probability by whether an error stands
     stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + slope_wrong * [an
-             error stands] + progress_q, for drafts, takeovers (`pending`: the draft they follow held one) and for a
-             target that writes alone
+             error stands before it] + progress_q, for drafts, takeovers (`pending`: the draft they follow held one) and
+             for a target that writes alone
+    error    a draft makes a clean chain wrong with logit P = level[turn] + hard_q + answering * [it holds an answer], a
+             wrong one stays so with probability `stands`. The target, from the state before the draft that it replaces
+             or from that which it continues, mends a wrong chain with probability `mends` and spoils a clean one with
+             probability `spoils`. An answer is right where no error stands
     end      a piece without an answer ends its chain with a probability by kind
     length   the recorded lengths by kind, turn, and whether the piece is its chain's last
     score    ell = F^-1(Phi((z - centre) / spread)), F the recorded distribution in this turn of drafts that hold an
-             answer or not and leave the chain clean or wrong, z = strange_q + chain effect + shift * [the turn before
-             was taken over] + noise: within questions and chains scores are alike
+             answer or not, and leave the chain clean, make it wrong or leave it so, z = strange_q + chain effect +
+             shift * [the turn before was taken over] + noise: within questions and chains scores are alike
 
 All draws are functions of (seed, question, chain, turn, kind) alone: two policies, alphas or numbers of chains see the
 same draft of the same chain as far as their histories agree. Where a command allows fewer tokens than the model
@@ -50,7 +50,7 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `wrong`: what an error that stands adds;
+    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `wrong`: what an error that stands before adds;
     `ends`: the share of pieces without an
     answer that end their chain; `eos`: the share of its answers that it closes with an end of text."""
 
@@ -97,10 +97,10 @@ class Ells:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`kinds`: of drafts that leave the chain clean without and with an answer, then wrong without and with one.
-    Standard deviations of z: of a chain's effect and of noise."""
+    """`kinds`: of drafts that leave the chain clean without and with an answer, of those that make it wrong, of those
+    that leave it so. Standard deviations of z: of a chain's effect and of noise."""
 
-    kinds: tuple[Ells, Ells, Ells, Ells]
+    kinds: tuple[Ells, Ells, Ells, Ells, Ells, Ells]
     after_takeover: float
     chain_sd: float
     noise_sd: float
@@ -108,20 +108,27 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """See the module's text. `level`: by turn, the last for all later turns; `right`: if clean, if wrong. `chains`, `wrong`: answered chains that it was fitted to, and
-    the wrong ones among them; where those are few, it is a guess."""
+    """See the module's text. `level`: by turn, the last for all later turns; `stands`, `mends`, `spoils`: of pieces
+    without and with an answer; `chains`, `wrong`: answered chains that it was fitted to, and the wrong ones among them;
+    where those are few, it is a guess."""
 
     level: tuple[float, ...]
-    stands: float
-    mends: float
-    spoils: float
-    right: tuple[float, float]
+    answering: float
+    stands: tuple[float, float]
+    mends: tuple[float, float]
+    spoils: tuple[float, float]
     chains: int
     wrong: int
 
-    def arises(self, turn: int, hard: float) -> float:
-        """Probability that a draft makes a clean chain wrong."""
-        return logistic(self.level[min(turn, len(self.level) - 1)] + hard)
+    def drafted(self, turn: int, hard: float, wrong: bool, answered: bool) -> float:
+        """Probability that an error stands after a draft; `wrong`: before it."""
+        if wrong:
+            return self.stands[answered]
+        return logistic(self.level[min(turn, len(self.level) - 1)] + hard + self.answering * answered)
+
+    def written(self, wrong: bool, answered: bool) -> float:
+        """Probability that an error stands after what the target wrote; `wrong`: before it."""
+        return 1 - self.mends[answered] if wrong else self.spoils[answered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +189,8 @@ class Drawn:
     def written(self, command: Draft | TakeOver) -> Written:
         state = self._chains.setdefault(command.chain, _Chain())
         if isinstance(command, Draft):
-            self._draft(command, state)
             written = self._piece(command, "draft", state, pending=False)
+            self._drafted(command, state, written.answered)
             state.taken_over = False
         elif state.drafted == command.turn:
             if command.replace != self.model.replaces:
@@ -193,24 +200,24 @@ class Drawn:
                 )
             if command.replace:
                 state.rest, state.wrong = None, state.before
-            self._mend(command, state)
             written = self._piece(command, "takeover", state, pending=state.answered)
+            self._mend(command, state, written.answered)
             state.takeovers, state.taken_over = state.takeovers + 1, True
         else:
-            self._mend(command, state)
             written = self._piece(command, "alone", state, pending=False)
+            self._mend(command, state, written.answered)
         state.answered = written.answered
         return written
 
     def ell(self, command: Score) -> float:
         state = self._chains[command.chain]
-        return self._scores.kinds[2 * state.wrong + state.answered].at(command.turn, state.z)
+        return self._scores.kinds[kind_of(state.before, state.wrong, state.answered)].at(command.turn, state.z)
 
     def correct(self, chain: ChainId) -> bool | None:
-        errors, state = self.model.errors, self._chains[chain]
-        if errors is None:
+        if self.model.errors is None:
             return None
-        return state.answered and uniform(self.seed, "right", chain.question, chain.index) < errors.right[state.wrong]
+        state = self._chains[chain]
+        return state.answered and not state.wrong
 
     @property
     def _scores(self) -> Scores:
@@ -224,7 +231,7 @@ class Drawn:
     def _uniform(self, what: str, command: Draft | TakeOver) -> float:
         return uniform(self.seed, what, command.chain.question, command.chain.index, command.turn)
 
-    def _draft(self, command: Draft, state: _Chain) -> None:
+    def _drafted(self, command: Draft, state: _Chain, answered: bool) -> None:
         """Draw how strange the draft of this turn is, and whether an error stands after it."""
         scores, errors, chain = self.model.scores, self.model.errors, command.chain
         effects = self._effects(chain)
@@ -237,14 +244,12 @@ class Drawn:
                 + scores.after_takeover * state.taken_over
             )
         if errors is not None:
-            chance = errors.stands if state.wrong else errors.arises(command.turn, effects.hard)
+            chance = errors.drafted(command.turn, effects.hard, state.wrong, answered)
             state.wrong = self._uniform("wrong", command) < chance
 
-    def _mend(self, command: TakeOver, state: _Chain) -> None:
-        errors = self.model.errors
-        if errors is not None:
-            chance = 1 - errors.mends if state.wrong else errors.spoils
-            state.wrong = self._uniform("mend", command) < chance
+    def _mend(self, command: TakeOver, state: _Chain, answered: bool) -> None:
+        if self.model.errors is not None:
+            state.wrong = self._uniform("mend", command) < self.model.errors.written(state.wrong, answered)
 
     def _piece(self, command: Draft | TakeOver, writer: Writer, state: _Chain, *, pending: bool) -> Written:
         """The rest of a piece that was cut, or a new one; cut in its turn where the command allows no more."""
@@ -273,6 +278,11 @@ class Drawn:
 
 
 _LACKING = {"draft": "drafts", "takeover": "takeovers of drafts", "alone": "a target that writes alone (target-only)"}
+
+
+def kind_of(before: bool, after: bool, answered: bool) -> int:
+    """A draft's place in `Scores.kinds`, by whether an error stands before it and after it."""
+    return 2 * (after + (before and after)) + answered
 
 
 def quantile(by_turn: Sequence[Sequence[float]], turn: int, u: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,14 +23,12 @@ from atts_sim.workload import Written
 @dataclass(frozen=True, slots=True)
 class Source:
     """A recording to fit to. `replaces`: its takeovers wrote the segment anew; `questions`: who its questions are, so
-    that those of several recordings that are the same are fitted as one; `seed`: recordings that share one share their
-    chains' turns as far as their histories agree, which then count once (None: they share nothing)."""
+    that those of several recordings that are the same are fitted as one."""
 
     name: str
     recorded: Recorded
     replaces: bool
     questions: tuple[Hashable, ...]
-    seed: int | None = None
 
 
 @dataclass(slots=True)
@@ -40,7 +38,6 @@ class _Seen:
     pieces: list[Piece] = field(default_factory=list)
     scores: list[Scored] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    histories: set[Hashable] = field(default_factory=set)
 
 
 def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
@@ -57,17 +54,18 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
             if numbers.setdefault(key, len(numbers)) == len(prompts):
                 prompts.append(source.recorded.prompts[place])
         for chain, recorded in source.recorded.recorded.items():
-            question = numbers[source.questions[chain.question]]
-            _look(seen, recorded, question, None if source.seed is None else (source.seed, question, chain.index))
+            _look(seen, recorded, numbers[source.questions[chain.question]])
     if not seen.pieces:
         raise InputError("the runs to fit a workload to have no calls at all")
     errors, hard = None, np.zeros(len(prompts))
     found = fit_errors(seen.outcomes, len(prompts), replaces=replaces)
     if found is not None:
         errors, hard = found.errors, found.hard
-        wrong = np.random.default_rng(0).random(found.wrong.shape) < found.wrong
-        seen.pieces = [replace(p, wrong=bool(wrong[p.chain, p.turn, int(p.writer != "draft")])) for p in seen.pieces]
-        seen.scores = [replace(s, wrong=bool(wrong[s.chain, s.turn, 0])) for s in seen.scores]
+        drawn = np.random.default_rng(0).random(found.wrong.shape[:2])[..., None] < found.wrong
+        for piece in seen.pieces:
+            piece.wrong = bool(drawn[piece.chain, piece.turn, 0 if piece.writer == "draft" else 2])
+        for scored in seen.scores:
+            scored.before, scored.wrong = (bool(state) for state in drawn[scored.chain, scored.turn, :2])
     scores, strange = fit_scores(seen.scores, len(prompts))
     progress = np.zeros(len(prompts))
     stops: dict[Writer, Stops] = {}
@@ -105,33 +103,27 @@ def _drafted(recorded: Recorded) -> Iterator[tuple[ChainId, int]]:
                 yield chain, turn
 
 
-def _look(seen: _Seen, chain: RecordedChain, question: int, who: Hashable | None) -> None:
-    """Add a chain's pieces, scores and outcome, but for turns that were seen of it already."""
-    number, takeovers, after, answered, new = len(seen.outcomes), 0, False, False, True
+def _look(seen: _Seen, chain: RecordedChain, question: int) -> None:
+    """Add a chain's pieces, scores and outcome."""
+    number, takeovers, after, answered = len(seen.outcomes), 0, False, False
     steps: list[Step] = []
-    history: Hashable = who
     for turn, (draft, ell, takeover) in enumerate(zip(chain.drafts, chain.ells, chain.takeovers, strict=True)):
-        if who is not None:
-            history = (history, draft, ell, takeover)
-            new = history not in seen.histories
-            seen.histories.add(history)
-        pieces: list[Piece] = []
         if draft is not None:
-            pieces.append(Piece("draft", question, number, turn, takeovers, False, draft))
+            seen.pieces.append(Piece("draft", question, number, turn, takeovers, False, draft))
             answered = draft.answered
-        if ell is not None and new:
+        if ell is not None:
             seen.scores.append(Scored(question, number, turn, after, answered, ell))
-        steps.append(Step(None if draft is None else answered, ell, takeover is not None))
+        said = None if takeover is None else takeover.answered
+        steps.append(Step(None if draft is None else answered, ell, said))
         after = False
         if takeover is not None:
             writer: Writer = "alone" if draft is None else "takeover"
-            pieces.append(Piece(writer, question, number, turn, takeovers, answered and draft is not None, takeover))
+            pending = answered and draft is not None
+            seen.pieces.append(Piece(writer, question, number, turn, takeovers, pending, takeover))
             answered = takeover.answered
             if draft is not None:
                 takeovers, after = takeovers + 1, True
-        seen.pieces += pieces if new else []
-    if new:
-        seen.outcomes.append(Outcome(question, chain.correct if answered else None, steps))
+    seen.outcomes.append(Outcome(question, chain.correct if answered else None, steps))
 
 
 def _fit_lengths(pieces: Sequence[Piece]) -> Lengths:

@@ -76,11 +76,11 @@ def _lengths(data: Mapping[str, Any]) -> Lengths:
 
 
 def _scores(data: Mapping[str, Any]) -> Scores:
-    without, answered, wrong, wrong_answered = (_ells(kind) for kind in data["kinds"])
+    a, b, c, d, e, f = (_ells(kind) for kind in data["kinds"])
     after, chain_sd, noise_sd = (_real(data[name]) for name in ("after_takeover", "chain_sd", "noise_sd"))
     if chain_sd < 0 or noise_sd < 0:
         raise ValueError("a negative standard deviation")
-    return Scores((without, answered, wrong, wrong_answered), after, chain_sd, noise_sd)
+    return Scores((a, b, c, d, e, f), after, chain_sd, noise_sd)
 
 
 def _ells(data: Mapping[str, Any]) -> Ells:
@@ -92,11 +92,15 @@ def _ells(data: Mapping[str, Any]) -> Ells:
 
 
 def _errors(data: Mapping[str, Any]) -> Errors:
-    if_clean, if_wrong = data["right"]
     return Errors(
-        _turns(data["level"], _real), _share(data["stands"]), _share(data["mends"]), _share(data["spoils"]),
-        (_share(if_clean), _share(if_wrong)), _count(data["chains"], 0), _count(data["wrong"], 0),
+        _turns(data["level"], _real), _real(data["answering"]), _pair(data["stands"]), _pair(data["mends"]),
+        _pair(data["spoils"]), _count(data["chains"], 0), _count(data["wrong"], 0),
     )  # fmt: skip
+
+
+def _pair(data: Any) -> tuple[float, float]:
+    without, answered = data
+    return _share(without), _share(answered)
 
 
 def _maybe(data: Any, make: Callable[[Any], T]) -> T | None:

@@ -8,18 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from atts_sim.generative import Ells, Scores
+from atts_sim.generative import Ells, Scores, kind_of
 from atts_sim.pooling import FEW, spans, thinned
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _SWEEPS = 10
-_INSTEAD = ((0, 1, 2, 3), (1, 0, 2, 3), (2, 3, 0, 1), (3, 2, 1, 0))  # whose scores serve a kind that was never scored
+# Whose scores serve a kind that was never scored: of the same state, of the other wrong one, of the clean one.
+_INSTEAD = (
+    (0, 1, 2, 4, 3, 5),
+    (1, 0, 3, 5, 2, 4),
+    (2, 4, 3, 5, 0, 1),
+    (3, 5, 2, 4, 1, 0),
+    (4, 2, 5, 3, 0, 1),
+    (5, 3, 4, 2, 1, 0),
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scored:
-    """A draft's score. `after`: the turn before was taken over; `wrong`: an error stands after the draft."""
+    """A draft's score. `after`: the turn before was taken over; `before`, `wrong`: an error stands before and after the
+    draft."""
 
     question: int
     chain: int
@@ -27,12 +36,13 @@ class Scored:
     after: bool
     answered: bool
     ell: float
+    before: bool = False
     wrong: bool = False
 
     @property
     def kind(self) -> int:
         """Its place in `Scores.kinds`."""
-        return 2 * self.wrong + self.answered
+        return kind_of(self.before, self.wrong, self.answered)
 
 
 def fit_scores(scores: Sequence[Scored], questions: int) -> tuple[Scores | None, Floats]:
@@ -77,7 +87,7 @@ def fit_scores(scores: Sequence[Scored], questions: int) -> tuple[Scores | None,
         for cells in (next(cells_of[k] for k in order if cells_of[k]) for order in _INSTEAD)
     ]
     noise = max(own - of_chain, 0.0) ** 0.5
-    return Scores((kinds[0], kinds[1], kinds[2], kinds[3]), shift, of_chain**0.5, noise), strange
+    return Scores((kinds[0], kinds[1], kinds[2], kinds[3], kinds[4], kinds[5]), shift, of_chain**0.5, noise), strange
 
 
 def _cells(kind: Ints, turn: Ints) -> tuple[Ints, list[list[int]]]:

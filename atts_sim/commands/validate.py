@@ -127,7 +127,7 @@ def source_of(run: MeasuredRun) -> Source:
     replaces = run.config.takeover == "resample"
     ids = {record.question: record.question_id for record in run.records}
     recorded = from_records(run.records, replaces=replaces)
-    return Source(run.name, recorded, replaces, tuple(ids[q] for q in sorted(ids)), run.config.seed)
+    return Source(run.name, recorded, replaces, tuple(ids[q] for q in sorted(ids)))
 
 
 def _goodness(runs: Sequence[MeasuredRun], costs: Costs, workload: FittedWorkload) -> tuple[Fit, ...]:
