@@ -1,10 +1,10 @@
 """Which segments are wrong: nobody says so, but scores and the ends of chains do. A hidden Markov model of each chain.
 
 Its state is whether an error stands that would make the answer wrong. It begins clean; then, by turn, with
-probabilities of their own for pieces that hold an answer
+probabilities of their own for pieces that hold an answer,
 
-    a draft     clean -> wrong with logit P = level[turn] + hard_q + answering * [it holds an answer], wrong -> wrong with
-                probability `stands`
+    a draft     clean -> wrong with logit P = level[turn] + hard_q + answering * [it holds an answer],
+                wrong -> wrong with probability `stands`
     its score   is distributed by what it leaves: a clean chain, an error that arises, or one that stood before
     the target  from the state before the draft that it replaces, or from that which it continues, after a draft or
                 alone: wrong -> clean with probability `mends`, clean -> wrong with probability `spoils`
@@ -54,8 +54,8 @@ class Outcome(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The model; how hard each question is; [chains, turns, 4], the chances that an error stood before the draft, that one
-    stands after it, and the same of what the target wrote; 0 where there is none."""
+    """The model; how hard each question is; [chains, turns, 4], the chances that an error stood before the draft, that
+    one stands after it, and the same of what the target wrote; 0 where there is none."""
 
     errors: Errors
     hard: Floats
@@ -125,9 +125,9 @@ def _arising(seen: _Arrays, trials: Floats, failed: Floats, questions: int) -> t
     turns = seen.draft.shape[1]
     cell = (seen.question[:, None] * turns + np.arange(turns)) * 2 + seen.answers
     cells, of = np.unique(cell[seen.draft], return_inverse=True)
-    sums = [np.bincount(of, values[seen.draft]) for values in (failed, trials)]
+    hits, tries = (np.bincount(of, values[seen.draft]).astype(np.float64) for values in (failed, trials))
     answers = (cells % 2).astype(np.float64)[:, None]
-    levels, slopes, hard = logistic_regression(*sums, cells // 2 % turns, cells // 2 // turns, answers, questions)
+    levels, slopes, hard = logistic_regression(hits, tries, cells // 2 % turns, cells // 2 // turns, answers, questions)
     return levels, float(slopes[0]), hard
 
 

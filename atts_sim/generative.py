@@ -50,9 +50,9 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `wrong`: what an error that stands before adds;
-    `ends`: the share of pieces without an
-    answer that end their chain; `eos`: the share of its answers that it closes with an end of text."""
+    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `wrong`: what an error that stands before
+    it adds; `ends`: the share of pieces without an answer that end their chain; `eos`: the share of its answers that it
+    closes with an end of text."""
 
     by_turn: tuple[float, ...]
     per_takeover: float

@@ -16,9 +16,9 @@ def logistic_regression(
 ) -> tuple[Floats, Floats, Floats]:
     """Levels [turns], slopes [more's columns] and effects [questions] on the logit of a hit.
 
-    Rows are cells of `trials` of which `hits` (neither need be whole) are hits, of one turn and question, with the columns
-    `more`. Laplace's approximation, with the effects' variance found by EM; levels of neighbouring turns are held
-    together loosely, so that a turn of few trials follows them.
+    Rows are cells of `trials` of which `hits` (neither need be whole) are hits, of one turn and question, with the
+    columns `more`. Laplace's approximation, with the effects' variance found by EM; levels of neighbouring turns are
+    held together loosely, so that a turn of few trials follows them.
     """
     turns, columns = int(turn.max()) + 1, more.shape[1]
     size = turns + columns + questions

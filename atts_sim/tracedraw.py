@@ -1,9 +1,9 @@
 """Published traces drawn anew: the generative workload and the costs fitted to one, under the rule that it followed.
 
-The rule is read off the recording: takeovers where a score reaches a threshold, which is conformal p <= alpha against the
-bank of the recording's own first segments, so that alpha can be changed. A draw resamples the questions twice, for which
-ones the model was fitted to and for which ones are then asked, and draws all else from the model; draws of the same
-number are of the same questions and random numbers whatever the setting, so that settings are compared in pairs.
+The rule is read off the recording: takeovers where a score reaches a threshold, which is conformal p <= alpha against
+the bank of the recording's own first segments, so that alpha can be changed. A draw resamples the questions twice, for
+which ones the model was fitted to and for which ones are then asked, and draws all else from the model; draws of the
+same number are of the same questions and random numbers whatever the setting, so that settings are compared in pairs.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def fit_model(name: str, recorded: Recorded, costs: TraceCosts) -> TraceModel:
     threshold, agreement = _threshold(ells, taken)
     if agreement < _LEAST_AGREEMENT:
         raise InputError(
-            f"{name}: at best {agreement:.0%} of its takeovers follow a threshold of scores, so no policy would draw them"
+            f"{name}: at best {agreement:.0%} of its verdicts follow a threshold of scores, so its rule cannot be told"
         )
     alpha = float(np.clip((1 + np.sum(np.array(bank) >= threshold)) / (len(bank) + 1), 1e-6, 1 - 1e-6))
     workload = fit_workload([Source(name, _told_apart(recorded), False, tuple(range(recorded.questions)))])

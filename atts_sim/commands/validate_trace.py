@@ -27,8 +27,17 @@ def execute_traces(args: argparse.Namespace) -> int:
     """Fit, predict, compare, print; 1 where a total is off by more than the tolerance."""
     if not all(map(is_trace, (*args.runs, *args.fit_on))):
         raise InputError("give either run directories or published traces (.events.parquet), not both")
-    if args.workload != "replay" or args.save or args.profile:
-        raise InputError("a published trace is replayed with costs of its own: leave out --workload, --save, --profile")
+    if args.workload not in ("replay", "fitted") or args.save or args.profile:
+        raise InputError(
+            "a published trace is replayed or drawn (--workload fitted) with costs of its own: leave out other "
+            "workloads, --save and --profile"
+        )
+    if args.workload == "fitted":
+        from atts_sim.commands.validate_drawn import execute_drawn
+
+        if args.fit_on:
+            raise InputError("a drawn trace is fitted to every other question of its own: leave out --fit-on")
+        return execute_drawn(args)
     if len(args.fit_on) > 1:
         raise InputError("costs are fitted to one published trace; give --fit-on one")
     given = fit_trace(read_trace(args.fit_on[0])) if args.fit_on else None

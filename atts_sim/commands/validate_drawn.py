@@ -1,0 +1,113 @@
+"""``atts-sim validate TRACE --workload fitted``: a published trace's other questions predicted without looking at them.
+
+Costs and the generative workload are fitted to every other question; as many are drawn as the others are, and held
+against those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from atts_sim.commands.sweep import progress
+from atts_sim.pool import cores
+from atts_sim.recorded import read_trace
+from atts_sim.tracedraw import LEVEL, Interval, Shares, TraceModel, fit_model
+from atts_sim.tracefit import fit_trace, halves
+from atts_sim.whatif import Setting, sample
+
+OFF = 1
+DRAWS = 40
+_FIGURES = ("total_s", "takeover", "answered")
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnErrors:
+    """A trace's other half as recorded and as drawn; `fitted`: the half that was fitted, as recorded."""
+
+    trace: str
+    questions: int
+    model: TraceModel
+    recorded: Shares
+    fitted: Shares
+    drawn: dict[str, Interval]
+
+    @property
+    def total_error(self) -> float:
+        """Relative, of the mean."""
+        return self.drawn["total_s"].mean / self.recorded.total_s - 1
+
+    def holds(self) -> bool:
+        """Whether every figure as recorded lies in its interval."""
+        return all(interval.holds(getattr(self.recorded, name)) for name, interval in self.drawn.items())
+
+
+def execute_drawn(args: argparse.Namespace) -> int:
+    """Fit, draw, compare, print; 1 where a recorded figure lies outside its interval."""
+    found = [_judged(path) for path in args.runs]
+    good = all(errors.holds() for errors in found)
+    if args.json:
+        told = {
+            "verdict": "holds" if good else "off",
+            "level": LEVEL,
+            "draws": DRAWS,
+            "traces": list(map(_told, found)),
+        }
+        print(json.dumps(told, allow_nan=False))
+    else:
+        _print(found)
+    return 0 if good else OFF
+
+
+def _judged(path: Path) -> DrawnErrors:
+    fitted, others = halves(read_trace(path))
+    model = fit_model(path.name, fitted, fit_trace(fitted))
+    recorded = Shares.recorded(others)
+    with progress(path.name) as on_progress:
+        drawn = sample(
+            model, [Setting(None, 1)], draws=DRAWS, seed=0, questions=others.questions, jobs=min(2, cores()),
+            on_progress=on_progress,
+        )  # fmt: skip
+    intervals = {name: Interval.of([getattr(draw[0], name) for draw in drawn]) for name in _FIGURES}
+    return DrawnErrors(path.name, others.questions, model, recorded, Shares.recorded(fitted), intervals)
+
+
+def _told(errors: DrawnErrors) -> dict[str, Any]:
+    return {
+        "trace": errors.trace,
+        "questions": errors.questions,
+        "holds": errors.holds(),
+        "total_error": errors.total_error,
+        "recorded": asdict(errors.recorded),
+        "fitted_half": asdict(errors.fitted),
+        "drawn": {name: asdict(interval) for name, interval in errors.drawn.items()},
+        "recorded_rule": {"alpha": errors.model.alpha, "agreement": errors.model.agreement},
+        "costs": asdict(errors.model.costs),
+    }
+
+
+def _print(found: Sequence[DrawnErrors]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"questions that were not fitted, drawn {DRAWS} times: means and {LEVEL:.0%} intervals"
+    table = Table(title=title, title_justify="left")
+    for heading in ("trace", "figure", "fitted half", "recorded", "drawn", "interval", "error", ""):
+        table.add_column(heading, justify="left" if heading in ("trace", "figure") else "right")
+    for errors in found:
+        for name, interval in errors.drawn.items():
+            recorded = getattr(errors.recorded, name)
+            form = "{:,.0f}" if name == "total_s" else "{:.3f}"
+            fitted, told, mean, low, high = (
+                form.format(v)
+                for v in (getattr(errors.fitted, name), recorded, interval.mean, interval.low, interval.high)
+            )
+            error = f"{errors.total_error:+.1%}" if name == "total_s" else f"{interval.mean - recorded:+.3f}"
+            verdict = "inside" if interval.holds(recorded) else "[red]outside[/red]"
+            table.add_row(escape(errors.trace), name, fitted, told, mean, f"{low} to {high}", error, verdict)
+    Console().print(table)
