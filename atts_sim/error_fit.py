@@ -27,7 +27,7 @@ from atts_sim.regression import logistic_regression
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_BINS = 12  # of scores, with and without an answer each
+_BINS = 20  # of scores, with and without an answer each
 _ROUNDS = 200
 _STEEP = 8  # power of a score's rank by which an error that arises is guessed at first
 # Priors as counts of events seen and not seen, without and with an answer: stands, mends, spoils.
@@ -152,7 +152,7 @@ class _Arrays:
         for kind in (0, 1):
             mine = self.scored & (self.answers == kind)
             if mine.any():
-                edges = np.quantile(ell[mine], 1 - 0.7 ** np.arange(1, _BINS))
+                edges = np.quantile(ell[mine], 1 - 0.85 ** np.arange(1, _BINS))
                 self.mark[mine] = kind * _BINS + np.searchsorted(edges, ell[mine])
 
     def posterior(self, rates: Floats, shares: Floats, marks: Floats) -> tuple[Floats, Floats]:
