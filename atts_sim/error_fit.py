@@ -29,10 +29,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _BINS = 20  # of scores, with and without an answer each
 _ROUNDS = 200
+_STRANGE = 100.0  # scores of errors that arise which the prior counts for, most of them high
 _STEEP = 8  # power of a score's rank by which an error that arises is guessed at first
 # Priors as counts of events seen and not seen, without and with an answer: stands, mends, spoils.
-_SEEN = np.array([[2.0, 2.0], [2.0, 2.0], [0.05, 0.05]])
-_NOT_SEEN = np.array([[1.0, 1.0], [1.0, 1.0], [5.0, 5.0]])
+_SEEN = np.array([[20.0, 200.0], [2.0, 1.0], [0.05, 0.05]])
+_NOT_SEEN = np.array([[1.0, 0.5], [1.0, 10.0], [5.0, 5.0]])
 _LEVEL = -3.0  # at first
 
 
@@ -72,6 +73,7 @@ def fit_errors(outcomes: Sequence[Outcome], questions: int, *, replaces: bool) -
     shares = _SEEN / (_SEEN + _NOT_SEEN)
     rising = np.tile(np.linspace(0.0, 1.0, _BINS) ** _STEEP + 0.01, 2)
     marks = _by_kind(np.array([1.1 - rising, rising, np.ones(2 * _BINS)]))
+    prior = np.array([np.full(2 * _BINS, 0.5), _STRANGE * marks[1], np.full(2 * _BINS, 0.5)])
     for _ in range(_ROUNDS):
         before = np.append(shares, levels)
         logits = levels + hard[seen.question, None] + answering * seen.answers
@@ -89,7 +91,7 @@ def fit_errors(outcomes: Sequence[Outcome], questions: int, *, replaces: bool) -
                 shares[i, kind] = seen_so / (mine[:, start].sum() + _SEEN[i, kind] + _NOT_SEEN[i, kind])
         left = drafts[seen.scored]
         chances = np.stack([left[:, 0, 0] + left[:, 1, 0], left[:, 0, 1], left[:, 1, 1]])
-        marks = _ordered(np.stack([np.bincount(seen.mark[seen.scored], c, 2 * _BINS) + 0.5 for c in chances]))
+        marks = _ordered(np.stack([np.bincount(seen.mark[seen.scored], c, 2 * _BINS) for c in chances]) + prior)
         if np.abs(np.append(shares, levels) - before).max() < 1e-3:
             break
     stands, mends, spoils = ((float(share[0]), float(share[1])) for share in shares)
