@@ -28,7 +28,7 @@ from atts_sim.regression import logistic_regression
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _BINS = 20  # of scores, with and without an answer each
-_ROUNDS = 200
+_ROUNDS = 500
 _STRANGE = 100.0  # scores of errors that arise which the prior counts for, most of them high
 _STEEP = 8  # power of a score's rank by which an error that arises is guessed at first
 # Priors as counts of events seen and not seen, without and with an answer: stands, mends, spoils.
@@ -92,7 +92,7 @@ def fit_errors(outcomes: Sequence[Outcome], questions: int, *, replaces: bool) -
         left = drafts[seen.scored]
         chances = np.stack([left[:, 0, 0] + left[:, 1, 0], left[:, 0, 1], left[:, 1, 1]])
         marks = _ordered(np.stack([np.bincount(seen.mark[seen.scored], c, 2 * _BINS) for c in chances]) + prior)
-        if np.abs(np.append(shares, levels) - before).max() < 1e-3:
+        if np.abs(np.append(shares, levels) - before).max() < 2e-4:
             break
     stands, mends, spoils = ((float(share[0]), float(share[1])) for share in shares)
     by_turn = tuple(float(level) for level in levels)
@@ -129,7 +129,9 @@ def _arising(seen: _Arrays, trials: Floats, failed: Floats, questions: int) -> t
     cells, of = np.unique(cell[seen.draft], return_inverse=True)
     hits, tries = (np.bincount(of, values[seen.draft]).astype(np.float64) for values in (failed, trials))
     answers = (cells % 2).astype(np.float64)[:, None]
-    levels, slopes, hard = logistic_regression(hits, tries, cells // 2 % turns, cells // 2 // turns, answers, questions)
+    levels, slopes, hard, _ = logistic_regression(
+        hits, tries, cells // 2 % turns, cells // 2 // turns, answers, questions
+    )
     return levels, float(slopes[0]), hard
 
 

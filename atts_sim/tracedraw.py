@@ -88,10 +88,8 @@ class TraceModel:
     alpha: float
     agreement: float
 
-    def simulate(
-        self, draw: int, *, seed: int, questions: int, alpha: float | None = None, in_flight: int | None = 1
-    ) -> Shares:
-        """Draw number `draw` of so many questions; `alpha` None: the recorded one."""
+    def drawn(self, draw: int, *, seed: int, questions: int) -> DrawnTrace:
+        """The workload of draw number `draw` of so many questions."""
         fitted, count = self.workload, len(self.workload.prompts)
         rng = np.random.default_rng((seed, draw))
         chosen = rng.integers(0, count, count)[rng.integers(0, count, questions)]
@@ -100,12 +98,18 @@ class TraceModel:
             prompts=tuple(fitted.prompts[q] for q in chosen),
             effects=tuple(fitted.effects[q] for q in chosen),
         )
-        drawn = _DrawnTrace(asked, questions, self.chains, int(rng.integers(1 << 62)), self.turns)
+        return DrawnTrace(asked, questions, self.chains, int(rng.integers(1 << 62)), self.turns)
+
+    def simulate(
+        self, draw: int, *, seed: int, questions: int, alpha: float | None = None, in_flight: int | None = 1
+    ) -> Shares:
+        """What comes of a draw; `alpha` None: the recorded one."""
+        work = self.drawn(draw, seed=seed, questions=questions)
         policy = POLICIES["async-marginal"](Knobs(self.alpha if alpha is None else alpha, bank=self.bank))
-        return Shares.of(self.costs.run(cast(Recorded, drawn), policy, in_flight=in_flight))
+        return Shares.of(self.costs.run(cast(Recorded, work), policy, in_flight=in_flight))
 
 
-class _DrawnTrace(Drawn):
+class DrawnTrace(Drawn):
     """With the most turns that a chain may have, which is all that `TraceCosts.run` asks beyond a workload."""
 
     def __init__(self, model: FittedWorkload, questions: int, chains: int, seed: int, turns: int) -> None:

@@ -17,7 +17,7 @@ from tests.runtime.scripted import settings
 
 COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)
 CLEAN = tuple(i / 100 for i in range(100))
-WRONG = tuple(0.6 + i / 100 for i in range(200))
+WRONG = tuple(1.5 + i / 100 for i in range(200))
 
 
 def _ells(ells: tuple[float, ...]) -> Ells:
