@@ -13,8 +13,8 @@ _MOST_SD = 4.0  # of question effects, beyond which they say the same: always or
 
 def logistic_regression(
     hits: Floats, trials: Floats, turn: Ints, question: Ints, more: Floats, questions: int
-) -> tuple[Floats, Floats, Floats, float]:
-    """Levels [turns], slopes [more's columns] and effects [questions] on the logit of a hit; the effects' variance.
+) -> tuple[Floats, Floats, Floats]:
+    """Levels [turns], slopes [more's columns] and effects [questions] on the logit of a hit.
 
     Rows are cells of `trials` of which `hits` (neither need be whole) are hits, of one turn and question, with the
     columns `more`. Laplace's approximation, with the effects' variance found by EM; levels of neighbouring turns are
@@ -45,12 +45,4 @@ def logistic_regression(
         if abs(found - variance) < 1e-3 * variance:
             break
         variance = found
-    return beta[:turns], beta[turns : turns + columns], beta[effects], variance
-
-
-def spread_out(effects: Floats, variance: float) -> Floats:
-    """Effects stretched to the variance that they were estimated to have: estimates of single ones are shrunk, and
-    those of many together too much alike (Louis, JASA 1984)."""
-    narrow = float(np.mean(effects**2))
-    stretched: Floats = effects * (variance / narrow) ** 0.5 if narrow > 1e-12 else effects
-    return stretched
+    return beta[:turns], beta[turns : turns + columns], beta[effects]

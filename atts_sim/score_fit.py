@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from atts_sim.generative import Ells, Scores, kind_of
 from atts_sim.pooling import FEW, spans, thinned
-from atts_sim.regression import spread_out
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,7 +68,7 @@ def fit_scores(scores: Sequence[Scored], questions: int) -> tuple[Scores | None,
         means = np.bincount(question, free, questions) / counts
         whole = float((free - means[question]).var())
         between = max(0.0, float(means.var()) - whole / float(counts.mean()))
-        strange = spread_out(means * between / (between + whole / counts), between) if between else 0 * means
+        strange = means * between / (between + whole / counts) if between else 0 * means
         strange -= strange[question[turn == 0]].mean() if (turn == 0).any() else 0.0
         rest = free - strange[question]
         own = float(rest.var())

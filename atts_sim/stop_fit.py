@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atts_sim.generative import Stops, Writer
-from atts_sim.regression import logistic_regression, spread_out
+from atts_sim.regression import logistic_regression
 from atts_sim.workload import Written
 
 Floats = NDArray[np.float64]
@@ -36,9 +36,7 @@ def fit_stops(pieces: Sequence[Piece], questions: int) -> tuple[Stops, Floats]:
     turn = np.array([piece.turn for piece in pieces])
     question = np.array([piece.question for piece in pieces])
     more = np.array([[piece.takeovers, piece.pending, piece.wrong] for piece in pieces], np.float64)
-    levels, slopes, effects, variance = logistic_regression(
-        answered, np.ones(len(pieces)), turn, question, more, questions
-    )
+    levels, slopes, effects = logistic_regression(answered, np.ones(len(pieces)), turn, question, more, questions)
     open_ = [piece.written.ended for piece in pieces if not piece.written.answered]
     closed = [piece.written.eos for piece in pieces if piece.written.answered]
     stops = Stops(
@@ -49,4 +47,4 @@ def fit_stops(pieces: Sequence[Piece], questions: int) -> tuple[Stops, Floats]:
         float(np.mean(open_)) if open_ else 0.0,
         float(np.mean(closed)) if closed else 0.0,
     )
-    return stops, spread_out(effects, variance)
+    return stops, effects
