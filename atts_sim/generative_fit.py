@@ -67,21 +67,20 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
         for scored in seen.scores:
             scored.before, scored.wrong = (bool(state) for state in drawn[scored.chain, scored.turn, :2])
     scores, strange = fit_scores(seen.scores, len(prompts))
-    progress = np.zeros(len(prompts))
+    progress = None
     stops: dict[Writer, Stops] = {}
     lengths: dict[Writer, Lengths] = {}
     for writer in WRITERS:
         mine = [piece for piece in seen.pieces if piece.writer == writer]
         if mine:
-            stops[writer], effect = fit_stops(mine, len(prompts))
+            stops[writer], progress = fit_stops(mine, len(prompts), progress)
             lengths[writer] = _fit_lengths(mine)
-            if writer == "draft" or "draft" not in stops:
-                progress = effect
     if replaces:
         # A target that writes a segment anew writes what it would write alone.
         for missing, like in (("alone", "takeover"), ("takeover", "alone")):
             if missing not in stops and like in stops:
                 stops[missing], lengths[missing] = stops[like], lengths[like]  # type: ignore[index]
+    assert progress is not None
     effects = tuple(Effects(*(float(e[q]) for e in (progress, strange, hard))) for q in range(len(prompts)))
     return FittedWorkload(
         replaces,

@@ -30,13 +30,15 @@ class Piece:
     wrong: bool = False
 
 
-def fit_stops(pieces: Sequence[Piece], questions: int) -> tuple[Stops, Floats]:
-    """One writer's stops, and each question's effect on them."""
+def fit_stops(pieces: Sequence[Piece], questions: int, known: Floats | None) -> tuple[Stops, Floats]:
+    """One writer's stops, and each question's effect on them, which may be `known` from another's."""
     answered = np.array([piece.written.answered for piece in pieces], np.float64)
     turn = np.array([piece.turn for piece in pieces])
     question = np.array([piece.question for piece in pieces])
     more = np.array([[piece.takeovers, piece.pending, piece.wrong] for piece in pieces], np.float64)
-    levels, slopes, effects = logistic_regression(answered, np.ones(len(pieces)), turn, question, more, questions)
+    levels, slopes, effects = logistic_regression(
+        answered, np.ones(len(pieces)), turn, question, more, questions, known
+    )
     open_ = [piece.written.ended for piece in pieces if not piece.written.answered]
     closed = [piece.written.eos for piece in pieces if piece.written.answered]
     stops = Stops(
