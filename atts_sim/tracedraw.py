@@ -88,11 +88,13 @@ class TraceModel:
     alpha: float
     agreement: float
 
-    def drawn(self, draw: int, *, seed: int, questions: int) -> DrawnTrace:
-        """The workload of draw number `draw` of so many questions."""
+    def drawn(self, draw: int, *, seed: int, questions: int, resampled: bool = True) -> DrawnTrace:
+        """The workload of draw number `draw` of so many questions; not `resampled`, they are the fitted ones in turn."""
         fitted, count = self.workload, len(self.workload.prompts)
         rng = np.random.default_rng((seed, draw))
         chosen = rng.integers(0, count, count)[rng.integers(0, count, questions)]
+        if not resampled:
+            chosen = np.arange(questions) % count
         asked = replace(
             fitted,
             prompts=tuple(fitted.prompts[q] for q in chosen),
@@ -101,10 +103,17 @@ class TraceModel:
         return DrawnTrace(asked, questions, self.chains, int(rng.integers(1 << 62)), self.turns)
 
     def simulate(
-        self, draw: int, *, seed: int, questions: int, alpha: float | None = None, in_flight: int | None = 1
+        self,
+        draw: int,
+        *,
+        seed: int,
+        questions: int,
+        alpha: float | None = None,
+        in_flight: int | None = 1,
+        resampled: bool = True,
     ) -> Shares:
         """What comes of a draw; `alpha` None: the recorded one."""
-        work = self.drawn(draw, seed=seed, questions=questions)
+        work = self.drawn(draw, seed=seed, questions=questions, resampled=resampled)
         policy = POLICIES["async-marginal"](Knobs(self.alpha if alpha is None else alpha, bank=self.bank))
         return Shares.of(self.costs.run(cast(Recorded, work), policy, in_flight=in_flight))
 

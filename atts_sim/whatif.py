@@ -41,16 +41,17 @@ def sample(
     seed: int,
     questions: int,
     jobs: int = 1,
+    resampled: bool = True,
     on_progress: OnProgress | None = None,
 ) -> list[list[Shares]]:
-    """By draw and setting. Raises InputError where there are too few draws for an interval."""
+    """By draw and setting; `resampled`: as `TraceModel.drawn` has it. Raises InputError where there are too few draws for an interval."""
     from joblib import Parallel, delayed
 
     if draws < LEAST_DRAWS:
         raise InputError(f"an interval needs at least {LEAST_DRAWS} draws, got {draws}")
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
-    work = (delayed(_one)(model, settings, draw, seed, questions) for draw in range(draws))
+    work = (delayed(_one)(model, settings, draw, seed, questions, resampled) for draw in range(draws))
     found: list[list[Shares]] = []
     for shares in Parallel(n_jobs=jobs, return_as="generator")(work):
         found.append(shares)
@@ -59,11 +60,15 @@ def sample(
     return found
 
 
-def _one(model: TraceModel, settings: Sequence[Setting], draw: int, seed: int, questions: int) -> list[Shares]:
-    return [
-        model.simulate(draw, seed=seed, questions=questions, alpha=setting.alpha, in_flight=setting.in_flight)
-        for setting in settings
-    ]
+def _one(
+    model: TraceModel, settings: Sequence[Setting], draw: int, seed: int, questions: int, resampled: bool
+) -> list[Shares]:
+    def shares(setting: Setting) -> Shares:
+        return model.simulate(
+            draw, seed=seed, questions=questions, alpha=setting.alpha, in_flight=setting.in_flight, resampled=resampled
+        )
+
+    return [shares(setting) for setting in settings]
 
 
 def answers(settings: Sequence[Setting], drawn: Sequence[Sequence[Shares]]) -> list[Answer]:

@@ -1,7 +1,8 @@
 """``atts-sim validate TRACE --workload fitted``: a published trace's other questions predicted without looking at them.
 
 Costs and the generative workload are fitted to every other question; as many are drawn as the others are, and held
-against those.
+against those. What is predicted is the mean of draws of the fitted questions; its interval is of draws of questions
+resampled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from atts_sim.whatif import Setting, sample
 
 OFF = 1
 DRAWS = 40
+PLAIN_DRAWS = 10
 _FIGURES = ("total_s", "takeover", "answered")
 
 
@@ -34,12 +36,13 @@ class DrawnErrors:
     model: TraceModel
     recorded: Shares
     fitted: Shares
+    predicted: Shares
     drawn: dict[str, Interval]
 
     @property
     def total_error(self) -> float:
-        """Relative, of the mean."""
-        return self.drawn["total_s"].mean / self.recorded.total_s - 1
+        """Relative."""
+        return self.predicted.total_s / self.recorded.total_s - 1
 
     def holds(self) -> bool:
         """Whether every figure as recorded lies in its interval."""
@@ -66,14 +69,17 @@ def execute_drawn(args: argparse.Namespace) -> int:
 def _judged(path: Path) -> DrawnErrors:
     fitted, others = halves(read_trace(path))
     model = fit_model(path.name, fitted, fit_trace(fitted))
+    found: list[dict[str, Interval]] = []
+    for draws, resampled in ((PLAIN_DRAWS, False), (DRAWS, True)):
+        with progress(path.name) as on_progress:
+            drawn = sample(
+                model, [Setting(None, 1)], draws=draws, seed=0, questions=others.questions, jobs=min(2, cores()),
+                resampled=resampled, on_progress=on_progress,
+            )  # fmt: skip
+        found.append({name: Interval.of([getattr(draw[0], name) for draw in drawn]) for name in _FIGURES})
+    predicted = Shares(*(found[0][name].mean for name in _FIGURES))
     recorded = Shares.recorded(others)
-    with progress(path.name) as on_progress:
-        drawn = sample(
-            model, [Setting(None, 1)], draws=DRAWS, seed=0, questions=others.questions, jobs=min(2, cores()),
-            on_progress=on_progress,
-        )  # fmt: skip
-    intervals = {name: Interval.of([getattr(draw[0], name) for draw in drawn]) for name in _FIGURES}
-    return DrawnErrors(path.name, others.questions, model, recorded, Shares.recorded(fitted), intervals)
+    return DrawnErrors(path.name, others.questions, model, recorded, Shares.recorded(fitted), predicted, found[1])
 
 
 def _told(errors: DrawnErrors) -> dict[str, Any]:
@@ -84,6 +90,7 @@ def _told(errors: DrawnErrors) -> dict[str, Any]:
         "total_error": errors.total_error,
         "recorded": asdict(errors.recorded),
         "fitted_half": asdict(errors.fitted),
+        "predicted": asdict(errors.predicted),
         "drawn": {name: asdict(interval) for name, interval in errors.drawn.items()},
         "recorded_rule": {"alpha": errors.model.alpha, "agreement": errors.model.agreement},
         "costs": asdict(errors.model.costs),
@@ -95,19 +102,18 @@ def _print(found: Sequence[DrawnErrors]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    title = f"questions that were not fitted, drawn {DRAWS} times: means and {LEVEL:.0%} intervals"
+    title = f"questions that were not fitted, drawn anew: predictions, and {LEVEL:.0%} intervals of {DRAWS} draws"
     table = Table(title=title, title_justify="left")
-    for heading in ("trace", "figure", "fitted half", "recorded", "drawn", "interval", "error", ""):
+    for heading in ("trace", "figure", "fitted half", "recorded", "predicted", "interval", "error", ""):
         table.add_column(heading, justify="left" if heading in ("trace", "figure") else "right")
     for errors in found:
         for name, interval in errors.drawn.items():
-            recorded = getattr(errors.recorded, name)
+            recorded, predicted = getattr(errors.recorded, name), getattr(errors.predicted, name)
             form = "{:,.0f}" if name == "total_s" else "{:.3f}"
             fitted, told, mean, low, high = (
-                form.format(v)
-                for v in (getattr(errors.fitted, name), recorded, interval.mean, interval.low, interval.high)
+                form.format(v) for v in (getattr(errors.fitted, name), recorded, predicted, interval.low, interval.high)
             )
-            error = f"{errors.total_error:+.1%}" if name == "total_s" else f"{interval.mean - recorded:+.3f}"
+            error = f"{errors.total_error:+.1%}" if name == "total_s" else f"{predicted - recorded:+.3f}"
             verdict = "inside" if interval.holds(recorded) else "[red]outside[/red]"
             table.add_row(escape(errors.trace), name, fitted, told, mean, f"{low} to {high}", error, verdict)
     Console().print(table)
