@@ -89,7 +89,7 @@ class TraceModel:
     agreement: float
 
     def drawn(self, draw: int, *, seed: int, questions: int, resampled: bool = True) -> DrawnTrace:
-        """The workload of draw number `draw` of so many questions; not `resampled`, they are the fitted ones in turn."""
+        """The workload of draw number `draw` of so many questions: not `resampled`, the fitted ones in turn."""
         fitted, count = self.workload, len(self.workload.prompts)
         rng = np.random.default_rng((seed, draw))
         chosen = rng.integers(0, count, count)[rng.integers(0, count, questions)]

@@ -44,7 +44,9 @@ def sample(
     resampled: bool = True,
     on_progress: OnProgress | None = None,
 ) -> list[list[Shares]]:
-    """By draw and setting; `resampled`: as `TraceModel.drawn` has it. Raises InputError where there are too few draws for an interval."""
+    """By draw and setting; `resampled`: as `TraceModel.drawn` has it.
+
+    Raises InputError where there are too few draws for an interval."""
     from joblib import Parallel, delayed
 
     if draws < LEAST_DRAWS:
