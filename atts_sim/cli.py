@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.errors import InputError
-from atts_sim.commands import report, run, sweep, validate
+from atts_sim.commands import report, run, sweep, validate, whatif
 
 BAD_USAGE, INTERRUPTED = 2, 130
 
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
         )
     )
-    for module in (sweep, run, report, validate):
+    for module in (sweep, run, report, validate, whatif):
         module.add_to(commands)
     return parser
 

@@ -2,16 +2,18 @@
 
 The model, of a chain in its `turn`, after `k` takeovers, with normal effects of its question q (`Effects`):
 
-    stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + progress_q, for
-             drafts, takeovers (`pending`: the draft they follow held one) and for a target that writes alone
+    stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + slope_wrong * [an
+             error stands before it] + progress_q, for drafts, takeovers (`pending`: the draft they follow held one) and
+             for a target that writes alone
+    error    a draft makes a clean chain wrong with logit P = level[turn] + hard_q + answering * [it holds an answer], a
+             wrong one stays so with probability `stands`. The target, from the state before the draft that it replaces
+             or from that which it continues, mends a wrong chain with probability `mends` and spoils a clean one with
+             probability `spoils`. An answer is right where no error stands
     end      a piece without an answer ends its chain with a probability by kind
     length   the recorded lengths by kind, turn, and whether the piece is its chain's last
-    score    ell = F[turn]^-1(Phi((z - centre[turn]) / spread[turn])), F the recorded distribution, z = strange_q +
-             chain effect + shift * [the turn before was taken over] + noise: within questions and chains scores are
-             alike, by turn they are as recorded
-    error    a drafted segment is wrong with logit P = level + slope * z + hard_q; a takeover mends a wrong one with
-             probability `mends`, and spoils a right one with probability `spoils`, which is also how often a segment of
-             the target alone is wrong. A chain is right if it answers, and no wrong segment stands
+    score    ell = F^-1(Phi((z - centre) / spread)), F the recorded distribution in this turn of drafts that hold an
+             answer or not, and leave the chain clean, make it wrong or leave it so, z = strange_q + chain effect +
+             shift * [the turn before was taken over] + noise: within questions and chains scores are alike
 
 All draws are functions of (seed, question, chain, turn, kind) alone: two policies, alphas or numbers of chains see the
 same draft of the same chain as far as their histories agree. Where a command allows fewer tokens than the model
@@ -48,19 +50,21 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `ends`: the share of pieces without an
-    answer that end their chain; `eos`: the share of its answers that it closes with an end of text."""
+    """Of one writer. `by_turn`: logits a[turn], the last for all later turns; `wrong`: what an error that stands before
+    it adds; `ends`: the share of pieces without an answer that end their chain; `eos`: the share of its answers that it
+    closes with an end of text."""
 
     by_turn: tuple[float, ...]
     per_takeover: float
     pending: float
+    wrong: float
     ends: float
     eos: float
 
-    def answers(self, turn: int, takeovers: int, pending: bool, progress: float) -> float:
+    def answers(self, turn: int, takeovers: int, pending: bool, wrong: bool, progress: float) -> float:
         """Probability of an answer."""
         at = self.by_turn[min(turn, len(self.by_turn) - 1)]
-        return logistic(at + self.per_takeover * takeovers + self.pending * pending + progress)
+        return logistic(at + self.per_takeover * takeovers + self.pending * pending + self.wrong * wrong + progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +81,26 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """`by_turn`: ells, ascending. `centres`, `spreads`: mean and standard deviation of z of those that come to a turn,
-    who are not as those that began. Standard deviations of z: of a chain's effect and of noise."""
+class Ells:
+    """Scores of one kind of draft. `by_turn`: ells, ascending. `centres`, `spreads`: mean and standard deviation of z
+    of those that come to a turn, who are not as those that began."""
 
     by_turn: tuple[tuple[float, ...], ...]
     centres: tuple[float, ...]
     spreads: tuple[float, ...]
+
+    def at(self, turn: int, z: float) -> float:
+        """The ell of a z."""
+        turn = min(turn, len(self.by_turn) - 1)
+        return quantile(self.by_turn, turn, _NORMAL.cdf((z - self.centres[turn]) / self.spreads[turn]))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`kinds`: of drafts that leave the chain clean without and with an answer, of those that make it wrong, of those
+    that leave it so. Standard deviations of z: of a chain's effect and of noise."""
+
+    kinds: tuple[Ells, Ells, Ells, Ells, Ells, Ells]
     after_takeover: float
     chain_sd: float
     noise_sd: float
@@ -91,15 +108,27 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """See the module's text. `chains`, `wrong`: answered chains that it was fitted to, and the wrong ones among them;
+    """See the module's text. `level`: by turn, the last for all later turns; `stands`, `mends`, `spoils`: of pieces
+    without and with an answer; `chains`, `wrong`: answered chains that it was fitted to, and the wrong ones among them;
     where those are few, it is a guess."""
 
-    level: float
-    slope: float
-    mends: float
-    spoils: float
+    level: tuple[float, ...]
+    answering: float
+    stands: tuple[float, float]
+    mends: tuple[float, float]
+    spoils: tuple[float, float]
     chains: int
     wrong: int
+
+    def drafted(self, turn: int, hard: float, wrong: bool, answered: bool) -> float:
+        """Probability that an error stands after a draft; `wrong`: before it."""
+        if wrong:
+            return self.stands[answered]
+        return logistic(self.level[min(turn, len(self.level) - 1)] + hard + self.answering * answered)
+
+    def written(self, wrong: bool, answered: bool) -> float:
+        """Probability that an error stands after what the target wrote; `wrong`: before it."""
+        return 1 - self.mends[answered] if wrong else self.spoils[answered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +157,9 @@ class FittedWorkload:
 @dataclass(slots=True)
 class _Chain:
     """What a chain has done. `lag`: turns that went into the rest of a piece that was cut, `rest`; `drafted`: the turn
-    of its last draft, whose nonconformity is `z`; `doubt`: that draft is wrong and nobody has taken it over; `wrong`:
-    an error stands; `answered`: its last piece holds an answer."""
+    of its last draft, whose nonconformity is `z`; `wrong`: an error stands, `before`: before
+    that draft; `answered`: its last piece holds an answer.
+    """
 
     lag: int = 0
     rest: Written | None = None
@@ -137,8 +167,8 @@ class _Chain:
     taken_over: bool = False
     drafted: int = -1
     z: float = 0.0
-    doubt: bool = False
     wrong: bool = False
+    before: bool = False
     answered: bool = False
 
 
@@ -159,9 +189,8 @@ class Drawn:
     def written(self, command: Draft | TakeOver) -> Written:
         state = self._chains.setdefault(command.chain, _Chain())
         if isinstance(command, Draft):
-            state.wrong, state.doubt = state.wrong or state.doubt, False
-            self._score(command, state)
             written = self._piece(command, "draft", state, pending=False)
+            self._drafted(command, state, written.answered)
             state.taken_over = False
         elif state.drafted == command.turn:
             if command.replace != self.model.replaces:
@@ -170,28 +199,25 @@ class Drawn:
                     "the segment; fit it to a run with the other --takeover"
                 )
             if command.replace:
-                state.rest = None
+                state.rest, state.wrong = None, state.before
             written = self._piece(command, "takeover", state, pending=state.answered)
-            self._mend(command, state)
+            self._mend(command, state, written.answered)
             state.takeovers, state.taken_over = state.takeovers + 1, True
         else:
             written = self._piece(command, "alone", state, pending=False)
-            errors = self.model.errors
-            state.wrong |= errors is not None and self._uniform("alone wrong", command) < errors.spoils
+            self._mend(command, state, written.answered)
         state.answered = written.answered
         return written
 
     def ell(self, command: Score) -> float:
-        scores = self._scores
-        turn = min(command.turn, len(scores.by_turn) - 1)
-        share = _NORMAL.cdf((self._chains[command.chain].z - scores.centres[turn]) / scores.spreads[turn])
-        return quantile(scores.by_turn, turn, share)
+        state = self._chains[command.chain]
+        return self._scores.kinds[kind_of(state.before, state.wrong, state.answered)].at(command.turn, state.z)
 
     def correct(self, chain: ChainId) -> bool | None:
         if self.model.errors is None:
             return None
         state = self._chains[chain]
-        return state.answered and not (state.wrong or state.doubt)
+        return state.answered and not state.wrong
 
     @property
     def _scores(self) -> Scores:
@@ -205,11 +231,11 @@ class Drawn:
     def _uniform(self, what: str, command: Draft | TakeOver) -> float:
         return uniform(self.seed, what, command.chain.question, command.chain.index, command.turn)
 
-    def _score(self, command: Draft, state: _Chain) -> None:
-        """Draw how strange and how wrong the draft of this turn is."""
+    def _drafted(self, command: Draft, state: _Chain, answered: bool) -> None:
+        """Draw how strange the draft of this turn is, and whether an error stands after it."""
         scores, errors, chain = self.model.scores, self.model.errors, command.chain
         effects = self._effects(chain)
-        state.drafted = command.turn
+        state.drafted, state.before = command.turn, state.wrong
         if scores is not None:
             state.z = (
                 effects.strange
@@ -218,16 +244,12 @@ class Drawn:
                 + scores.after_takeover * state.taken_over
             )
         if errors is not None:
-            wrong = logistic(errors.level + errors.slope * state.z + effects.hard)
-            state.doubt = self._uniform("wrong", command) < wrong
+            chance = errors.drafted(command.turn, effects.hard, state.wrong, answered)
+            state.wrong = self._uniform("wrong", command) < chance
 
-    def _mend(self, command: TakeOver, state: _Chain) -> None:
-        errors = self.model.errors
-        if errors is None:
-            return
-        u = self._uniform("mend", command)
-        state.wrong |= u >= errors.mends if state.doubt else u < errors.spoils
-        state.doubt = False
+    def _mend(self, command: TakeOver, state: _Chain, answered: bool) -> None:
+        if self.model.errors is not None:
+            state.wrong = self._uniform("mend", command) < self.model.errors.written(state.wrong, answered)
 
     def _piece(self, command: Draft | TakeOver, writer: Writer, state: _Chain, *, pending: bool) -> Written:
         """The rest of a piece that was cut, or a new one; cut in its turn where the command allows no more."""
@@ -248,7 +270,7 @@ class Drawn:
                 f"the workload was fitted to runs without {_LACKING[writer]}; fit it to a run of a policy that has them"
             )
         turn = max(0, command.turn - state.lag)
-        chance = stops.answers(turn, state.takeovers, pending, self._effects(command.chain).progress)
+        chance = stops.answers(turn, state.takeovers, pending, state.wrong, self._effects(command.chain).progress)
         answered = self._uniform(f"{writer} answer", command) < chance
         closes = self._uniform(f"{writer} end", command) < (stops.eos if answered else stops.ends)
         tokens = self.model.lengths[writer].draw(self._uniform(f"{writer} length", command), turn, answered)
@@ -256,6 +278,11 @@ class Drawn:
 
 
 _LACKING = {"draft": "drafts", "takeover": "takeovers of drafts", "alone": "a target that writes alone (target-only)"}
+
+
+def kind_of(before: bool, after: bool, answered: bool) -> int:
+    """A draft's place in `Scores.kinds`, by whether an error stands before it and after it."""
+    return 2 * (after + (before and after)) + answered
 
 
 def quantile(by_turn: Sequence[Sequence[float]], turn: int, u: float) -> float:

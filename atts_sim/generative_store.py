@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
-from atts_sim.generative import WRITERS, Effects, Errors, FittedWorkload, Lengths, Scores, Stops
+from atts_sim.generative import WRITERS, Effects, Ells, Errors, FittedWorkload, Lengths, Scores, Stops
 from atts_sim.recorded import Prompt
 
-_FORMAT = "atts-fitted-workload/1"
+_FORMAT = "atts-fitted-workload/2"
 T = TypeVar("T")
 
 
@@ -64,9 +64,9 @@ def _workload(data: Mapping[str, Any]) -> FittedWorkload:
 
 
 def _stops(data: Mapping[str, Any]) -> Stops:
-    by_turn = _turns(data["by_turn"], _real)
+    per_takeover, pending, wrong = (_real(data[name]) for name in ("per_takeover", "pending", "wrong"))
     return Stops(
-        by_turn, _real(data["per_takeover"]), _real(data["pending"]), _share(data["ends"]), _share(data["eos"])
+        _turns(data["by_turn"], _real), per_takeover, pending, wrong, _share(data["ends"]), _share(data["eos"])
     )
 
 
@@ -76,21 +76,31 @@ def _lengths(data: Mapping[str, Any]) -> Lengths:
 
 
 def _scores(data: Mapping[str, Any]) -> Scores:
+    a, b, c, d, e, f = (_ells(kind) for kind in data["kinds"])
+    after, chain_sd, noise_sd = (_real(data[name]) for name in ("after_takeover", "chain_sd", "noise_sd"))
+    if chain_sd < 0 or noise_sd < 0:
+        raise ValueError("a negative standard deviation")
+    return Scores((a, b, c, d, e, f), after, chain_sd, noise_sd)
+
+
+def _ells(data: Mapping[str, Any]) -> Ells:
     by_turn = _turns(data["by_turn"], lambda turn: _ascending(turn, _real))
     centres, spreads = _turns(data["centres"], _real), _turns(data["spreads"], lambda spread: _real(spread, 1e-9))
     if not len(by_turn) == len(centres) == len(spreads):
         raise ValueError("scores, centres and spreads of unlike numbers of turns")
-    after, chain_sd, noise_sd = (_real(data[name]) for name in ("after_takeover", "chain_sd", "noise_sd"))
-    if chain_sd < 0 or noise_sd < 0:
-        raise ValueError("a negative standard deviation")
-    return Scores(by_turn, centres, spreads, after, chain_sd, noise_sd)
+    return Ells(by_turn, centres, spreads)
 
 
 def _errors(data: Mapping[str, Any]) -> Errors:
     return Errors(
-        _real(data["level"]), _real(data["slope"]), _share(data["mends"]), _share(data["spoils"]),
-        _count(data["chains"], 0), _count(data["wrong"], 0),
+        _turns(data["level"], _real), _real(data["answering"]), _pair(data["stands"]), _pair(data["mends"]),
+        _pair(data["spoils"]), _count(data["chains"], 0), _count(data["wrong"], 0),
     )  # fmt: skip
+
+
+def _pair(data: Any) -> tuple[float, float]:
+    without, answered = data
+    return _share(without), _share(answered)
 
 
 def _maybe(data: Any, make: Callable[[Any], T]) -> T | None:

@@ -30,16 +30,25 @@ def execute_traces(args: argparse.Namespace) -> int:
     """Fit, predict, compare, print; 1 where a total is off by more than the tolerance."""
     if not all(map(is_trace, (*args.runs, *args.fit_on))):
         raise InputError("give either run directories or published traces (.events.parquet), not both")
-    if args.workload != "replay" or args.save or args.profile:
-        raise InputError("a published trace is replayed with costs of its own: leave out --workload, --save, --profile")
+    if args.workload not in ("replay", "fitted") or args.save or args.profile:
+        raise InputError(
+            "a published trace is replayed or drawn (--workload fitted) with costs of its own: leave out other "
+            "workloads, --save and --profile"
+        )
+    if args.workload == "fitted":
+        from atts_sim.commands.validate_drawn import execute_drawn  # which needs what is here
+
+        if args.fit_on:
+            raise InputError("a drawn trace is fitted to every other question of its own: leave out --fit-on")
+        return execute_drawn(args)
     if len(args.fit_on) > 1:
         raise InputError("costs are fitted to one published trace; give --fit-on one")
-    given = _fit(args.fit_on[0].name, at_cap(read_trace(args.fit_on[0]))) if args.fit_on else None
+    given = costs_of(args.fit_on[0], at_cap(read_trace(args.fit_on[0]))) if args.fit_on else None
     found: list[tuple[Path, TraceCosts, TraceErrors]] = []
     for path in args.runs:
         whole = at_cap(read_trace(path))
         fitted, others = (whole, whole) if given else halves(whole)
-        costs = given or _fit(path.name, fitted)
+        costs = given or costs_of(path, fitted)
         found.append((path, costs, judge(others, costs)))
     good = all(abs(errors.total) <= args.tolerance for _, _, errors in found)
     if args.json:
@@ -53,11 +62,12 @@ def execute_traces(args: argparse.Namespace) -> int:
     return 0 if good else OFF
 
 
-def _fit(name: str, recorded: Recorded) -> TraceCosts:
+def costs_of(path: Path, recorded: Recorded) -> TraceCosts:
+    """`tracefit.fit_trace`, which takes a while: how far it is shows on stderr."""
     from rich.console import Console
 
-    with Console(stderr=True).status(f"fitting costs to {name}") as status:
-        return fit_trace(recorded, watch=lambda done: status.update(f"fitting costs to {name}: simulation {done}"))
+    with Console(stderr=True).status(f"fitting costs to {path.name}") as status:
+        return fit_trace(recorded, watch=lambda done: status.update(f"fitting costs to {path.name}: simulation {done}"))
 
 
 def _print(found: list[tuple[Path, TraceCosts, TraceErrors]]) -> None:

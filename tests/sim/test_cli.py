@@ -9,7 +9,7 @@ import pytest
 
 from atts_sim.cli import main, package_version
 
-COMMANDS = ["replay", "sweep", "run", "report", "validate"]
+COMMANDS = ["replay", "sweep", "run", "report", "validate", "whatif"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
