@@ -4,19 +4,21 @@ A profile measures an engine by itself, on an idle machine, step by step. In a r
 happens between steps (calls that come and go, the driver's Python), and where two engines share a process and its
 cores, each slows the other down. With `profile` the profile's seconds of a batch of `rows` rows, a step takes
 
-    (scale * profile + step_s + row_s * rows) * (1 + contention * [the other engine is in a step])
+    (factor(rows) * profile + step_s) * (1 + contention * [the other engine is in a step])
 
-by phase of each engine; scale lies in `_SCALE`, the others are at least 0. What batches cost at sizes that the runs did
-not reach is still the profile's statement, which is why so little is fitted. The log says of each step how much of it
-lay within a step of the other engine. Weighted least squares, a step's weight being one over what the profile says it
-takes, so that what is fitted adds up to the time that passed; bad steps count, because time that is lost is time.
+by phase of each engine, none of them negative. The factor is piecewise linear in the logarithm of the rows, between
+`ROWS`: a machine is faster or slower than the profiled one by another factor at one row than at 64, as memory and
+compute are not slowed alike. What batches cost at sizes that the runs did not reach is still the profile's statement,
+by the factor of the nearest size that they did. The log says of each step how much of it lay within a step of the other
+engine. Weighted least squares, a step's weight being one over what the profile says it takes, so that what is fitted
+adds up to the time that passed; bad steps count, because time that is lost is time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,8 @@ from atts_runtime.records import ChainRecord
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
 from atts_sim.measured import Floats, MeasuredRun, StepLog
 
-_SCALE = (0.5, 4.0)
+ROWS = tuple(1 << k for k in range(9))
+_SMOOTH = 0.01  # weight of a difference between neighbouring factors, beside all steps' weight together
 _CONTENTION = np.linspace(0.0, 3.0, 61)
 _PHASES: tuple[Phase, ...] = ("append", "decode")
 _DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
@@ -40,16 +43,20 @@ _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a phase's steps take beyond the profile; see the module's text. The default corrects nothing."""
+    """What a phase's steps take beyond the profile; see the module's text. `factors` are those at `ROWS`. The default
+    corrects nothing."""
 
-    scale: float = 1.0
+    factors: tuple[float, ...] = (1.0,) * len(ROWS)
     step_s: float = 0.0
-    row_s: float = 0.0
     contention: float = 0.0
+
+    def factor(self, rows: int) -> float:
+        """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
+        return float(np.interp(math.log2(rows), range(len(ROWS)), self.factors))
 
     def seconds(self, profile_s: float, rows: int) -> float:
         """Of a step while the other engine stands still."""
-        return self.scale * profile_s + self.step_s + self.row_s * rows
+        return self.factor(rows) * profile_s + self.step_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class EngineCosts:
         lines, constant, until, inside = self.model.decode_lines(rows, longest_kept)
         correction = self.corrections["decode"]
         stretch = 1 + correction.contention * self.shared
-        scale = correction.scale * stretch
+        scale = correction.factor(rows) * stretch
         fixed = correction.seconds(constant, rows) * stretch
         return DecodeLines(tuple((scale * a, scale * b) for a, b in lines), fixed, until, inside)
 
@@ -195,8 +202,14 @@ class _Samples:
     shared: Floats
 
     def predicted(self, c: Correction) -> Floats:
-        alone: Floats = c.scale * self.profile + c.step_s + c.row_s * self.rows
+        alone: Floats = self.between() @ c.factors * self.profile + c.step_s
         return alone * (1 + c.contention * self.shared)
+
+    def between(self) -> Floats:
+        """[steps, ROWS] how much of each step's factor is that of each size."""
+        place = np.minimum(np.log2(self.rows), len(ROWS) - 1)
+        weights: Floats = np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(len(ROWS))))
+        return weights
 
 
 def _samples(log: StepLog, phase: Phase, model: StepModel) -> _Samples:
@@ -211,40 +224,30 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> _Samples:
 
 def _fit(parts: Sequence[_Samples]) -> Correction:
     """The correction that fits best; none from too few steps."""
-    seconds, profile, rows, shared = (
-        np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
-        for name in ("seconds", "profile", "rows", "shared")
-    )
-    if len(seconds) < _FEWEST:
-        return Correction()
-    unit = float(np.median(profile))  # so that the unknowns are of one size
-    terms = np.column_stack([profile, np.full(len(profile), unit), unit * rows]) / np.sqrt(profile)[:, None]
-    wanted = seconds / np.sqrt(profile)
-    # Normal equations of terms * (1 + c * shared), for every c at once.
-    squares = [terms.T @ (terms * (shared**power)[:, None]) for power in range(3)]
-    sides = [terms.T @ (wanted * shared**power) for power in range(2)]
-    best, found = math.inf, Correction()
-    for c in _CONTENTION if np.ptp(shared) > _DIFFERENT else (0.0,):
-        normal = squares[0] + 2 * c * squares[1] + c * c * squares[2]
-        side = sides[0] + c * sides[1]
-        factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(3)).T
-        x = _bounded(factor, np.linalg.solve(factor.T, side))
-        cost = float(x @ normal @ x - 2 * side @ x)
-        if cost < best:
-            best, found = cost, Correction(float(x[0]), float(x[1]) * unit, float(x[2]) * unit, float(c))
-    return found
-
-
-def _bounded(factor: Floats, side: Floats) -> Floats:
-    """The x that solves factor x = side best with x[0] in `_SCALE` and the others at least 0."""
     from scipy.optimize import nnls
 
-    low, high = _SCALE
-    x: Floats = nnls(factor, side - low * factor[:, 0])[0]
-    x[0] += low
-    if x[0] > high:
-        x = np.array([high, *nnls(factor[:, 1:], side - high * factor[:, 0])[0]])
-    return x
+    if sum(len(part.seconds) for part in parts) < _FEWEST:
+        return Correction()
+    all_ = _Samples(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Samples)))
+    unit = float(np.median(all_.profile))  # so that the unknowns are of one size
+    root = np.sqrt(all_.profile)
+    terms = np.column_stack([all_.between() * all_.profile[:, None], np.full(len(root), unit)]) / root[:, None]
+    wanted = all_.seconds / root
+    differences = np.diff(np.eye(len(ROWS), len(ROWS) + 1), axis=0)
+    smooth = _SMOOTH * float(all_.profile.sum()) * differences.T @ differences
+    # Normal equations of terms * (1 + c * shared), for every c at once.
+    squares = [terms.T @ (terms * (all_.shared**power)[:, None]) for power in range(3)]
+    sides = [terms.T @ (wanted * all_.shared**power) for power in range(2)]
+    best, found = math.inf, Correction()
+    for c in _CONTENTION if np.ptp(all_.shared) > _DIFFERENT else (0.0,):
+        normal = squares[0] + 2 * c * squares[1] + c * c * squares[2] + smooth
+        side = sides[0] + c * sides[1]
+        factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(len(normal))).T
+        x = nnls(factor, np.linalg.solve(factor.T, side))[0]
+        cost = float(x @ normal @ x - 2 * side @ x)
+        if cost < best:
+            best, found = cost, Correction(tuple(map(float, x[:-1])), float(x[-1]) * unit, float(c))
+    return found
 
 
 def _error(parts: Sequence[_Samples], correction: Correction) -> FitError | None:

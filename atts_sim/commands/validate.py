@@ -193,13 +193,26 @@ def _residuals(costs: Costs) -> Any:
     from rich.table import Table
 
     table = Table(title="steps: what the fit makes of them, fitted and held out by run", title_justify="left")
-    names = ("engine", "phase", "steps", "scale", "step us", "row us", "contention", "sum", "sum held out", "median")
+    names = (
+        "engine",
+        "phase",
+        "steps",
+        "x 1 row",
+        "x 8",
+        "x 64",
+        "step us",
+        "contention",
+        "sum",
+        "sum held out",
+        "median",
+    )
     for heading in names:
         table.add_column(heading, justify="left" if heading in ("engine", "phase") else "right")
     for (role, phase), error in costs.fitted.items():
         c, held_out = costs.engines[role].corrections[phase], costs.held_out.get((role, phase))
         table.add_row(
-            role, phase, f"{error.steps:,}", f"{c.scale:.2f}", f"{c.step_s * 1e6:.0f}", f"{c.row_s * 1e6:.0f}",
+            role, phase, f"{error.steps:,}", f"{c.factor(1):.2f}", f"{c.factor(8):.2f}", f"{c.factor(64):.2f}",
+            f"{c.step_s * 1e6:.0f}",
             f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
             "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
         )  # fmt: skip

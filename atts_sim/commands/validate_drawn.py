@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atts_sim.commands.sweep import progress
+from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of
 from atts_sim.pool import cores
 from atts_sim.published import read_trace

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
-from atts_sim.commands.sweep import progress
+from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of, is_trace
 from atts_sim.pool import cores
 from atts_sim.published import read_trace

@@ -13,7 +13,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
 from atts_sim import twin
-from atts_sim.calibrate import Correction, Costs, EngineCosts, stated_costs
+from atts_sim.calibrate import ROWS, Correction, Costs, EngineCosts, stated_costs
 from atts_sim.contention import Contended
 from atts_sim.cost import Cost, Phase, StepShape
 from atts_sim.driver import SimRun
@@ -22,11 +22,17 @@ from atts_sim.recorded import Recorded, from_records
 from tests.runtime.scripted import drive, settings
 
 MODELS = Path(__file__).resolve().parents[2] / "atts_runtime" / "models"
+
+
+def _rising(first: float) -> tuple[float, ...]:
+    return tuple(first * (1 + 0.05 * k) for k in range(len(ROWS)))
+
+
 TRUE = {
-    ("draft", "append"): Correction(1.3, 1e-4, 2e-5, 0.5),
-    ("draft", "decode"): Correction(1.2, 2e-4, 3e-5, 0.8),
-    ("target", "append"): Correction(1.1, 3e-4, 1e-5, 0.2),
-    ("target", "decode"): Correction(1.4, 1e-4, 5e-5, 0.6),
+    ("draft", "append"): Correction(_rising(1.3), 1e-4, 0.5),
+    ("draft", "decode"): Correction(_rising(1.2), 2e-4, 0.8),
+    ("target", "append"): Correction(_rising(1.1), 3e-4, 0.2),
+    ("target", "decode"): Correction(_rising(1.4), 1e-4, 0.6),
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")
 HANDLING_S = 1e-4
