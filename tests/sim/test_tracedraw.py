@@ -157,7 +157,7 @@ def test_the_commands_answer_from_a_trace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("whatif", "validate_drawn"):
-        monkeypatch.setattr(f"atts_sim.commands.{module}.fit_trace", lambda recorded: COSTS)
+        monkeypatch.setattr(f"atts_sim.commands.{module}.costs_of", lambda path, recorded: COSTS)
     monkeypatch.setattr("atts_sim.commands.validate_drawn.DRAWS", 6)
     path = written_trace(tmp_path, made())
     ask = ["whatif", str(path), "--alpha", "0.1", "--in-flight", "1,all", "--draws", "3", "--jobs", "1"]
