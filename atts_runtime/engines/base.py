@@ -146,12 +146,13 @@ class EngineStats:
 
     busy_s: at work, in steps and in taking calls in; idle_s: waiting for work, by its own clock (None: not measured).
     prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
-    kv_tokens / kv_peak_tokens: KV held now and at most, of kv_capacity_tokens; evictions: chains whose KV was dropped for
-    room. phases, flops_executed: what the calls' tokens demanded, and FLOPs as executed (with the padding of batches, or as
-    the engine counts them itself); None: not counted.
+    kv_tokens / kv_peak_tokens: KV held now and at most, of kv_capacity_tokens; evictions: chains whose KV was dropped
+    for room.
+    phases, flops_executed: what the calls' tokens demanded, and FLOPs as executed (with the padding of batches, or as
+    the engine itself counts); None: not counted.
 
-    Of a server alone: running / waiting requests now; preemptions; prompt tokens looked for in its prefix cache and found;
-    tokens guessed by speculative decoding and accepted. None where the engine has no such thing or does not say.
+    Of a server alone: running / waiting requests now; preemptions; prompt tokens looked for in its prefix cache, and
+    found; tokens guessed by speculative decoding, and accepted. None where there is no such thing or it is not said.
     """
 
     busy_s: float = 0.0

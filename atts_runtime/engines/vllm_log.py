@@ -2,11 +2,11 @@
 
 vLLM reports a step when it is over: how many requests read their prompt and how many drew, how many tokens of either,
 how long it took, how full its KV is. It does not say which requests took part, so a call is charged in closed form
-(`profiler.counts`) from the times at which it drew its first and its last token; those are the core's clock, CLOCK_MONOTONIC,
-which `time.perf_counter` also reads. Its share of the weights' bytes and of the steps' seconds is that of its tokens among
-a step's tokens. Speculative decoding draws several tokens a step: they are counted as if drawn one by one.
+(`profiler.counts`) from the times at which it drew its first and its last token; those are by the core's clock,
+CLOCK_MONOTONIC, which `time.perf_counter` also reads. Its share of the weights' bytes and of the steps' seconds is that
+of its tokens among a step's. Speculative decoding draws several tokens a step: they count as if drawn one by one.
 
-The logits and the cached tokens of a step are what the open calls add up to, since vLLM does not report them either.
+The cached tokens of a step are what the open calls add up to, since vLLM does not report them either.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ class VllmLog:
 
     # -- calls, as the front end sees them
 
+    def usage(self) -> Usage:
+        """For a call that has just come in."""
+        usage = Usage(time.perf_counter())
+        if self._counted:
+            usage.prefill, usage.own = Demand(), Demand()
+        return usage
+
     def opened(self, tokens: int) -> None:
         """A request has gone to vLLM with so many ids."""
         if not self._open:
@@ -60,14 +67,15 @@ class VllmLog:
         self._open += 1
         self._open_tokens += tokens
 
-    def closed(self, tokens: int) -> None:
-        """It is answered, or given up."""
+    def closed(self, tokens: int, drawn: int) -> None:
+        """It is answered, or given up; it drew so many, as far as is known."""
         if not self._open:  # it was opened before the last reset
             return
         self._open -= 1
-        self._open_tokens -= tokens
+        self._open_tokens -= tokens + drawn
         if not self._open:
             self._stats.busy_s += self._lap_s()
+            self._open_tokens = 0
 
     def _lap_s(self) -> float:
         now_s = time.perf_counter()
@@ -97,16 +105,14 @@ class VllmLog:
         return bool(self._at_s) and self._at_s[-1] >= t_s
 
     def charge(self, usage: Usage, request: Request, *, cached: int, drawn: int, first_s: float, last_s: float) -> None:
-        """Count what a request needed: the ids that were not `cached`, and the tokens `drawn` from `first_s` to `last_s`.
+        """Count what a request needed: ids that were not `cached`, and tokens `drawn` from `first_s` to `last_s`.
 
         A call to score draws one token as vLLM will have it, which feeds nothing.
         """
-        if not self._counted or not self._at_s:
+        if not self._at_s or usage.prefill is None or usage.own is None:
             return
-        assert self._stats.phases is not None
         assert self.rates is not None
         rates, kept = self.rates, len(request.full)
-        usage.prefill, usage.own = usage.prefill or Demand(), usage.own or Demand()
         first, last = self._step(first_s), self._step(last_s)
         weights, seconds = self._weight_bytes[first], self._seconds[first]
         if first:
@@ -149,7 +155,9 @@ class VllmLog:
 
     def record_sleep_state(self, is_awake: int, level: int) -> None: ...
 
-    def record(self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0) -> None:
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
+    ) -> None:
         """A step is over."""
         stats, now_s = self._stats, time.perf_counter()
         if iteration_stats is not None:
@@ -186,6 +194,7 @@ class VllmLog:
         rates = self.rates
         share = rows / self._open if self._open > rows else 1.0
         kept = max(self._open_tokens * share, tokens)
+        self._open_tokens += rows if not details.num_generation_tokens else details.num_generation_tokens
         pairs = kept * (tokens / rows)
         weight_bytes = rates.weight_bytes(tokens, rows)
         flops, moved = rates.flops(tokens, round(pairs), rows), weight_bytes + rates.kv_bytes * (kept + tokens)

@@ -51,8 +51,8 @@ def _vocabulary(model: Any, name: str) -> Vocabulary:
     vocabulary = Vocabulary(tokenizer, name, as_list(ends))
     if vocabulary.size > model.get_vocab_size():
         raise InputError(
-            f"the tokenizer of {name!r} has ids up to {vocabulary.size - 1}, its model {model.get_vocab_size()} of them; "
-            "give the folder the tokenizer that the model was trained with"
+            f"the tokenizer of {name!r} has ids up to {vocabulary.size - 1}, its model {model.get_vocab_size()} of "
+            "them; give the folder the tokenizer that the model was trained with"
         )
     return vocabulary
 

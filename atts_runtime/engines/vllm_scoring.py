@@ -1,10 +1,10 @@
 """Scoring a segment with vLLM without computing its prefix again.
 
-Row i of a prompt's log-probabilities is that of token i given those before it, computed from position i - 1: of a segment
-after C tokens the rows C and on are wanted, so the cache may serve at most C - 1 of them. Asking for
+Row i of a prompt's log-probabilities is that of token i given those before it, computed from position i - 1. Of a
+prompt whose tokens from `first` on are wanted, the cache may therefore serve at most first - 1. Asking for
 log-probabilities makes vLLM skip its prefix cache altogether, unless told not to.
 
-v2   model runner V2 (`prompt_logprob_token_ids`): the segment's rows alone. None where the cache served too much.
+v2   model runner V2 (`prompt_logprob_token_ids`): the wanted rows alone. None where the cache served too much.
 v1   model runner V1 (`prompt_logprobs`): all rows, of which those that the cache served hold whatever memory held.
 
 An end of text after the segment is scored as the token drawn next. vLLM keeps room for that token, so a segment that
@@ -24,35 +24,36 @@ Runner = Literal["v1", "v2"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a request is scored: `fed` ids; rows of `segment` from `context` on; the probabilities of `next_ids`, summed,
-    as one more."""
+    """What a request asks: of the ids `fed`, the scores of `tokens`, which stand at `first` and after; and those of
+    `next_ids`, their probabilities summed, as the token after them."""
 
     fed: list[int]
-    context: int
-    segment: list[int]
+    first: int
+    tokens: list[int]
     next_ids: tuple[int, ...]
 
 
-def plan(request: Request, eos_ids: frozenset[int], max_context_tokens: int) -> Plan | None:
-    """None where the end of text lies beyond the context."""
-    segment = request.segment
+def plan(request: Request, known: int, eos_ids: frozenset[int], max_context_tokens: int) -> Plan | None:
+    """The request for all of the segment but its first `known` tokens; None where it reaches beyond the context."""
+    first = min(request.context + known, len(request.full))
+    tokens = request.full[first:]
     if len(request.full) < max_context_tokens:
-        return Plan(request.full, request.context, segment, tuple(sorted(eos_ids)) if request.eos else ())
-    return None if request.eos else Plan(request.full[:-1], request.context, segment[:-1], (segment[-1],))
+        return Plan(request.full, first, tokens, tuple(sorted(eos_ids)) if request.eos else ())
+    return None if request.eos or not tokens else Plan(request.full[:-1], first, tokens[:-1], (tokens[-1],))
 
 
 def params(plan: Plan, runner: Runner, *, cached: bool) -> Any:
-    """`SamplingParams` for a plan; `cached` false: compute the prefix anew."""
+    """`SamplingParams` for a plan; `cached` false: compute everything anew."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     options: dict[str, Any] = {}
-    if plan.segment and runner == "v2":
+    if plan.tokens and runner == "v2":
         options |= {
-            "prompt_logprob_token_ids": [[token] for token in plan.segment],
-            "prompt_logprob_start": plan.context - 1,
+            "prompt_logprob_token_ids": [[token] for token in plan.tokens],
+            "prompt_logprob_start": plan.first - 1,
         }
-    elif plan.segment:
+    elif plan.tokens:
         options |= {"prompt_logprobs": 0, "flat_logprobs": True}
     if plan.next_ids:
         options["logprob_token_ids"] = list(plan.next_ids)
@@ -67,21 +68,24 @@ def params(plan: Plan, runner: Runner, *, cached: bool) -> Any:
 
 
 def read(plan: Plan, runner: Runner, output: Any) -> list[float] | None:
-    """Negative log-likelihoods of the segment's tokens and of what comes next; None where the cache served too much."""
+    """Negative log-likelihoods that were asked for; None where the cache served too much."""
     nll: list[float] = []
-    if plan.segment and runner == "v2":
-        rows = output.prompt_token_id_logprobs
-        if rows is None:
+    if plan.tokens and runner == "v2":
+        scores = output.prompt_token_id_logprobs
+        if scores is None:
             return None
-        nll = [-float(row[0]) for row in rows]
-    elif plan.segment:
-        if output.prompt_logprobs is None or (output.num_cached_tokens or 0) > plan.context - 1:
+        nll = [-float(row[0]) for row in scores]
+    elif plan.tokens:
+        if output.prompt_logprobs is None or (output.num_cached_tokens or 0) > plan.first - 1:
             return None
-        rows = output.prompt_logprobs[plan.context :]
-        nll = [-row[token].logprob for row, token in zip(rows, plan.segment, strict=True)]
+        rows = output.prompt_logprobs[plan.first :]
+        nll = [-row[token].logprob for row, token in zip(rows, plan.tokens, strict=True)]
     if plan.next_ids:
         drawn = output.outputs[0].logprobs[0]
-        most = max(drawn[token].logprob for token in plan.next_ids)
-        total = math.fsum(math.exp(drawn[token].logprob - most) for token in plan.next_ids) if most > -math.inf else 1.0
-        nll.append(-(most + math.log(total)))
+        nll.append(-_log_sum([drawn[token].logprob for token in plan.next_ids]))
     return nll
+
+
+def _log_sum(log_p: list[float]) -> float:
+    most = max(log_p)
+    return most + math.log(math.fsum(math.exp(x - most) for x in log_p)) if math.isfinite(most) else most

@@ -34,7 +34,8 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """One more than the largest id."""
-        return 1 + max(self.tokenizer.get_vocab().values())
+        size: int = 1 + max(self.tokenizer.get_vocab().values())
+        return size
 
     def may_end(self, stop: str) -> frozenset[int]:
         """Ids whose text holds the last character of `stop`: only after those can it have just appeared."""
