@@ -68,8 +68,7 @@ def launch(wanted: Launch, stat_logger: Any) -> Any:
     log = Path(tempfile.mkstemp(prefix=f"atts-vllm-{wanted.name}-", suffix=".log")[1])
     try:
         with _streams_to(log), _environment(wanted):
-            llm = _start(wanted, stat_logger)
-            _log_to(log)
+            llm = _start(wanted, stat_logger, log)
     except InputError:
         log.unlink()
         raise
@@ -101,9 +100,11 @@ def _weights(model: str) -> int | None:
         return None
 
 
-def _start(wanted: Launch, stat_logger: Any) -> Any:
+def _start(wanted: Launch, stat_logger: Any, log: Path) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    _log_to(log)
 
     known = [setting.name for setting in fields(AsyncEngineArgs)]
     for name in wanted.args:
@@ -183,7 +184,7 @@ def _streams_to(log: Path) -> Iterator[None]:
 def _log_to(log: Path) -> None:
     """What vLLM says in this process goes to the log as well."""
     logger = logging.getLogger("vllm")
-    for handler in logger.handlers:
+    for handler in list(logger.handlers):
         logger.removeHandler(handler)
     logger.addHandler(logging.FileHandler(log, delay=True))
 
