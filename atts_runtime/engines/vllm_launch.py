@@ -114,7 +114,9 @@ def _start(wanted: Launch, stat_logger: Any, log: Path) -> Any:
             near = get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InputError(f"{wanted.name}-args: vLLM has no argument {name!r}{hint}")
-    return AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(wanted)), stat_loggers=[stat_logger])
+    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(wanted)), stat_loggers=[stat_logger])
+    _log_to(log)  # it has configured its logging anew
+    return llm
 
 
 def _arguments(wanted: Launch) -> dict[str, Any]:

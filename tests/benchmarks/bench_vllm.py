@@ -28,6 +28,7 @@ from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
 from atts_runtime.control import ChainId
 from atts_runtime.engines.base import Engine, Piece, ScoreCall
+from atts_runtime.records import CallRecord
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.load import load_task
@@ -46,15 +47,13 @@ def run_config(block: int, **options: Any) -> RunConfig:
     )
 
 
-async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, Any], Any]:
-    """A run's summary and its events."""
-    import pandas as pd
-
+async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, Any], list[CallRecord]]:
+    """A run's summary and its scores."""
     task = load_task(config.task, config.questions, config.seed)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir.create(Path(folder) / "run", config, "")
         summary = await run_once(config, task, engines, run_dir, _quiet)
-        return summary, pd.read_parquet(Path(folder) / "run" / "events.parquet")
+    return summary, [call for record in run_dir.finished for call in record.calls if call.kind == "score"]
 
 
 def _quiet(progress: Progress) -> None:
@@ -64,12 +63,10 @@ def _quiet(progress: Progress) -> None:
 async def prefixes(block: int, console: Console) -> None:
     config = run_config(block, questions=8, chains=8)
     async with engines_for(config, {"draft", "target"}) as engines:
-        summary, events = await run(config, engines)
-    scores = events[events["kind"] == "score"]
-    computed = int(scores["tokens_prefilled"].sum()) if "tokens_prefilled" in scores else None
-    again = int(scores["tokens_recomputed"].sum())
-    sent = int(scores["tokens_cached"].sum()) + (computed if computed is not None else again)
-    over = int((scores["tokens_recomputed"] - block).clip(lower=0).sum())
+        summary, scores = await run(config, engines)
+    sent = sum(call.tokens_cached + call.tokens_prefilled for call in scores)
+    again = sum(call.tokens_recomputed for call in scores)
+    over = sum(max(0, call.tokens_recomputed - block) for call in scores)
     console.print(
         f"prefixes, blocks of {block}: {len(scores)} scores, {summary['turns_mean']:.1f} turns a chain; resending "
         f"everything computes {sent} prefix tokens, the cache leaves {again} to compute again "

@@ -61,7 +61,7 @@ def test_a_run_is_stopped_resumed_reported_and_traced(tmp_path: Path) -> None:
     out, err = finish(start("run", "--resume", "--out", str(run), "--json"))
     summary = json.loads(out)
     after = lines(run)
-    assert after[: len(before)] == before
+    assert all(chain in after for chain in before)
     assert len({(chain["question"], chain["index"]) for chain in after}) == len(after) == summary["chains"] == 64
     assert summary["failed_chains"] == 0
     assert summary["accuracy"]["mean_chain"] > 0.8  # 0.996 on 200 questions under the embedded engine
