@@ -32,7 +32,7 @@ from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_launch import Launch, launch, require
 from atts_runtime.engines.vllm_log import VllmLog
-from atts_runtime.engines.vllm_model import Served
+from atts_runtime.engines.vllm_model import Served, vocabulary_of
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 
@@ -67,8 +67,9 @@ class VllmEngine:
     async def start(self) -> None:
         """Start vLLM, which takes tens of seconds; raises InputError if it cannot serve the model."""
         require()
+        vocabulary = await asyncio.to_thread(vocabulary_of, self._wanted.model)
         self._llm = await asyncio.to_thread(launch, self._wanted, self._log)
-        served = self._served = await asyncio.to_thread(Served.of, self._llm, self._wanted)
+        served = self._served = Served.of(self._llm, self._wanted, vocabulary)
         self._runner = "v2" if getattr(self._llm.vllm_config, "use_v2_model_runner", False) else "v1"
         self.spec, self.uncounted = served.spec, served.uncounted
         self._log.rates = None if served.spec is None else Rates(served.spec)

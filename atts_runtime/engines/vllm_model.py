@@ -24,10 +24,9 @@ class Served:
     placement: Placement | None
 
     @classmethod
-    def of(cls, llm: Any, wanted: Launch) -> Served:
-        """Of an `AsyncLLM` that has started; raises InputError where its tokenizer does not fit the model."""
+    def of(cls, llm: Any, wanted: Launch, vocabulary: Vocabulary) -> Served:
+        """Of an `AsyncLLM` that has started."""
         config = llm.vllm_config
-        vocabulary = _vocabulary(config.model_config, wanted.model)
         spec, uncounted = _spec(config)
         blocks = config.cache_config.num_gpu_blocks
         return cls(
@@ -40,19 +39,24 @@ class Served:
         )
 
 
-def _vocabulary(model: Any, name: str) -> Vocabulary:
-    from transformers import AutoTokenizer, GenerationConfig
+def vocabulary_of(model: str) -> Vocabulary:
+    """The vocabulary of a folder or hub id; raises InputError where there is none, or another model's."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(model.tokenizer)
     try:
-        ends = GenerationConfig.from_pretrained(model.model).eos_token_id
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        config: Any = AutoConfig.from_pretrained(model).get_text_config()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"model {model!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    try:
+        ends = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:
-        ends = model.hf_text_config.eos_token_id
-    vocabulary = Vocabulary(tokenizer, name, as_list(ends))
-    if vocabulary.size > model.get_vocab_size():
+        ends = config.eos_token_id
+    vocabulary = Vocabulary(tokenizer, model, as_list(ends))
+    if vocabulary.size > config.vocab_size:
         raise InputError(
-            f"the tokenizer of {name!r} has ids up to {vocabulary.size - 1}, its model {model.get_vocab_size()} of "
-            "them; give the folder the tokenizer that the model was trained with"
+            f"the tokenizer of {model!r} has ids up to {vocabulary.size - 1}, its model {config.vocab_size} of them; "
+            "give the folder the tokenizer that the model was trained with"
         )
     return vocabulary
 

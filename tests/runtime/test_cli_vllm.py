@@ -103,7 +103,8 @@ def test_bad_input_is_one_line(arguments: list[str], said: str, tmp_path: Path) 
     wrong = [line for line in err.splitlines() if line.startswith("atts-runtime run: ")]
     assert len(wrong) == 1
     assert said in wrong[0]
-    assert len(err.splitlines()) <= 2  # the line that says what runs, and the mistake
+    assert "Traceback" not in err
+    assert "EngineCore pid" not in err  # vLLM keeps to its log
     assert not (tmp_path / "run").exists()
 
 
