@@ -101,7 +101,7 @@ def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
                 share=parts[role],
                 args=args[role],
             ),
-            scores_own=len(named) < len(models),
+            scores=models.get("target") == model,
         )
         for model, role in named.items()
     }

@@ -45,14 +45,15 @@ class VllmEngine:
 
     Args:
         wanted: what vLLM is started with.
-        scores_own: the model also scores what it writes: keep the likelihoods of its tokens as it draws them.
+        scores: it is also asked for scores: keep the likelihoods of tokens as it draws them, for the segments of other
+            chains that read the same, and for its own.
     """
 
-    def __init__(self, wanted: Launch, *, scores_own: bool = False) -> None:
+    def __init__(self, wanted: Launch, *, scores: bool = True) -> None:
         self.name = wanted.name
         self.spec: ModelSpec | None = None
         self.uncounted: str | None = None
-        self._wanted, self._scores_own = wanted, scores_own
+        self._wanted, self._keeps = wanted, scores
         self._log = VllmLog()
         self._llm: Any = None
         self._served: Served | None = None
@@ -93,7 +94,7 @@ class VllmEngine:
         kept = drawn[:-1] if eos else drawn
         await self._spend(call.chain, usage, ids, output, len(drawn))
         self._fed[call.chain] = ids.full + drawn[:-1]
-        if self._scores_own:
+        if self._keeps:
             self._remember(ids.full, kept, written.logprobs)
         piece = Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos)
         usage.tokens_new = len(drawn)
@@ -110,12 +111,13 @@ class VllmEngine:
                 raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
             output = await self._run(plan.fed, scoring.params(plan, self._runner, cached=cached))
             nll = scoring.read(plan, self._runner, output)
-            await self._spend(call.chain, usage, ids, output, 1)
             if nll is not None:
                 if not all(map(math.isfinite, nll)):
                     raise EngineError(f"the model scored the segment's tokens {nll}"[:200])
-                self._scores.add(keys[len(known) :], nll)
+                self._scores.add(keys[len(known) :], nll)  # at once: others may wait for it below
                 known += nll
+            await self._spend(call.chain, usage, ids, output, 1)
+            if nll is not None:
                 break
             if not cached:
                 raise EngineError("vLLM returned no log-probabilities of the prompt", retryable=True)
@@ -145,7 +147,8 @@ class VllmEngine:
             include_stop_str_in_output=True,
             detokenize=call.stop is not None,
             stop_token_ids=sorted(served.vocabulary.eos_ids),
-            logprobs=0 if self._scores_own else None,
+            logprobs=0 if self._keeps else None,
+            flat_logprobs=self._keeps,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 

@@ -30,10 +30,9 @@ DEADLINE_S = 300
 
 def serve(scenario: Callable[[VllmEngine], Coroutine[Any, Any, Any]], **options: Any) -> Any:
     """The result of ``scenario(engine)`` on the bundled target."""
-    scores_own = options.pop("scores_own", False)
 
     async def main() -> Any:
-        engine = VllmEngine(Launch(TARGET, "target", 16, threads=1, share=0.2, **options), scores_own=scores_own)
+        engine = VllmEngine(Launch(TARGET, "target", 16, threads=1, share=0.2, **options))
         try:
             await engine.start()
             return await asyncio.wait_for(scenario(engine), DEADLINE_S)
@@ -70,7 +69,7 @@ def test_one_engine_from_start_to_close(capfd: pytest.CaptureFixture[str]) -> No
             await engine.generate(write(0))
 
     before = dict(os.environ)
-    serve(scenario, scores_own=True)
+    serve(scenario)
     assert dict(os.environ) == before
     assert "EngineCore" not in capfd.readouterr().out  # vLLM's processes keep to their log
 

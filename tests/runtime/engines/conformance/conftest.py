@@ -33,7 +33,7 @@ def vllm(folder: Path) -> Engine:
     from atts_runtime.engines.vllm import VllmEngine
     from atts_runtime.engines.vllm_launch import Launch
 
-    return VllmEngine(Launch(str(folder), "vllm", ROWS, threads=1, share=0.2), scores_own=True)
+    return VllmEngine(Launch(str(folder), "vllm", ROWS, threads=1, share=0.2))
 
 
 # An engine joins the suite here: how to serve a folder with it.
