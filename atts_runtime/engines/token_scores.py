@@ -36,8 +36,9 @@ class TokenScores:
         return found
 
     def add(self, keys: Sequence[int], nll: Sequence[float]) -> None:
-        """Remember."""
-        self._nll.update(zip(keys, nll, strict=True))
+        """Remember, but for what is known: texts that are alike have scores that are alike to the last bit."""
+        for key, value in zip(keys, nll, strict=True):
+            self._nll.setdefault(key, value)
         while len(self._nll) > self._capacity:
             del self._nll[next(iter(self._nll))]
 

@@ -115,10 +115,10 @@ class VllmEngine:
                 if not all(map(math.isfinite, nll)):
                     raise EngineError(f"the model scored the segment's tokens {nll}"[:200])
                 self._scores.add(keys[len(known) :], nll)  # at once: others may wait for it below
-                known += nll
+                known = self._scores.known(keys)
             await self._spend(call.chain, usage, ids, output, 1)
             if nll is not None:
-                break
+                continue
             if not cached:
                 raise EngineError("vLLM returned no log-probabilities of the prompt", retryable=True)
             await asyncio.sleep(0)  # what the cache served too much of, another chain may just have scored

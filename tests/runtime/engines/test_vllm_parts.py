@@ -91,6 +91,14 @@ def test_a_tokens_score_is_known_under_the_same_ids_before_it_only() -> None:
     assert scores.known(TokenScores.keys([1, 2, 3, 4, 5], 4)) == []
 
 
+def test_what_is_known_stays_as_it_was() -> None:
+    scores = TokenScores()
+    keys = TokenScores.keys([1, 2], 0)
+    scores.add(keys[:1], [0.25])
+    scores.add(keys, [0.2500001, 0.5])
+    assert scores.known(keys) == [0.25, 0.5]
+
+
 def test_the_oldest_scores_go_first() -> None:
     scores = TokenScores(capacity=3)
     ids = [random.Random(0).randrange(100) for _ in range(5)]
