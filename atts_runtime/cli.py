@@ -48,6 +48,8 @@ _HELP = {
     "draft": "folder or hub id of the draft model",
     "target": "folder or hub id of the target model",
     "engine": f"one of {', '.join(ENGINES)}",
+    "draft_args": 'further engine arguments of the draft under vllm, a JSON object ({"block_size": 16})',
+    "target_args": 'those of the target ({"tensor_parallel_size": 2, "quantization": "fp8"})',
     "temperature": "sampling temperature, 0 for greedy",
     "seed": "seed of the questions and of every chain's sampling",
     "max_rows": "chains that an engine decodes together",
@@ -181,10 +183,11 @@ async def _run(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     config = _config(args)
+    check_engine(config)
     out = Path(config.out or _default_out(config.policy))
     task = load_task(config.task, config.questions, config.seed)
     fingerprint = config.fingerprint(task.fingerprint)
@@ -213,10 +216,11 @@ async def _compare(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_hardware, engines_for, roles, run_once
+    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, roles, run_once
     from atts_runtime.tasks.load import load_task
 
     base = _config(args)
+    check_engine(base)
     configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
     if len({config.policy for config in configs}) < len(configs):
         raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")

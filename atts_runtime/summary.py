@@ -171,7 +171,13 @@ def _engine(stats: EngineStats, wall_s: float) -> dict[str, Any]:
         "mean_decode_batch": stats.decode_rows / stats.decode_steps if stats.decode_steps else None,
         "prefilled_tokens": stats.prefilled_tokens,
         "kv_peak_tokens": stats.kv_peak_tokens,
+        "kv_capacity_tokens": stats.kv_capacity_tokens,
         "evictions": stats.evictions,
+        "preemptions": stats.preemptions,
+        "prefix_queried_tokens": stats.prefix_queried_tokens,
+        "prefix_hit_tokens": stats.prefix_hit_tokens,
+        "speculated_tokens": stats.speculated_tokens,
+        "accepted_tokens": stats.accepted_tokens,
     }
 
 

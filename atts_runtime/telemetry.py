@@ -18,6 +18,15 @@ from atts_runtime.profiler.record import Record
 OnProgress = Callable[[Progress], None]
 COLUMNS = ("t_s", "engine", "source", "metric", "value", "unit")
 _TICK_S = 0.5
+_SERVER_METRICS = {
+    "running": "requests",
+    "waiting": "requests",
+    "preemptions": "requests",
+    "prefix_queried_tokens": "tokens",
+    "prefix_hit_tokens": "tokens",
+    "kv_capacity_tokens": "tokens",
+}
+"""Of `EngineStats`, where an engine has them."""
 
 
 class Telemetry:
@@ -55,6 +64,9 @@ class Telemetry:
                 self._rows.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
                 self._rows.append({**row, "metric": "busy", "value": stats.busy_s, "unit": "s"})
                 self._rows.append({**row, "metric": "decode_rows", "value": float(stats.decode_rows), "unit": "rows"})
+                for metric, unit in _SERVER_METRICS.items():
+                    if (value := getattr(stats, metric)) is not None:
+                        self._rows.append({**row, "metric": metric, "value": float(value), "unit": unit})
 
     def table(self) -> Any:
         """telemetry.parquet."""

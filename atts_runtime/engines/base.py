@@ -146,8 +146,13 @@ class EngineStats:
 
     busy_s: at work, in steps and in taking calls in; idle_s: waiting for work, by its own clock (None: not measured).
     prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
-    kv_tokens / kv_peak_tokens: KV held now and at most; evictions: chains whose KV was dropped for room.
-    phases, flops_executed: what the calls' tokens demanded, and FLOPs with the padding of batches; None: not counted.
+    kv_tokens / kv_peak_tokens: KV held now and at most, of kv_capacity_tokens; evictions: chains whose KV was dropped
+    for room.
+    phases, flops_executed: what the calls' tokens demanded, and FLOPs as executed (with the padding of batches, or as
+    the engine itself counts); None: not counted.
+
+    Of a server alone: running / waiting requests now; preemptions; prompt tokens looked for in its prefix cache, and
+    found; tokens guessed by speculative decoding, and accepted. None where there is no such thing or it is not said.
     """
 
     busy_s: float = 0.0
@@ -156,11 +161,19 @@ class EngineStats:
     decode_steps: int = 0
     decode_rows: int = 0
     prefilled_tokens: int = 0
-    evictions: int = 0
+    evictions: int | None = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
     phases: dict[Phase, Demand] | None = None
     flops_executed: int | None = None
+    kv_capacity_tokens: int | None = None
+    running: int | None = None
+    waiting: int | None = None
+    preemptions: int | None = None
+    prefix_queried_tokens: int | None = None
+    prefix_hit_tokens: int | None = None
+    speculated_tokens: int | None = None
+    accepted_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

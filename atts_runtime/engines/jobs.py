@@ -14,6 +14,7 @@ from atts_runtime.engines.base import EngineError, GenerateCall, Generated, Piec
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import Held
 from atts_runtime.engines.meter import Joined, Part
+from atts_runtime.engines.request import request
 from atts_runtime.engines.sampling import stream
 
 Reply = Callable[[Generated | Scored | EngineError], None]
@@ -140,22 +141,10 @@ class GenerateJob(CallJob):
 
 def make_job(call: GenerateCall | ScoreCall, lm: CausalLM, reply: Reply, usage: Usage) -> ScoreJob | GenerateJob:
     """A call in ids; raises EngineError where the model cannot take it."""
-    prompt = tuple(lm.encode_prompt(call.prompt))
-    pieces = [piece.ids_in(lm.vocab, lm.encode) for piece in call.pieces]
-    full = [*prompt, *(i for piece in pieces for i in piece)]
-    if not prompt:
-        raise EngineError("the prompt has no tokens")
-    if lm.is_full(len(prompt)):
-        raise EngineError(f"the prompt of {len(prompt)} tokens fills the model's context of {lm.max_context_tokens}")
-    if isinstance(call, GenerateCall):
-        if call.max_tokens < 1:
-            raise EngineError(f"max_tokens must be at least 1, got {call.max_tokens}")
-        uniforms = stream(call.seed, call.max_tokens).tolist()
-        return GenerateJob(prompt, full, len(full), usage, chain=call.chain, reply=reply, call=call, uniforms=uniforms)
-    eos = bool(call.pieces) and call.pieces[-1].eos
-    context = len(full) - (len(pieces[-1]) if pieces else 0)
-    if context == len(full) and not eos:
-        raise EngineError("empty segment: there is nothing to score")
-    if lm.is_full(len(full) - 1):
-        raise EngineError(f"context of {len(full)} tokens exceeds the model's {lm.max_context_tokens}")
-    return ScoreJob(prompt, full, context, usage, chain=call.chain, reply=reply, eos=eos)
+    ids = request(call, lm, lm.max_context_tokens)
+    if isinstance(call, ScoreCall):
+        return ScoreJob(ids.prompt, ids.full, ids.context, usage, chain=call.chain, reply=reply, eos=ids.eos)
+    uniforms = stream(call.seed, call.max_tokens).tolist()
+    return GenerateJob(
+        ids.prompt, ids.full, ids.context, usage, chain=call.chain, reply=reply, call=call, uniforms=uniforms
+    )

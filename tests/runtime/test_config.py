@@ -15,6 +15,7 @@ from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 
 NAN = float("nan")
+ENGINE_ARGS = ("draft_args", "target_args")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -47,8 +48,10 @@ def test_every_policy_has_a_default_configuration(policy: str) -> None:
         ({"takeover": "restart"}, "unknown takeover 'restart'; choose one of continue, resample"),
         ({"p_value": "exact"}, "unknown p_value 'exact'; choose one of smoothed, plain"),
         ({"engine": "abacus"}, "unknown engine 'abacus'; choose one of transformers"),
-        ({"engine": "vllm"}, "engine 'vllm' arrives in a later release"),
         ({"engine": "http"}, "engine 'http' arrives in a later release"),
+        ({"draft_args": "{}}", "engine": "vllm"}, "draft_args is not JSON"),
+        ({"target_args": "[1]", "engine": "vllm"}, "target_args must be a JSON object, got [1]"),
+        ({"target_args": '{"block_size": 16}'}, "target_args: only engine vllm takes any, not transformers"),
         ({"temperature": -0.1}, "temperature must be finite and not negative"),
         ({"temperature": NAN}, "temperature must be finite and not negative"),
         ({"temperature": float("inf")}, "temperature must be finite and not negative"),
@@ -91,7 +94,7 @@ def test_an_integer_serves_as_a_float_and_fingerprints_like_one() -> None:
     assert integer.fingerprint("task") == RunConfig(temperature=1.0).fingerprint("task")
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(RunConfig) if f.name not in ("engine", "bank")])
+@pytest.mark.parametrize("name", [f.name for f in fields(RunConfig) if f.name not in ("engine", "bank", *ENGINE_ARGS)])
 def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: str) -> None:
     changes: dict[str, Any] = {
         "policy": "barrier",
@@ -107,6 +110,27 @@ def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: st
     free = ("out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware")
     shapes = name not in free
     assert (changed.fingerprint("task") != RunConfig().fingerprint("task")) == shapes
+
+
+@pytest.mark.parametrize("name", ENGINE_ARGS)
+def test_engine_arguments_shape_results_unless_they_say_where_and_how_fast(name: str) -> None:
+    plain = RunConfig(engine="vllm").fingerprint("task")
+    placed = {"gpu_memory_utilization": 0.3, "tensor_parallel_size": 2, "block_size": 16}
+    assert RunConfig(engine="vllm").with_options({name: placed}).fingerprint("task") == plain
+    quantized = RunConfig(engine="vllm").with_options({name: {"quantization": "fp8", **placed}})
+    assert quantized.fingerprint("task") != plain
+    assert quantized.fingerprint("task") == RunConfig(engine="vllm", **{name: '{"quantization": "fp8"}'}).fingerprint(
+        "task"
+    )
+
+
+def test_engine_arguments_may_be_a_table_and_are_written_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('engine = "vllm"\n[target_args]\nquantization = "fp8"\ntensor_parallel_size = 2\n')
+    config = RunConfig().with_options(read_options(path))
+    assert config.engine_args("target") == {"quantization": "fp8", "tensor_parallel_size": 2}
+    path.write_text(config.to_toml())
+    assert RunConfig().with_options(read_options(path)) == config
 
 
 def test_the_fingerprint_changes_with_the_task_s() -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import atts_runtime.models
 from atts_runtime.tasks.arithmetic import questions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed (it wants an environment of its own)")
 FOLDERS = {role: Path(atts_runtime.models.__file__).parent / role for role in ("draft", "target")}
 

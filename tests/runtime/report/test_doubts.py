@@ -68,7 +68,7 @@ def test_without_counts_it_is_not_the_hardware_profile_that_is_missed(tmp_path: 
 
 def test_evictions_alarms_sessions_and_recomputed_prefixes_are_named(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    summary["engines"]["target"]["evictions"] = 7
+    summary["engines"]["target"] |= {"evictions": 7, "preemptions": 3}
     tokens = summary["tokens"] | {"score_prefix_recomputed": 1234}
     told = {"alpha_t": {"min": 0.1, "max": 0.3}, "fallback_rate": 0.7, "alarms": [{"monitor": "drift"}, {}]}
     edit(run / "summary.json", engines=summary["engines"], tokens=tokens, calibration=told)
@@ -76,6 +76,7 @@ def test_evictions_alarms_sessions_and_recomputed_prefixes_are_named(run: Path) 
     warnings = said(run)
     assert "the target dropped the KV of 7 idle chains" in warnings
     assert "compute 1,234 prefix tokens again" in warnings
+    assert "broke off 3 requests for want of KV" in warnings
     assert "raised 2 alarms" in warnings
     assert "70% of the decisions had no cohort" in warnings
     assert "2 sessions" in warnings
