@@ -20,10 +20,12 @@ TAKEOVERS = ("continue", "resample")
 P_VALUES = ("smoothed", "plain")
 SWITCH = ("on", "off")
 ROLES = ("draft", "target")
+SERVED_BY = ("url", "name", "key_env")
+"""Settings of each role under http, after the role's name."""
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset(
     {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s",
-     "draft_url", "target_url", "draft_name", "target_name", "draft_key_env", "target_key_env"}
+     *(f"{role}_{what}" for role in ROLES for what in SERVED_BY)}
 )  # fmt: skip
 # Likewise of vLLM's engine arguments.
 _PLACING_ARGS = frozenset(
@@ -121,7 +123,7 @@ class RunConfig:
         if self.engine not in ENGINES:
             raise InputError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
         for role in ROLES:
-            for name in (f"{role}_url", f"{role}_name", f"{role}_key_env"):
+            for name in (f"{role}_{what}" for what in SERVED_BY):
                 if getattr(self, name) is not None and self.engine != "http":
                     raise InputError(f"{name}: only engine http takes one, not {self.engine}; leave it out")
             if self.engine_args(role) and self.engine != "vllm":

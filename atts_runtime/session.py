@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atts_runtime.config import BUNDLED, RunConfig
+from atts_runtime.config import BUNDLED, SERVED_BY, RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine, EngineStats
@@ -43,8 +43,11 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
     Raises InputError where a model cannot serve.
     """
     models = {role: local_path(_model_path(getattr(config, role), role)) for role in sorted(needed)}
-    if config.engine == "http":  # a model is served wherever its servers are
-        models = {role: json.dumps([model, getattr(config, f"{role}_url")]) for role, model in models.items()}
+    if config.engine == "http":  # one engine is what both roles name alike
+        models = {
+            role: json.dumps([model, *(getattr(config, f"{role}_{what}") for what in SERVED_BY)])
+            for role, model in models.items()
+        }
     by_model = {"transformers": _embedded, "vllm": _vllm, "http": _http}[config.engine](config, models)
     started: list[Engine] = []
     try:
@@ -117,7 +120,7 @@ def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
 
 
 def _http(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
-    """Likewise, by the JSON of a model and its addresses: what has both in common is one engine."""
+    """Likewise, by the JSON of a model and where and how it is served."""
     from atts_runtime.engines.http import HttpEngine
 
     engines: dict[str, Engine] = {}

@@ -228,8 +228,7 @@ class Pool:
             return
         endpoint.up = False
         self.outages.append(Outage(endpoint.url, cause, time.perf_counter()))
-        _LOG.warning("%s: %s is down: %s; %d calls go elsewhere or wait", self.name, endpoint.url, cause,
-                     len(endpoint.calls))  # fmt: skip
+        _LOG.warning("%s: %s is down: %s; its calls go elsewhere or wait", self.name, endpoint.url, cause)
         for call in list(endpoint.calls):
             call.cancel()
         self._notify()
