@@ -112,6 +112,9 @@ class Stub:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for writer in list(self._open):
+                writer.transport.abort()
+            await asyncio.sleep(0.01)  # for the sockets to close
 
         asyncio.run_coroutine_threadsafe(rest(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -144,7 +147,6 @@ class Stub:
                 ]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + content)
                 await writer.drain()
-        self._open.discard(writer)
         writer.transport.abort()
 
     async def _hung_up(self, reader: asyncio.StreamReader, wait_s: float) -> bool:
