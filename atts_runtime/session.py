@@ -25,7 +25,7 @@ from atts_runtime.tasks.base import Task
 from atts_runtime.telemetry import OnProgress, Telemetry
 
 if TYPE_CHECKING:
-    from atts_runtime.engines.http import Servers
+    from atts_runtime.engines.http_server import Servers
 
 _MODELS = Path(__file__).parent / "models"
 
@@ -127,15 +127,14 @@ def _http(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
     for served, role in _first_roles(models).items():
         here = {name for name, other in models.items() if other == served}
         servers = _servers(config, role, json.loads(served)[0], scores="target" in here)
-        engines[served] = HttpEngine(servers, scores_own=len(here) > 1)
+        engines[served] = HttpEngine(servers)
     return engines
 
 
 def _servers(config: RunConfig, role: str, model: str, *, scores: bool) -> Servers:
     """A role's servers; raises InputError where they are not named, or a key is not set."""
-    from atts_runtime.engines.http import Servers
     from atts_runtime.engines.http_channel import endpoints, key_in
-    from atts_runtime.engines.http_server import Wanted
+    from atts_runtime.engines.http_server import Servers, Wanted
 
     urls, option = getattr(config, f"{role}_url"), f"--{role}-key-env"
     if urls is None:

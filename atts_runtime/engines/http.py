@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import secrets
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,49 +38,33 @@ from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows
 from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.engines.http_metrics import ServerLog
 from atts_runtime.engines.http_pool import CHECK_S, Answered, Pool
-from atts_runtime.engines.http_server import Server, Wanted, inspect, together, vocabulary_of
+from atts_runtime.engines.http_server import Server, Servers, inspect, together
 from atts_runtime.engines.request import Request, request
 from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
+from atts_runtime.engines.vllm_model import vocabulary_of
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import ModelSpec
 
 _T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+_REUSE = "--enable-scale-out --enable-prompt-tokens-details"
 _SETTLE_S = 2.0  # how long the last request may take to leave a server's books
 _RESTARTED_S = 60.0  # for the questions to a server that came back: its first answers may be slow
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Where a model is served. `key`: sent to all of them, None: none; `key_option` names its variable's option.
-
-    timeout_s  for one answer; retries: times a call may fail at a server that is well; patience_s: how long a call
-    waits for one that is not
-    """
-
-    wanted: Wanted
-    urls: tuple[str, ...]
-    key: str | None = field(default=None, repr=False)
-    key_option: str = ""
-    timeout_s: float = 600.0
-    retries: int = 2
-    patience_s: float = 600.0
 
 
 class HttpEngine:
     """One model, behind the endpoints of a `Pool`.
 
-    Args:
-        servers: where.
-        scores_own: the model also scores what it writes: keep the likelihoods of its tokens as it draws them.
+    One that is asked for scores keeps the likelihoods of the tokens that it draws, for segments that read the same.
     """
 
-    def __init__(self, servers: Servers, *, scores_own: bool = False) -> None:
+    def __init__(self, servers: Servers) -> None:
         self.name = servers.wanted.role
         self.spec: ModelSpec | None = None
         self.uncounted: str | None = "a server elsewhere does not show its steps"
-        self._servers, self._scores_own = servers, scores_own
+        self._servers, self._keeps = servers, servers.wanted.scores
         self._log = ServerLog()
         self._scores = TokenScores()
         self._fed: dict[ChainId, list[int]] = {}  # what was computed for a chain last
@@ -101,12 +86,22 @@ class HttpEngine:
             self._found[url] = await inspect(channel, url, wanted, self._vocabulary)
         self._server = together(self._found, wanted.role)
         self._dialect = self._server.dialect
+        if wanted.scores and not self._dialect.reuses_prefix:
+            _LOG.warning("%s: every score computes its whole prefix; to reuse it start vLLM with %s", self.name, _REUSE)
         self._pool = Pool(
-            self.name, servers.urls, channel.ask, self._check, self._look,
+            self.name, servers.urls, self._send, self._check, self._look,
             retries=servers.retries, patience_s=servers.patience_s,
         )  # fmt: skip
         self._pool.start()
         await self.reset()
+
+    async def _send(self, url: str, path: str, body: dict[str, Any]) -> Any:
+        assert self._channel is not None
+        self._log.opened()
+        try:
+            return await self._channel.ask(url, path, body)
+        finally:
+            self._log.closed()
 
     async def _check(self, url: str, was_down: bool) -> None:
         """Whether an endpoint is well; one that was down must also be what it was before."""
@@ -115,8 +110,11 @@ class HttpEngine:
         assert vocabulary is not None
         await channel.alive(url, CHECK_S)
         if was_down:
-            async with asyncio.timeout(_RESTARTED_S):
-                now = await inspect(channel, url, self._servers.wanted, vocabulary)
+            try:
+                async with asyncio.timeout(_RESTARTED_S):
+                    now = await inspect(channel, url, self._servers.wanted, vocabulary)
+            except TimeoutError:
+                raise Unanswered(f"it is back, but answers nothing within {_RESTARTED_S:g} s", "endpoint") from None
             if now != self._found[url]:
                 raise Unanswered(f"it came back as another server: {now}, not {self._found[url]}", "endpoint")
 
@@ -132,7 +130,7 @@ class HttpEngine:
             usage.t_start_s = usage.t_end_s = time.perf_counter()
             return Generated(Piece("", (), vocab.vocab), True, usage)
         seed = int(np.random.SeedSequence(call.seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        figures = Figures(room, seed, vocab.eos_ids, self._scores_own, self._salt)
+        figures = Figures(room, seed, vocab.eos_ids, self._keeps, self._salt)
         answer = await self._ask(call.chain, dialect.generate(ids.full, call, figures), dialect.written, usage)
         written = answer.value
         drawn = list(written.ids)
@@ -143,7 +141,7 @@ class HttpEngine:
         kept = drawn[:-1] if eos else drawn
         self._spend(call.chain, usage, ids, answer.url, written.cached_tokens)
         self._fed[call.chain] = ids.full + drawn[:-1]
-        if self._scores_own and written.nll is not None:
+        if self._keeps and written.nll is not None:
             self._scores.add(TokenScores.keys(ids.full + kept, len(ids.full)), written.nll[: len(kept)])
         usage.tokens_new = len(drawn)
         full = limit is not None and len(ids.full) + len(drawn) >= limit
@@ -210,11 +208,7 @@ class HttpEngine:
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise Unanswered(f"the answer to {ask.path} has an unknown form: {error!r}", "request") from error
 
-        self._log.opened()
-        try:
-            answer = await self._pool.ask(chain, ask.path, ask.body, form)
-        finally:
-            self._log.closed()
+        answer = await self._pool.ask(chain, ask.path, ask.body, form)
         usage.tries += answer.tries - 1
         usage.t_start_s = usage.t_start_s or answer.sent_s
         usage.t_end_s = time.perf_counter()

@@ -5,18 +5,19 @@ Whatever does not fit is an InputError of one line that says how to mend it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.engines.base import EngineError
+from atts_runtime.control.events import ChainId
+from atts_runtime.engines.base import EngineError, GenerateCall
 from atts_runtime.engines.http_channel import Channel
-from atts_runtime.engines.http_dialect import Ask, Dialect, Rows
+from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows
 from atts_runtime.engines.http_errors import Refused, Unanswered
 from atts_runtime.engines.http_sglang import Sglang
 from atts_runtime.engines.http_vllm import VllmCompletions, VllmTokens
 from atts_runtime.engines.vllm_scoring import Plan, Runner
-from atts_runtime.engines.vocabulary import Vocabulary, as_list, local_path
+from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
 
 SAMPLE = "37 (a)+45 (b)-28 = 54\n\nThe answer is \\boxed{7}. Größe: 3 µm → naïve, 数学 😀"
@@ -34,6 +35,23 @@ class Wanted:
     model: str
     named: str | None
     scores: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where a model is served. `key`: sent to all of them, None: none; `key_option` names its variable's option.
+
+    timeout_s  for one answer; retries: times a call may fail at a server that is well; patience_s: how long a call
+    waits for one that is not
+    """
+
+    wanted: Wanted
+    urls: tuple[str, ...]
+    key: str | None = field(default=None, repr=False)
+    key_option: str = ""
+    timeout_s: float = 600.0
+    retries: int = 2
+    patience_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +95,6 @@ def together(servers: dict[str, Server], role: str) -> Server:
     return common
 
 
-def vocabulary_of(model: str) -> Vocabulary:
-    """The local tokenizer of a model; loads transformers, takes a while. Raises InputError where there is none."""
-    from transformers import AutoTokenizer, GenerationConfig
-
-    path = local_path(model)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no tokenizer of {model!r}, which has to be here too: {error}") from error
-    try:
-        ends = GenerationConfig.from_pretrained(path).eos_token_id
-    except (OSError, ValueError):
-        ends = None
-    return Vocabulary(tokenizer, model, as_list(ends))
-
-
 async def inspect(channel: Channel, url: str, wanted: Wanted, vocabulary: Vocabulary) -> Server:
     """Ask a server everything that a run relies on; raises InputError."""
     option = f"--{wanted.role}-url"
@@ -103,6 +105,7 @@ async def inspect(channel: Channel, url: str, wanted: Wanted, vocabulary: Vocabu
         ids = vocabulary.encode(SAMPLE)[:8]
         if server.api == "vllm-tokens":
             server = await _vllm(channel, url, server, ids)
+        await _check_writing(channel, url, server, ids, vocabulary, option)
     except Unanswered as failure:
         raise InputError(f"{option}: {url} cannot be used: {failure}") from failure
     except Refused as error:
@@ -178,6 +181,20 @@ async def _vllm(channel: Channel, url: str, server: Server, ids: list[int]) -> S
         details = (answer.get("usage") or {}).get("prompt_tokens_details")
         return replace(server, runner=runner, tells_cached=details is not None)
     return replace(server, api="vllm-completions")
+
+
+async def _check_writing(
+    channel: Channel, url: str, server: Server, ids: list[int], vocabulary: Vocabulary, option: str
+) -> None:
+    """Raises InputError where a server does not continue ids by ids."""
+    call = GenerateCall(ChainId(0, 0), "", (), 1, 0.0, None, (0,))
+    ask = server.dialect.generate(ids, call, Figures(1, 0, vocabulary.eos_ids, False, _SALT))
+    try:
+        server.dialect.written(await _answer(channel, url, ask))
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{option}: {url} continues no ids by ids ({ask.path}); a server of vLLM or SGLang does"
+        ) from error
 
 
 async def _check_scores(

@@ -12,7 +12,7 @@ import pytest
 
 from atts_runtime.cli import main
 from atts_runtime.engines import http_pool
-from atts_runtime.engines.http_server import vocabulary_of
+from atts_runtime.engines.vllm_model import vocabulary_of
 from atts_runtime.engines.vocabulary import Vocabulary
 from tests.runtime.engines.http_stub import Fault, Stub, stubs
 

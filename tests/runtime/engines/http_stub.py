@@ -55,7 +55,7 @@ class Stub:
     """A server of `vocabulary` on a port of its own.
 
     Args:
-        kind: vllm (with `/inference/v1/generate`), completions (a vLLM without), sglang or other.
+        kind: vllm (with `/inference/v1/generate`), completions (a vLLM without), sglang, llamacpp or other.
         key: what it wants for a bearer token.
         offset: added to all ids that its tokenizer gives.
     """
@@ -225,7 +225,7 @@ class Stub:
         drawn = self._draw(
             ids, body["max_tokens"], body.get("seed") or 0, body.get("stop", []), body.get("stop_token_ids", [])
         )
-        choice: dict[str, Any] = {"token_ids": drawn}
+        choice: dict[str, Any] = {"text": "x"} if self.kind == "llamacpp" else {"token_ids": drawn}
         if body.get("logprob_token_ids"):
             choice["logprobs"] = {
                 "top_logprobs": [{f"token_id:{t}": -nll(ids[-1], t) for t in body["logprob_token_ids"]}]

@@ -15,8 +15,9 @@ from atts_runtime.control.events import ChainId
 from atts_runtime.engines import http as http_engine
 from atts_runtime.engines import http_pool
 from atts_runtime.engines.base import GenerateCall, Generated, Piece, ScoreCall, Scored
-from atts_runtime.engines.http import HttpEngine, Servers
-from atts_runtime.engines.http_server import Wanted, vocabulary_of
+from atts_runtime.engines.http import HttpEngine
+from atts_runtime.engines.http_server import Servers, Wanted
+from atts_runtime.engines.vllm_model import vocabulary_of
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
 from tests.runtime.engines.http_stub import Stub, nll, stubs
@@ -58,14 +59,12 @@ Run = Callable[..., Any]
 def run(tiny_ending: Path) -> Run:
     """``run(scenario, *stubs, **settings)``: the result of ``scenario(client)`` on an engine that those serve."""
 
-    def go(
-        scenario: Callable[[Client], Awaitable[Any]], *servers: Stub, scores_own: bool = False, **settings: Any
-    ) -> Any:
+    def go(scenario: Callable[[Client], Awaitable[Any]], *servers: Stub, **settings: Any) -> Any:
         wanted = Wanted("target", str(tiny_ending), "m", scores=True)
         plain = Servers(wanted, tuple(stub.url for stub in servers), patience_s=20.0, timeout_s=5.0)
 
         async def main() -> Any:
-            engine = HttpEngine(replace(plain, **settings), scores_own=scores_own)
+            engine = HttpEngine(replace(plain, **settings))
             try:
                 await engine.start()
                 return await asyncio.wait_for(scenario(Client(engine)), 60)
@@ -148,8 +147,8 @@ def test_what_was_scored_or_drawn_with_its_likelihood_is_not_asked_for_again(run
         return [*scores, await client.score(3, own)], len(stub.seen) - before
 
     with stubs(Stub(vocabulary, kind="sglang")) as (stub,):
-        (first, again, own), asked = run(scenario, stub, scores_own=True)
-        after_start = stub.seen[2:]
+        (first, again, own), asked = run(scenario, stub)
+        after_start = stub.seen[3:]
     assert first.ell == again.ell
     assert (len(after_start), asked) == (2, 1)
     assert own.usage.tokens_new == 6
@@ -223,6 +222,7 @@ def test_a_key_goes_into_the_header_alone(run: Run, vocabulary: Vocabulary) -> N
     [
         ({"name": "other"}, "serves no model 'm', it has: other; name the target's by --target-name"),
         ({"offset": 1}, "encodes text unlike the tokenizer"),
+        ({"kind": "llamacpp"}, "continues no ids by ids"),
         ({"logprobs": False}, "gives no log-probabilities of a prompt, which scoring needs .vLLM gives them unless"),
     ],
 )
