@@ -156,10 +156,12 @@ def test_what_was_scored_or_drawn_with_its_likelihood_is_not_asked_for_again(run
 
 def test_chains_spread_over_endpoints_and_stay_where_they_are(run: Run, vocabulary: Vocabulary) -> None:
     async def scenario(client: Client) -> None:
+        for stub in made:
+            stub.seen.clear()
         pieces: dict[int, list[Piece]] = {chain: [] for chain in range(12)}
         for _ in range(4):
-            made = await asyncio.gather(*(client.generate(chain, *pieces[chain]) for chain in pieces))
-            for chain, generated in enumerate(made):
+            written = await asyncio.gather(*(client.generate(chain, *pieces[chain]) for chain in pieces))
+            for chain, generated in enumerate(written):
                 pieces[chain].append(generated.piece)
 
     with stubs(*(Stub(vocabulary, delay_s=0.05) for _ in range(3))) as made:
