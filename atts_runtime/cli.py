@@ -50,6 +50,13 @@ _HELP = {
     "engine": f"one of {', '.join(ENGINES)}",
     "draft_args": 'further engine arguments of the draft under vllm, a JSON object ({"block_size": 16})',
     "target_args": 'those of the target ({"tensor_parallel_size": 2, "quantization": "fp8"})',
+    "draft_url": "the draft's servers under http, http://HOST:PORT, several separated by commas",
+    "target_url": "the target's servers",
+    "draft_name": "the draft's name on its servers (default: DRAFT)",
+    "target_name": "the target's name on its servers (default: TARGET)",
+    "draft_key_env": "environment variable that holds the key of the draft's servers",
+    "target_key_env": "environment variable that holds the key of the target's servers",
+    "patience_s": "seconds a call waits for a server that is down before the run ends, to be resumed",
     "temperature": "sampling temperature, 0 for greedy",
     "seed": "seed of the questions and of every chain's sampling",
     "max_rows": "chains that an engine decodes together",
@@ -187,7 +194,8 @@ async def _run(args: argparse.Namespace) -> int:
     from atts_runtime.tasks.load import load_task
 
     config = _config(args)
-    check_engine(config)
+    needed = set(roles(config.policy))
+    check_engine(config, needed)
     out = Path(config.out or _default_out(config.policy))
     task = load_task(config.task, config.questions, config.seed)
     fingerprint = config.fingerprint(task.fingerprint)
@@ -198,7 +206,7 @@ async def _run(args: argparse.Namespace) -> int:
     console.print(
         f"[dim]{len(task.questions)} questions x {config.chains} chains, run directory {out}[/dim]", highlight=False
     )
-    async with engines_for(config, set(roles(config.policy))) as engines:
+    async with engines_for(config, needed) as engines:
         check_context(config, task, engines)
         check_hardware(config, engines)
         run_dir = run_dir or RunDir.create(out, config, fingerprint)
@@ -220,8 +228,9 @@ async def _compare(args: argparse.Namespace) -> int:
     from atts_runtime.tasks.load import load_task
 
     base = _config(args)
-    check_engine(base)
     configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
+    needed = {role for config in configs for role in roles(config.policy)}
+    check_engine(base, needed)
     if len({config.policy for config in configs}) < len(configs):
         raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")
     if args.repeats < 1:
@@ -235,7 +244,7 @@ async def _compare(args: argparse.Namespace) -> int:
     size = f"{len(task.questions)} questions x {base.chains} chains"
     console.print(f"[dim]{size}, loading models[/dim]", highlight=False)
     summaries: dict[str, list[dict[str, Any]]] = {config.policy: [] for config in configs}
-    async with engines_for(base, {role for config in configs for role in roles(config.policy)}) as engines:
+    async with engines_for(base, needed) as engines:
         check_context(base, task, engines)
         check_hardware(base, engines)
         for repeat in range(args.repeats):

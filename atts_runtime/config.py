@@ -20,10 +20,13 @@ TAKEOVERS = ("continue", "resample")
 P_VALUES = ("smoothed", "plain")
 SWITCH = ("on", "off")
 ROLES = ("draft", "target")
+SERVED_BY = ("url", "name", "key_env")
+"""Settings of each role under http, after the role's name."""
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset(
-    {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware"}
-)
+    {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s",
+     *(f"{role}_{what}" for role in ROLES for what in SERVED_BY)}
+)  # fmt: skip
 # Likewise of vLLM's engine arguments.
 _PLACING_ARGS = frozenset(
     {"gpu_memory_utilization", "kv_cache_memory_bytes", "num_gpu_blocks_override", "block_size", "cpu_offload_gb",
@@ -42,6 +45,10 @@ class RunConfig:
     calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a profile of
     the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement. `draft_args` and
     `target_args` are JSON objects of vLLM's engine arguments; in a TOML file they may be tables.
+
+    Of servers: `draft_url` and `target_url` are their addresses (in a TOML file they may be lists), `draft_name` and
+    `target_name` the models' names there (None: `draft`, `target`), `draft_key_env` and `target_key_env` environment
+    variables that hold their keys; `patience_s` is how long a call waits for one that is down.
     """
 
     task: str = "arithmetic"
@@ -63,6 +70,13 @@ class RunConfig:
     engine: str = "transformers"
     draft_args: str | None = None
     target_args: str | None = None
+    draft_url: str | None = None
+    target_url: str | None = None
+    draft_name: str | None = None
+    target_name: str | None = None
+    draft_key_env: str | None = None
+    target_key_env: str | None = None
+    patience_s: float = 600.0
     temperature: float = 0.8
     seed: int = 0
     max_rows: int = 64
@@ -108,17 +122,19 @@ class RunConfig:
             raise InputError(f"unknown p_value {self.p_value!r}; choose one of {', '.join(P_VALUES)}")
         if self.engine not in ENGINES:
             raise InputError(f"unknown engine {self.engine!r}; choose one of {', '.join(ENGINES)}")
-        if self.engine == "http":
-            raise InputError(f"engine {self.engine!r} arrives in a later release; this one has transformers and vllm")
         for role in ROLES:
+            for name in (f"{role}_{what}" for what in SERVED_BY):
+                if getattr(self, name) is not None and self.engine != "http":
+                    raise InputError(f"{name}: only engine http takes one, not {self.engine}; leave it out")
             if self.engine_args(role) and self.engine != "vllm":
                 raise InputError(f"{role}_args: only engine vllm takes any, not {self.engine}; leave them out")
         if self.profiler not in SWITCH:
             raise InputError(f"profiler must be {' or '.join(SWITCH)}, got {self.profiler!r}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature must be finite and not negative, got {self.temperature}")
-        if not self.call_timeout_s > 0:
-            raise InputError(f"call_timeout_s must be positive, got {self.call_timeout_s}")
+        for name in ("call_timeout_s", "patience_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.seed < 0 or self.retries < 0:
             raise InputError("seed and retries must not be negative")
 
@@ -132,6 +148,11 @@ class RunConfig:
         if not isinstance(args, dict):
             raise InputError(f"{role}_args must be a JSON object, got {text}")
         return args
+
+    @property
+    def call_deadline_s(self) -> float | None:
+        """When the driver gives a call up; None: the engine does, which knows a slow server from one that is down."""
+        return None if self.engine == "http" else self.call_timeout_s
 
     @property
     def knobs(self) -> Knobs:
@@ -198,6 +219,8 @@ def _typed(name: str, annotation: str, value: Any) -> Any:
     """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
     if name.endswith("_args") and isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
+    if name.endswith("_url") and isinstance(value, list):
+        return ",".join(map(str, value))
     wanted = annotation.split(" | ")
     actual = "None" if value is None else type(value).__name__
     if actual == "int" and "float" in wanted:

@@ -224,12 +224,12 @@ class Driver:
         engine = self.engines[call.engine]
         while True:
             try:
-                async with self._slots[id(engine)], asyncio.timeout(self.config.call_timeout_s):
+                async with self._slots[id(engine)], asyncio.timeout(self.config.call_deadline_s):
                     if isinstance(command, Score):
                         return await self._score(command, chain, call, engine)
                     return await self._generate(command, chain, call, engine)
             except TimeoutError as error:
-                failure = EngineError(f"no answer within {self.config.call_timeout_s:g} s", retryable=True)
+                failure = EngineError(f"no answer within {self.config.call_deadline_s:g} s", retryable=True)
                 failure.__cause__ = error
             except EngineError as error:
                 failure = error
@@ -289,6 +289,7 @@ class Driver:
 
     def _note(self, call: CallRecord, usage: Usage) -> None:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached
+        call.attempts += usage.tries - 1
         call.tokens_prefilled, call.tokens_recomputed = usage.tokens_prefilled, usage.tokens_recomputed
         call.t_start_s, call.t_end_s = usage.t_start_s - self.zero_s, usage.t_end_s - self.zero_s
         if usage.prefill is not None and usage.own is not None:

@@ -22,6 +22,7 @@ class CallRecord:
     policy ranks), `alpha`, `taken_over`, and the `bank` that the p-value came from. Draft and takeover rows carry
     what the driver read from the text. A call that never reached its engine has no `t_start_s`.
 
+    `tokens_cached` and `tokens_recomputed` are None where a server does not say what it held (`engines.base.Usage`).
     `flops` and `bytes` are what its tokens demanded (`engines.base.Demand`), of which `prefill_flops` and
     `prefill_bytes` for its context; None where the engine does not count.
     """
@@ -32,9 +33,9 @@ class CallRecord:
     attempts: int = 1
     chars: int = 0
     tokens_new: int = 0
-    tokens_cached: int = 0
+    tokens_cached: int | None = 0
     tokens_prefilled: int = 0
-    tokens_recomputed: int = 0
+    tokens_recomputed: int | None = 0
     flops: int | None = None
     bytes: float | None = None
     prefill_flops: int | None = None

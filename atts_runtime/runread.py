@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.config import BUNDLED, read_options
+from atts_runtime.config import BUNDLED, SERVED_BY, read_options
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.perfetto import Sample
 from atts_runtime.profiler.spans import chain_spans
@@ -65,9 +65,13 @@ def read_telemetry(run: Path, purpose: str) -> list[Sample]:
 
 
 def shared_engine(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The engine behind each role where one serves both, as for one model other than the bundled pair; else nothing."""
+    """The engine behind each role where one serves both, as for one model other than the bundled pair; else nothing.
+
+    Of a model on servers there is one where both roles name the same ones alike.
+    """
     draft, target = (settings.get(role, BUNDLED) for role in ("draft", "target"))
-    return dict.fromkeys(("draft", "target"), "draft and target") if draft == target != BUNDLED else {}
+    alike = all(settings.get(f"draft_{what}") == settings.get(f"target_{what}") for what in SERVED_BY)
+    return dict.fromkeys(("draft", "target"), "draft and target") if draft == target != BUNDLED and alike else {}
 
 
 def _manifest(run: Path) -> dict[str, Any]:

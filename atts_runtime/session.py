@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atts_runtime.config import BUNDLED, RunConfig
+from atts_runtime.config import BUNDLED, SERVED_BY, RunConfig
 from atts_runtime.control import POLICIES
 from atts_runtime.driver import Driver
-from atts_runtime.engines.base import Engine
+from atts_runtime.engines.base import Engine, EngineStats
 from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.device import DevicePeak, device_peak
@@ -22,6 +23,9 @@ from atts_runtime.rundir import RunDir
 from atts_runtime.summary import steps_table, summarize, tables
 from atts_runtime.tasks.base import Task
 from atts_runtime.telemetry import OnProgress, Telemetry
+
+if TYPE_CHECKING:
+    from atts_runtime.engines.http_server import Servers
 
 _MODELS = Path(__file__).parent / "models"
 
@@ -39,7 +43,12 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
     Raises InputError where a model cannot serve.
     """
     models = {role: local_path(_model_path(getattr(config, role), role)) for role in sorted(needed)}
-    by_model = (_vllm if config.engine == "vllm" else _embedded)(config, models)
+    if config.engine == "http":  # one engine is what both roles name alike
+        models = {
+            role: json.dumps([model, *(getattr(config, f"{role}_{what}") for what in SERVED_BY)])
+            for role, model in models.items()
+        }
+    by_model = {"transformers": _embedded, "vllm": _vllm, "http": _http}[config.engine](config, models)
     started: list[Engine] = []
     try:
         for engine in by_model.values():
@@ -50,8 +59,11 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
         await asyncio.gather(*(engine.close() for engine in started))
 
 
-def check_engine(config: RunConfig) -> None:
-    """Raises InputError where the engine that was asked for is not installed."""
+def check_engine(config: RunConfig, needed: set[str]) -> None:
+    """Raises InputError where the engine that was asked for is not installed, or its servers are not named."""
+    if config.engine == "http":
+        for role in sorted(needed):
+            _servers(config, role, _model_path(getattr(config, role), role), scores=False)
     if config.engine == "vllm":
         from atts_runtime.engines.vllm_launch import require
 
@@ -107,6 +119,37 @@ def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
     }
 
 
+def _http(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
+    """Likewise, by the JSON of a model and where and how it is served."""
+    from atts_runtime.engines.http import HttpEngine
+
+    engines: dict[str, Engine] = {}
+    for served, role in _first_roles(models).items():
+        here = {name for name, other in models.items() if other == served}
+        servers = _servers(config, role, json.loads(served)[0], scores="target" in here)
+        engines[served] = HttpEngine(servers)
+    return engines
+
+
+def _servers(config: RunConfig, role: str, model: str, *, scores: bool) -> Servers:
+    """A role's servers; raises InputError where they are not named, or a key is not set."""
+    from atts_runtime.engines.http_channel import endpoints, key_in
+    from atts_runtime.engines.http_server import Servers, Wanted
+
+    urls, option = getattr(config, f"{role}_url"), f"--{role}-key-env"
+    if urls is None:
+        raise InputError(f"engine http needs --{role}-url, the address of the {role}'s server")
+    return Servers(
+        Wanted(role, model, getattr(config, f"{role}_name"), scores),
+        endpoints(urls, f"--{role}-url"),
+        key=key_in(getattr(config, f"{role}_key_env"), option),
+        key_option=option,
+        timeout_s=config.call_timeout_s,
+        retries=config.retries,
+        patience_s=config.patience_s,
+    )
+
+
 def _first_roles(models: Mapping[str, str]) -> dict[str, str]:
     """By model, the first of the roles that it serves."""
     return {model: role for role, model in reversed(list(models.items()))}
@@ -153,7 +196,7 @@ async def run_once(
                 await engine.reset(counted=config.profiler == "on")
             wall_s = await driver.run()
             await asyncio.gather(*(engine.settled() for engine in distinct.values()))
-            stats = {key: engine.stats() for key, engine in distinct.items()}
+            stats = {key: _timed(engine.stats(), driver.zero_s) for key, engine in distinct.items()}
     finally:
         run_dir.close()
     seen = {
@@ -178,6 +221,14 @@ async def run_once(
     made = {**tables(records, task, config.chains), "telemetry": telemetry.table()}
     run_dir.finalize(summary, made | steps_table(runs, driver.zero_s))
     return summary
+
+
+def _timed(stats: EngineStats, zero_s: float) -> EngineStats:
+    """With outages on the run's clock."""
+    for outage in stats.outages or ():
+        outage.t_start_s = max(0.0, outage.t_start_s - zero_s)
+        outage.t_end_s = None if outage.t_end_s is None else outage.t_end_s - zero_s
+    return stats
 
 
 def _peaks(config: RunConfig, engines: Iterable[Engine]) -> dict[int, DevicePeak | None]:

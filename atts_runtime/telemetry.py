@@ -25,6 +25,9 @@ _SERVER_METRICS = {
     "prefix_queried_tokens": "tokens",
     "prefix_hit_tokens": "tokens",
     "kv_capacity_tokens": "tokens",
+    "endpoints_up": "endpoints",
+    "retried": "requests",
+    "throttled": "requests",
 }
 """Of `EngineStats`, where an engine has them."""
 
@@ -61,9 +64,11 @@ class Telemetry:
             for role, engine in self._engines.items():
                 stats = engine.stats()
                 row = {"t_s": self._driver.now_s, "engine": role, "source": "measured"}
-                self._rows.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
                 self._rows.append({**row, "metric": "busy", "value": stats.busy_s, "unit": "s"})
-                self._rows.append({**row, "metric": "decode_rows", "value": float(stats.decode_rows), "unit": "rows"})
+                if stats.measured:
+                    rows = float(stats.decode_rows)
+                    self._rows.append({**row, "metric": "kv", "value": float(stats.kv_tokens), "unit": "tokens"})
+                    self._rows.append({**row, "metric": "decode_rows", "value": rows, "unit": "rows"})
                 for metric, unit in _SERVER_METRICS.items():
                     if (value := getattr(stats, metric)) is not None:
                         self._rows.append({**row, "metric": metric, "value": float(value), "unit": unit})

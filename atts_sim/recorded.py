@@ -182,7 +182,7 @@ def from_records(records: Iterable[ChainRecord], *, replaces: bool, unrecorded: 
 
 
 def _context(call: CallRecord) -> int:
-    return call.tokens_cached + call.tokens_prefilled
+    return (call.tokens_cached or 0) + call.tokens_prefilled
 
 
 def _own_chain(record: ChainRecord, replaces: bool) -> RecordedChain:

@@ -107,18 +107,21 @@ class Usage:
     """What a call cost. Times in seconds of `time.perf_counter`; tokens counted in the engine's own vocabulary.
 
     tokens_new: generated, or scored; tokens_cached: context whose KV was still held; tokens_prefilled: context
-    computed for this call, of which `tokens_recomputed` had been computed before and were lost. `prefill` and `own`
-    are what the context and the call's own tokens demanded, and stay None where the engine does not count. A prompt
-    that several calls share is charged to the one that asked first, in whose `tokens_cached` it then is.
+    computed for this call, of which `tokens_recomputed` had been computed before and were lost. Where a server does not
+    say what it held, `tokens_cached` and `tokens_recomputed` are None and `tokens_prefilled` is the whole context.
+    `prefill` and `own` are what the context and the call's own tokens demanded, and stay None where the engine does not
+    count. A prompt that several calls share is charged to the one that asked first; it is in its `tokens_cached`.
+    tries: requests that it took, more than one where a server did not answer.
     """
 
     t_queued_s: float
     t_start_s: float = 0.0
     t_end_s: float = 0.0
     tokens_new: int = 0
-    tokens_cached: int = 0
+    tokens_cached: int | None = 0
     tokens_prefilled: int = 0
-    tokens_recomputed: int = 0
+    tokens_recomputed: int | None = 0
+    tries: int = 1
     prefill: Demand | None = None
     own: Demand | None = None
 
@@ -141,18 +144,30 @@ class Scored:
 
 
 @dataclass(slots=True)
+class Outage:
+    """A time in which a server was down, by `time.perf_counter`; `t_end_s` None: it still is."""
+
+    endpoint: str
+    cause: str
+    t_start_s: float
+    t_end_s: float | None = None
+
+
+@dataclass(slots=True)
 class EngineStats:
     """Running totals of one engine. `steps` counts forward passes, `decode_rows` the rows of decode steps.
 
     busy_s: at work, in steps and in taking calls in; idle_s: waiting for work, by its own clock (None: not measured).
     prefilled_tokens: ids fed by appends: prompts, other models' text, scored segments.
+    measured: false where steps, tokens and KV are a server's that does not tell them: they are 0 and mean nothing.
     kv_tokens / kv_peak_tokens: KV held now and at most, of kv_capacity_tokens; evictions: chains whose KV was dropped
     for room.
     phases, flops_executed: what the calls' tokens demanded, and FLOPs as executed (with the padding of batches, or as
     the engine itself counts); None: not counted.
 
     Of a server alone: running / waiting requests now; preemptions; prompt tokens looked for in its prefix cache, and
-    found; tokens guessed by speculative decoding, and accepted. None where there is no such thing or it is not said.
+    found; tokens guessed by speculative decoding, and accepted; of one elsewhere also its endpoints that are up,
+    requests made again, answers that asked to come later, outages. None where there is no such thing or it is not said.
     """
 
     busy_s: float = 0.0
@@ -164,6 +179,7 @@ class EngineStats:
     evictions: int | None = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
+    measured: bool = True
     phases: dict[Phase, Demand] | None = None
     flops_executed: int | None = None
     kv_capacity_tokens: int | None = None
@@ -174,6 +190,10 @@ class EngineStats:
     prefix_hit_tokens: int | None = None
     speculated_tokens: int | None = None
     accepted_tokens: int | None = None
+    endpoints_up: int | None = None
+    retried: int | None = None
+    throttled: int | None = None
+    outages: list[Outage] | None = None
 
 
 @dataclass(frozen=True, slots=True)

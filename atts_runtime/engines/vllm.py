@@ -194,7 +194,7 @@ class VllmEngine:
         self._prompts.add(ids.prompt)
         usage.tokens_cached = min(cached, ids.context)
         usage.tokens_prefilled += max(0, ids.context - cached)
-        usage.tokens_recomputed += max(0, min(seen, ids.context) - cached)
+        usage.tokens_recomputed = (usage.tokens_recomputed or 0) + max(0, min(seen, ids.context) - cached)
         self._log.charge(
             usage, ids, cached=cached, drawn=drawn, first_s=times.first_token_ts, last_s=times.last_token_ts
         )

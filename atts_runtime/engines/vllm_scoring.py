@@ -82,10 +82,11 @@ def read(plan: Plan, runner: Runner, output: Any) -> list[float] | None:
         nll = [-row[token].logprob for row, token in zip(rows, plan.tokens, strict=True)]
     if plan.next_ids:
         drawn = output.outputs[0].logprobs[0]
-        nll.append(-_log_sum([drawn[token].logprob for token in plan.next_ids]))
+        nll.append(-log_sum([drawn[token].logprob for token in plan.next_ids]))
     return nll
 
 
-def _log_sum(log_p: list[float]) -> float:
+def log_sum(log_p: list[float]) -> float:
+    """Logarithm of the sum of probabilities that are given by their logarithms."""
     most = max(log_p)
     return most + math.log(math.fsum(math.exp(x - most) for x in log_p)) if math.isfinite(most) else most

@@ -203,5 +203,5 @@ class Role:
 
     def caches_bytes(self, call: CallRecord) -> float:
         """Bytes of a writing call but for the weights of its steps."""
-        context, n = call.tokens_cached + call.tokens_prefilled, call.tokens_new
+        context, n = (call.tokens_cached or 0) + call.tokens_prefilled, call.tokens_new
         return self.rates.kv_bytes * (n * context + n * (n + 1) / 2 + n) + (call.prefill_bytes or 0.0)

@@ -13,6 +13,7 @@ from atts_runtime.report.roof import points
 from atts_runtime.report.settings import differing
 
 _CLOSE = 0.02  # of the wall
+_MOST_OUTAGES = 3  # told of an engine one by one
 _SAME_WORK = ("task", "questions", "seed", "draft", "target")
 _SAME_MACHINE = ("engine", "device", "threads", "max_rows")
 
@@ -42,7 +43,7 @@ def _of_run(run: RunFacts) -> Iterator[str]:
         yield from _of_engine(engine, run)
     again = run.tokens.get("score_prefix_recomputed")
     if again:
-        why = "more than a block a call is" if run.settings.get("engine") == "vllm" else "it is"
+        why = "more than a block a call is" if run.settings.get("engine") in ("vllm", "http") else "it is"
         yield f"scoring had to compute {count(again)} prefix tokens again: {why} for want of KV"
     if run.calibration and run.calibration.alarms:
         yield f"the monitors raised {run.calibration.alarms} alarms: scores drift, or what finishes first is biased"
@@ -59,6 +60,7 @@ def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
         yield f"the {engine.name} dropped the KV of {count(engine.evictions)} idle chains, to compute it again"
     if engine.preemptions:
         yield f"the {engine.name} broke off {count(engine.preemptions)} requests for want of KV, to begin them anew"
+    yield from _of_servers(engine, run)
     split = (engine.T_roof_s, engine.T_overhead_s, engine.T_idle_s)
     told = [value for value in split if value is not None]
     if len(told) == len(split) and run.wall_s:
@@ -67,6 +69,22 @@ def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
             yield f"the {engine.name}'s times miss the wall by {seconds(gap)}"
     if engine.T_overhead_s is not None and engine.T_overhead_s < 0:
         yield f"the {engine.name}'s overhead is negative: its steps were faster than the profile's roof"
+
+
+def _of_servers(engine: EngineFacts, run: RunFacts) -> Iterator[str]:
+    for outage in engine.outages[:_MOST_OUTAGES]:
+        end_s = run.wall_s if outage.t_end_s is None else outage.t_end_s
+        lasted = None if end_s is None or outage.t_start_s is None else end_s - outage.t_start_s
+        until = "to the end of the run" if outage.t_end_s is None else "then it came back"
+        yield (
+            f"the {engine.name}'s endpoint {outage.endpoint} was down for {seconds(lasted)} from "
+            f"{seconds(outage.t_start_s)} on, {until}: {outage.cause[:200]}"
+        )
+    if len(engine.outages) > _MOST_OUTAGES:
+        yield f"the {engine.name}'s endpoints had {len(engine.outages) - _MOST_OUTAGES} more outages (summary.json)"
+    if engine.retried:
+        later = f", {count(engine.throttled)} of them because a server asked to come later" if engine.throttled else ""
+        yield f"{count(engine.retried)} requests to the {engine.name}'s servers were made again{later}"
 
 
 def _of_hardware(run: RunFacts) -> Iterator[str]:
@@ -94,6 +112,8 @@ def _missing(run: RunFacts) -> str:
     """What r would have needed."""
     if run.settings.get("profiler") == "off":
         return "it ran with --profiler off, which counts no FLOPs"
+    if run.settings.get("engine") == "http":
+        return "servers elsewhere do not show their steps"
     uncounted = [engine.name for engine in run.engines if engine.flops is None]
     if uncounted:
         return f"FLOPs of the {' and the '.join(uncounted)} were not counted, a make of model that is not known"

@@ -28,6 +28,16 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which an engine's endpoint was down, on the run's clock; `t_end_s` None: to the end of the run."""
+
+    endpoint: str
+    cause: str
+    t_start_s: float | None = None
+    t_end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFacts:
     """An engine over the run; its wall time is T_roof_s + T_overhead_s + T_idle_s."""
 
@@ -43,6 +53,9 @@ class EngineFacts:
     kv_peak_tokens: float | None = None
     evictions: float | None = None
     preemptions: float | None = None
+    retried: float | None = None
+    throttled: float | None = None
+    outages: tuple[Outage, ...] = ()
     T_c_s: float | None = None
     T_m_s: float | None = None
     T_roof_s: float | None = None

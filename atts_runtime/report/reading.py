@@ -22,6 +22,7 @@ from atts_runtime.report.facts import (
     EngineFacts,
     Hardware,
     Intensity,
+    Outage,
     Phase,
     RunFacts,
     Turn,
@@ -154,8 +155,18 @@ def _engines(read: RunRead, intensity: Mapping[str, Any], where: str) -> list[En
         phases = part(data, "phases", where)
         by_name = {name: _filled(Phase, part(phases, name, where), where) for name in phases}
         name = names.get(role, str(role))
-        found.setdefault(name, _filled(EngineFacts, data, where, name=name, phases=by_name))
+        outages = _outages(data, where)
+        found.setdefault(name, _filled(EngineFacts, data, where, name=name, phases=by_name, outages=outages))
     return list(found.values())
+
+
+def _outages(data: Mapping[str, Any], where: str) -> tuple[Outage, ...]:
+    told = data.get("outages") or []
+    if not isinstance(told, list) or not all(isinstance(row, dict) for row in told):
+        raise InputError(f"{where}: outages is no list of objects; write the file again or remove it")
+    return tuple(
+        _filled(Outage, row, where, endpoint=str(row.get("endpoint")), cause=str(row.get("cause"))) for row in told
+    )
 
 
 def _turns(intensity: Mapping[str, Any], where: str) -> list[Turn]:

@@ -16,6 +16,7 @@ from atts_runtime.errors import InputError
 
 NAN = float("nan")
 ENGINE_ARGS = ("draft_args", "target_args")
+SERVERS = tuple(f"{role}_{what}" for role in ("draft", "target") for what in ("url", "name", "key_env"))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -48,7 +49,9 @@ def test_every_policy_has_a_default_configuration(policy: str) -> None:
         ({"takeover": "restart"}, "unknown takeover 'restart'; choose one of continue, resample"),
         ({"p_value": "exact"}, "unknown p_value 'exact'; choose one of smoothed, plain"),
         ({"engine": "abacus"}, "unknown engine 'abacus'; choose one of transformers"),
-        ({"engine": "http"}, "engine 'http' arrives in a later release"),
+        ({"draft_url": "http://here"}, "draft_url: only engine http takes one"),
+        ({"target_key_env": "KEY", "engine": "vllm"}, "target_key_env: only engine http takes one"),
+        ({"patience_s": 0.0}, "patience_s must be positive"),
         ({"draft_args": "{}}", "engine": "vllm"}, "draft_args is not JSON"),
         ({"target_args": "[1]", "engine": "vllm"}, "target_args must be a JSON object, got [1]"),
         ({"target_args": '{"block_size": 16}'}, "target_args: only engine vllm takes any, not transformers"),
@@ -94,7 +97,14 @@ def test_an_integer_serves_as_a_float_and_fingerprints_like_one() -> None:
     assert integer.fingerprint("task") == RunConfig(temperature=1.0).fingerprint("task")
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(RunConfig) if f.name not in ("engine", "bank", *ENGINE_ARGS)])
+@pytest.mark.parametrize("name", SERVERS)
+def test_where_a_server_is_shapes_nothing(name: str) -> None:
+    assert RunConfig(engine="http", **{name: "x"}).fingerprint("task") == RunConfig(engine="http").fingerprint("task")
+
+
+@pytest.mark.parametrize(
+    "name", [f.name for f in fields(RunConfig) if f.name not in ("engine", "bank", *ENGINE_ARGS, *SERVERS)]
+)
 def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: str) -> None:
     changes: dict[str, Any] = {
         "policy": "barrier",
@@ -107,7 +117,7 @@ def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: st
         **dict.fromkeys(("task", "draft", "target", "device", "hardware", "out"), "other"),
     }
     changed = RunConfig().with_options({name: changes.get(name, 5)})
-    free = ("out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware")
+    free = ("out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s")
     shapes = name not in free
     assert (changed.fingerprint("task") != RunConfig().fingerprint("task")) == shapes
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from atts_runtime.control import ChainId
+from atts_runtime.errors import InputError
 from atts_runtime.profiler.device import QUICK
 from atts_runtime.report.doubts import doubts
 from tests.runtime.report.made import HARDWARE, count, edit, phase, read
@@ -124,3 +125,20 @@ def test_what_holds_for_all_runs_is_said_once(run: Path, tmp_path: Path) -> None
         count(path, hardware=HARDWARE | {"kind": "fake"}, engines={"target": {"phases": {"decode": phase(1, 1, 1, 1)}}})
     fake = [line for line in said(run, other).splitlines() if "is fake" in line]
     assert fake == ["All runs: the hardware profile bench is fake: what follows from it means nothing"]
+
+
+def test_outages_and_requests_made_again_are_told(run: Path) -> None:
+    outage = {"endpoint": "http://one:8000", "cause": "<b>refused</b>", "t_start_s": 2.0, "t_end_s": 5.5}
+    summary = json.loads((run / "summary.json").read_text())
+    summary["engines"]["target"] |= {"outages": [outage, outage | {"t_end_s": None}], "retried": 12, "throttled": 7}
+    edit(run / "summary.json", engines=summary["engines"])
+    told = said(run)
+    assert (
+        "target's endpoint http://one:8000 was down for 3.50 s from 2.00 s on, then it came back: <b>refused</b>"
+        in told
+    )
+    assert "was down for 8.00 s from 2.00 s on, to the end of the run" in told
+    assert "12 requests to the target's servers were made again, 7 of them because a server asked to come later" in told
+    edit(run / "summary.json", engines={"target": {"outages": "many"}})
+    with pytest.raises(InputError, match="outages is no list of objects"):
+        said(run)

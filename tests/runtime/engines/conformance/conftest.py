@@ -17,7 +17,7 @@ from atts_runtime.engines.base import Engine, GenerateCall, Generated, Piece, Sc
 from tests.conftest import save_tiny, words_tokenizer
 
 PROMPT = "37 (a)+45 (b)-28 (c)+91\n\n"
-DEADLINE_S = 300  # for one scenario: an engine that hangs fails its test
+DEADLINE_S = 400  # for one scenario: an engine that hangs fails its test
 ROWS = 64
 
 
@@ -36,10 +36,36 @@ def vllm(folder: Path) -> Engine:
     return VllmEngine(Launch(str(folder), "vllm", ROWS, threads=1, share=0.2))
 
 
+def http(folder: Path) -> Engine:
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed (it wants an environment of its own: make test-vllm)")
+    from atts_runtime.engines.http import HttpEngine
+    from atts_runtime.engines.http_server import Servers, Wanted
+    from tests.runtime.vllm_server import VllmServer
+
+    class Served(HttpEngine):
+        """Comes and goes with a server of its own."""
+
+        def __init__(self) -> None:
+            self.server = VllmServer(folder)
+            super().__init__(Servers(Wanted("http", str(folder), None, scores=True), (self.server.url,)))
+
+        async def start(self) -> None:
+            await asyncio.to_thread(self.server.start)
+            await super().start()
+
+        async def close(self) -> None:
+            await super().close()
+            self.server.close()
+
+    return Served()
+
+
 # An engine joins the suite here: how to serve a folder with it.
 ENGINES = [
     pytest.param(embedded, id="embedded"),
     pytest.param(vllm, id="vllm", marks=[pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]),
+    pytest.param(http, id="http", marks=[pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]),
 ]
 
 

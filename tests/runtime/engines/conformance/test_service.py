@@ -65,16 +65,18 @@ def test_every_call_says_when_it_ran_and_what_it_needed(serve: Any, words_model:
 
     calls, stats, steps = client.run(scenario)
     usages = [call.usage for call in calls]
-    for usage in usages:
-        assert usage.t_queued_s <= usage.t_start_s <= usage.t_end_s
-        assert usage.own.flops > 0
-        assert usage.own.bytes > 0
+    assert all(usage.t_queued_s <= usage.t_start_s <= usage.t_end_s for usage in usages)
     assert [usage.tokens_new for usage in usages] == [20, 14, 20]
+    assert stats.busy_s > 0
+    assert stats.steps > 0
+    if steps is None:  # a server elsewhere does not show its steps
+        assert {usage.own for usage in usages} == {None} == {stats.phases}
+        return
+    assert all(usage.own.flops > 0 and usage.own.bytes > 0 for usage in usages)
     charged = sum(usage.prefill.flops + usage.own.flops for usage in usages)
     assert charged == sum(demand.flops for demand in stats.phases.values())
     assert stats.flops_executed > 0.9 * charged  # more where batches are padded
     assert len(steps) == stats.steps
-    assert stats.busy_s > 0
 
 
 def test_a_reset_engine_has_done_nothing(serve: Any, words_model: Any) -> None:
@@ -99,6 +101,9 @@ def test_it_knows_its_model(serve: Any, plain: Any, words_model: Any) -> None:
     engine = client.engine
     assert engine.max_context_tokens == 1024
     assert engine.prompt_tokens("37 (a)+45\n\n") == len(reference.prompt("37 (a)+45\n\n"))
+    if engine.spec is None:  # a server elsewhere does not tell
+        assert (engine.placement, engine.uncounted is not None) == (None, True)
+        return
     assert (engine.spec.layers, engine.spec.width, engine.spec.heads, engine.spec.kv_heads) == (2, 64, 2, 1)
     assert (engine.placement.device, engine.placement.dtype) == ("cpu", "float32")
 

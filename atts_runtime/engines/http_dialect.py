@@ -1,0 +1,96 @@
+"""What the engine needs to know of a kind of server: how to ask it, and how to read what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from atts_runtime.engines.base import EngineError, GenerateCall
+from atts_runtime.engines.http_errors import Unanswered
+from atts_runtime.engines.vllm_scoring import Plan
+
+_NO_LOGPROB = -9999.0
+"""vLLM writes this for what JSON cannot say: minus infinity, or NaN."""
+_ROUNDING = 1e-3  # a log-probability may lie this far above 0
+
+
+class Ask(NamedTuple):
+    """A POST."""
+
+    path: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of a call to generate: what the context leaves of its tokens, its seed as one number, the model's ends of text,
+    whether log-probabilities of what is drawn are wanted, and a word that keeps runs out of each other's caches."""
+
+    max_tokens: int
+    seed: int
+    eos_ids: frozenset[int]
+    logprobs: bool
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Drawn ids, an end of text included; their negative log-likelihoods, and how much of the context the server's
+    cache held, where it says so."""
+
+    ids: list[int]
+    nll: list[float] | None
+    cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Negative log-likelihoods of a plan's tokens; None where the cache served them."""
+
+    nll: list[float] | None
+    cached_tokens: int | None
+
+
+class Dialect(Protocol):
+    """A kind of server. Readers raise LookupError, TypeError or ValueError for an answer of another form.
+
+    `reuses_prefix`: a score may be asked for without its prefix being computed again.
+    """
+
+    reuses_prefix: bool
+
+    def generate(self, ids: list[int], call: GenerateCall, figures: Figures) -> Ask:
+        """Continue the ids."""
+
+    def written(self, answer: Any) -> Written:
+        """The answer to that."""
+
+    def score(self, plan: Plan, salt: str, *, cached: bool) -> Ask:
+        """How likely `plan.tokens` are; `cached` false: compute everything anew."""
+
+    def scored(self, plan: Plan, answer: Any) -> Rows:
+        """The answer to that."""
+
+    def next_token(self, plan: Plan, salt: str) -> Ask:
+        """How likely each of `plan.next_ids` is after what is fed."""
+
+    def read_next(self, plan: Plan, answer: Any) -> Rows:
+        """The answer to that, a row for each of them."""
+
+
+def logprob(value: Any) -> float:
+    """A server's log-probability as a negative log-likelihood; raises EngineError where it is none."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unanswered(f"{value!r} stands where a log-probability should", "request")
+    if not math.isfinite(value) or value <= _NO_LOGPROB:
+        raise EngineError(f"the server says {value} for a log-probability: the model computed no number there")
+    if value > _ROUNDING:
+        raise EngineError(f"the server says {value} for a log-probability; it wants --logprobs-mode raw_logprobs")
+    return -float(value)
+
+
+def logprobs(values: Sequence[Any]) -> list[float]:
+    """Several of them."""
+    return [logprob(value) for value in values]

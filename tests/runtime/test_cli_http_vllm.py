@@ -1,0 +1,113 @@
+"""``atts-runtime run --engine http`` on the bundled pair under real vLLM servers: resumed, and through a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.test_cli_vllm import DEADLINE_S, finish, lines, start
+from tests.runtime.vllm_server import ROOT, VllmServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
+pytest.importorskip("vllm", reason="vLLM is not installed (it wants an environment of its own: make test-vllm)")
+
+MODELS = ROOT / "atts_runtime" / "models"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[VllmServer, VllmServer]]:
+    """Draft and target, each started once."""
+    pair = VllmServer(MODELS / "draft"), VllmServer(MODELS / "target")
+    try:
+        for server in pair:
+            server.start(wait=False)
+        for server in pair:
+            server.ready()
+        yield pair
+    finally:
+        for server in pair:
+            server.close()
+
+
+@pytest.fixture
+def study(served: tuple[VllmServer, VllmServer]) -> list[str]:
+    draft, target = served
+    urls = ["--draft-url", draft.url, "--target-url", target.url]
+    return ["run", "--engine", "http", *urls, "--questions", "8", "--chains", "8"]
+
+
+def until_chains(run: Path, n: int, process: Any) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(lines(run)) < n and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def check(summary: dict[str, Any], run: Path) -> None:
+    """All chains are there, none twice, and as good as under any other engine."""
+    chains = lines(run)
+    assert len({(chain["question"], chain["index"]) for chain in chains}) == len(chains) == summary["chains"] == 64
+    assert summary["failed_chains"] == 0
+    assert summary["accuracy"]["mean_chain"] > 0.8  # 0.996 on 200 questions under the embedded engine
+    calls = [call for chain in chains for call in chain["calls"] if call["kind"] == "score"]
+    again, block = summary["tokens"]["score_prefix_recomputed"], 32
+    assert again is not None
+    assert again < block * len(calls) or summary["engines"]["target"]["outages"]
+    assert summary["engines"]["target"]["prefix_hit_tokens"] > 0
+
+
+def test_a_run_is_stopped_and_resumed(study: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = start(*study, "--out", str(run))
+    until_chains(run, 5, first)
+    first.send_signal(signal.SIGTERM)
+    _, err = finish(first, 1)
+    assert "Traceback" not in err
+    before = lines(run)
+    assert before
+    out, _ = finish(start("run", "--resume", "--out", str(run), "--json"))
+    summary = json.loads(out)
+    check(summary, run)
+    assert lines(run)[: len(before)] == before
+    assert summary["engines"]["target"]["outages"] == []
+
+
+def test_a_server_killed_and_restarted_loses_nothing(
+    study: list[str], served: tuple[VllmServer, VllmServer], tmp_path: Path
+) -> None:
+    run, target = tmp_path / "run", served[1]
+    process = start(*study, "--out", str(run), "--json")
+    until_chains(run, 5, process)
+    target.kill()
+    time.sleep(1.0)
+    target.start(wait=False)
+    out, err = finish(process)
+    summary = json.loads(out)
+    check(summary, run)
+    (outage,) = summary["engines"]["target"]["outages"]
+    assert outage["endpoint"] == target.url
+    assert outage["t_end_s"] > outage["t_start_s"] > 0
+    assert "is down" in err
+    assert "is back after" in err
+    finish(start("report", str(run)))
+    assert f"endpoint {target.url} was down for" in (run / "report.html").read_text().replace("\xa0", " ")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--target-name", "gone"], "serves no model 'gone', it has: "),
+        (["--turns", "64"], "lower --turns, --draft-tokens or --takeover-tokens"),
+    ],
+)
+def test_bad_input_is_one_line(study: list[str], more: list[str], said: str, tmp_path: Path) -> None:
+    out, err = finish(start(*study, *more, "--out", str(tmp_path / "run")), 2)
+    assert out == ""
+    wrong = [line for line in err.splitlines() if line.startswith("atts-runtime run: ")]
+    assert len(wrong) == 1
+    assert said in wrong[0]
