@@ -51,22 +51,27 @@ class Task:
             raise InputError(f"task {self.name} has {count} questions with the id {id_!r}; make the ids unique")
         object.__setattr__(self, "fingerprint", _fingerprint(self.questions))
 
+    def answered(self, text: str) -> bool:
+        """Whether a chain that may go on writing has given its answer."""
+        return self.answers.answered(text)
+
     def extract(self, text: str) -> str | None:
-        """The last answer found in a chain's text, or None while there is none."""
+        """The last answer found in a chain's whole text, or None where there is none."""
         return self.answers.extract(text)
 
-    def is_correct(self, found: str | None, answer: str) -> bool:
-        """Whether the answer found in a chain matches the question's; no answer is never correct."""
+    def is_correct(self, found: str | None, answer: str) -> bool | None:
+        """Whether the answer found in a chain matches the question's; no answer is never correct. None: unknown."""
         return found is not None and self.answers.matches(found, answer)
 
-    def same(self, a: str, b: str) -> bool:
-        """Whether two found answers mean the same; symmetric."""
+    def same(self, a: str, b: str) -> bool | None:
+        """Whether two found answers mean the same; symmetric. None: unknown."""
         return self.answers.same(a, b)
 
     def majority(self, found: Sequence[str | None]) -> str | None:
         """The most frequent answer up to :meth:`same`, in the form first seen; ties go to the class seen first.
 
-        Chains without an answer do not vote. None only when no chain has an answer.
+        Chains without an answer do not vote, and answers that cannot be compared vote apart. None only when no chain
+        has an answer.
         """
         # Identical strings are counted first: a check costs at most one call for each pair of distinct answers.
         counts = Counter(answer for answer in found if answer is not None)
