@@ -5,25 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.answers import Answers
 
-__all__ = ["Question", "Task"]
+__all__ = ["Question", "Source", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question as the models see it, with the answer that they do not see.
 
-    ``id`` is unique within its task and stable between runs; ``prompt`` is the whole text put before a chain.
+    ``id`` is unique within its task and stable between runs; ``prompt`` is the whole text put before a chain, with its
+    system message where it is a :class:`~atts_runtime.prompt.Prompt`. ``order`` is None but for multiple choice: the
+    letters of the options as the data lists them, in the order shown (``CADB``: shown first is the data's third).
     """
 
     id: str
     prompt: str
     answer: str
+    order: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a task's questions came from: ``kind`` (bundled, jsonl, hub), a ``spec`` that names the same data again, and
+    what else tells which data they were (a file's SHA-256; a data set's path, configuration, split, revision)."""
+
+    kind: str
+    spec: str
+    details: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class Task:
     questions: tuple[Question, ...]
     segment_stop: str | None
     answers: Answers = field(repr=False, compare=False)
+    source: Source | None = None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +65,12 @@ class Task:
         if count > 1:
             raise InputError(f"task {self.name} has {count} questions with the id {id_!r}; make the ids unique")
         object.__setattr__(self, "fingerprint", _fingerprint(self.questions))
+
+    def told(self) -> dict[str, Any]:
+        """What a run keeps about it."""
+        orders = {question.id: question.order for question in self.questions if question.order is not None}
+        source = {} if self.source is None else {"source": self.source.kind, **self.source.details}
+        return {"name": self.name, **source, "fingerprint": self.fingerprint} | ({"orders": orders} if orders else {})
 
     def answered(self, text: str) -> bool:
         """Whether a chain that may go on writing has given its answer."""
