@@ -32,8 +32,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a task's questions came from: ``kind`` (bundled, jsonl, hub), a ``spec`` that names the same data again, and
-    what else tells which data they were (a file's SHA-256; a data set's path, configuration, split, revision)."""
+    """Where a task's questions came from: ``kind`` (bundled, jsonl, hub), a ``spec`` that names the same data again,
+    and what else tells which data they were (a file's SHA-256; a data set's path, configuration, split, revision)."""
 
     kind: str
     spec: str
