@@ -2,7 +2,7 @@ r"""Where an answer stands in what a model wrote: the last balanced ``\boxed{}``
 
 Model output is untrusted. Every function is linear in the length of its text, and all but :func:`boxed` look at no
 more than the last ``MAX_CHARS`` characters. While a chain is being written the driver asks after every segment:
-:func:`boxed` then costs a search for one literal unless there is a box, and the others one for a word in that tail.
+:func:`boxed` then costs one search for a box that is not blank, and the others one for a word in that tail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["MAX_CHARS", "announced", "boxed", "labelled", "labelled_letter", "la
 MAX_CHARS = 2000
 """Longer answers are never parsed, and an unboxed answer is only sought in this many last characters."""
 
-_BOX = "\\boxed{"
+_FILLED_BOX = re.compile(r"\\boxed\{(?!\s*+\})")
 # An escaped brace is text. So is a double backslash (a LaTeX line break), unless it is a doubled \boxed.
 _BOX_OR_BRACE = re.compile(r"\\[{}]|\\\\(?!boxed\{)|(?P<box>\\boxed\{)|(?P<brace>[{}])")
 
@@ -40,12 +40,12 @@ def boxed(text: str) -> str | None:
     Last means opened last, so the inner of two nested boxes wins. Unclosed boxes are ignored (the chain is still
     writing) and so are blank ones (the chain quotes its instructions). Linear in the length of the text.
     """
-    first = text.find(_BOX)
-    if first < 0:
+    first = _FILLED_BOX.search(text)
+    if first is None:
         return None
     open_braces: list[int | None] = []  # where the content starts, for a box; None for any other brace
     last_start, last = -1, None
-    for token in _BOX_OR_BRACE.finditer(text, first):  # what stands before cannot close a box
+    for token in _BOX_OR_BRACE.finditer(text, first.start()):  # what stands before holds no answer and closes no box
         if token["box"]:
             open_braces.append(token.end())
         elif token["brace"] == "{":

@@ -14,7 +14,6 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from atts_runtime.errors import InputError
@@ -122,7 +121,7 @@ def _as_line(task: HubTask, row: Mapping[str, Any]) -> dict[str, Any]:
     return line
 
 
-def _datasets(name: str) -> ModuleType:
+def _datasets(name: str) -> Any:
     try:
         import datasets
     except ImportError:
@@ -131,7 +130,7 @@ def _datasets(name: str) -> ModuleType:
 
 
 @contextlib.contextmanager
-def _cache_alone_if_unreachable(datasets: ModuleType) -> Iterator[None]:
+def _cache_alone_if_unreachable(datasets: Any) -> Iterator[None]:
     """Without a network the client would try for half a minute, and say so, before it looks at its cache."""
     settings = getattr(datasets, "config", None)
     if settings is None or getattr(settings, "HF_HUB_OFFLINE", True) or _reachable():

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from atts_runtime.cli import main
+from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.session import load
 from atts_runtime.tasks import hub as hub_module
 from atts_runtime.tasks.answers import ChoiceAnswers, MathAnswers
 from atts_runtime.tasks.load import load_task
@@ -35,6 +37,12 @@ def error_of(spec: str, n_questions: int | None = None) -> str:
     return message
 
 
+class Split(list[dict[str, object]]):
+    """Rows, and where the client cached them."""
+
+    cache_files = ({"filename": f"/cache/owner___name/default/0.0.0/{COMMIT}/name-test.arrow"},)
+
+
 class FakeHub(ModuleType):
     """Stands for the package `datasets`: its splits are lists of rows, and it keeps what was asked of it."""
 
@@ -45,7 +53,8 @@ class FakeHub(ModuleType):
 
     def load_dataset(self, name: str, config: str | None, *, split: str | None, revision: str | None) -> Any:
         self.asked.append((name, config, split, revision))
-        return self.splits if split is None else self.splits[split]
+        splits = {name: Split(rows) for name, rows in self.splits.items()}
+        return splits if split is None else splits[split]
 
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, **splits: list[dict[str, object]]) -> FakeHub:
@@ -94,6 +103,26 @@ def test_a_hub_data_set_without_a_usual_split_lists_its_own(monkeypatch: pytest.
 def test_without_the_optional_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert error_of("owner/name").endswith("pip install 'atts[hub]'")
+
+
+def test_what_a_revision_resolved_to_is_in_the_settings_and_in_what_a_run_keeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = use_hub(monkeypatch, test=[{"question": "x", "answer": "1"}])
+    config, task = load(RunConfig(task="owner/name@main#v1"))
+    assert task.told() | {"fingerprint": ""} == {
+        "name": "owner/name@main#v1",
+        "source": "hub",
+        "path": "owner/name",
+        "config": "main",
+        "split": "test",
+        "revision": COMMIT,
+        "fingerprint": "",
+    }
+    assert config.task == f"owner/name@main:test#{COMMIT}"
+    again, same = load(config)
+    assert hub.asked[-1] == ("owner/name", "main", "test", COMMIT)
+    assert (again, same.fingerprint) == (config, task.fingerprint)
 
 
 @pytest.mark.parametrize("spec", ["a/b/c", "./questions.json", "https://example.org/x", "two words", "name:", "name@"])
@@ -159,6 +188,7 @@ def row_of(name: str, number: int) -> dict[str, object]:
 
 
 def named_hub(monkeypatch: pytest.MonkeyPatch, name: str, rows: Sequence[dict[str, object]]) -> FakeHub:
+    monkeypatch.setattr(Split, "cache_files", ())
     return use_hub(monkeypatch, **{NAMED[name].split: list(rows)})
 
 
