@@ -284,7 +284,9 @@ class Driver:
 
     def _found(self, text: str, last: Generated) -> bool:
         """Whether the text answers; a model that has ended it says no more."""
-        return self.task.extract(text) is not None if last.piece.eos else self.task.answered(text)
+        if last.piece.eos:
+            return self.task.extract(text) is not None
+        return self.task.answered(text, len(last.piece.text))
 
     def _note(self, call: CallRecord, usage: Usage) -> None:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached

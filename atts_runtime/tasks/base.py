@@ -11,8 +11,11 @@ from typing import Any
 
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.answers import Answers
+from atts_runtime.tasks.find import MAX_CHARS
 
 __all__ = ["Question", "Source", "Task"]
+
+_REACH = 2 * MAX_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,13 @@ class Task:
         source = {} if self.source is None else {"source": self.source.kind, **self.source.details}
         return {"name": self.name, **source, "fingerprint": self.fingerprint} | ({"orders": orders} if orders else {})
 
-    def answered(self, text: str) -> bool:
-        """Whether a chain that may go on writing has given its answer."""
-        return self.answers.answered(text)
+    def answered(self, text: str, new: int) -> bool:
+        """Whether a chain that may go on writing has given its answer with the last ``new`` characters of its text.
+
+        Costs what these and the `_REACH` before them cost, however long the text is. A box that was opened further
+        back is none: nobody compares an answer of that length.
+        """
+        return self.answers.answered(text[-(new + _REACH) :])
 
     def extract(self, text: str) -> str | None:
         """The last answer found in a chain's whole text, or None where there is none."""

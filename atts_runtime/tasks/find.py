@@ -1,8 +1,7 @@
 r"""Where an answer stands in what a model wrote: the last balanced ``\boxed{}``, ``ANSWER: X``, the last number.
 
 Model output is untrusted. Every function is linear in the length of its text, and all but :func:`boxed` look at no
-more than the last ``MAX_CHARS`` characters. While a chain is being written the driver asks after every segment:
-:func:`boxed` then costs one search for a box that is not blank, and the others one for a word in that tail.
+more than the last ``MAX_CHARS`` characters. Where there is no box but blank ones, :func:`boxed` is one search.
 """
 
 from __future__ import annotations

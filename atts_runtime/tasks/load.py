@@ -105,10 +105,11 @@ def _arithmetic(n_questions: int, seed: int, terms: str) -> Task:
 def _task(
     name: str, questions: tuple[Question, ...], n_questions: int | None, source: Source, *, last_number: bool = False
 ) -> Task:
+    said = source.spec if source.kind == "jsonl" else name
     if not questions:
-        raise InputError(f"{source.spec} holds no questions; give it at least one")
+        raise InputError(f"{said} holds no questions; give it at least one")
     if n_questions is not None and n_questions > len(questions):
-        raise InputError(f"{source.spec} has {len(questions)} questions, {n_questions} were asked for; ask for fewer")
+        raise InputError(f"{said} has {len(questions)} questions, {n_questions} were asked for; ask for fewer")
     choice = questions[0].order is not None
     answers: Answers = ChoiceAnswers() if choice else MathAnswers(last_number=last_number)
     return Task(name, questions[:n_questions], None, answers, source)

@@ -35,6 +35,7 @@ from typing import Any
 import pandas as pd
 
 from atts_runtime.tasks.answers import MathAnswers
+from atts_runtime.tasks.base import Question, Task
 
 TRACES = Path(os.environ.get("ATTS_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
 EQUAL, NEITHER = "equal", "neither answers"
@@ -81,7 +82,7 @@ def streaming(segments: int, chars: int, repeats: int) -> dict[str, float]:
     """
     line = "so that $\\frac{a}{b} = \\sqrt{x_{1}}$, and the answer is near\n"
     segment = (line * (chars // len(line) + 1))[:chars]
-    answers = MathAnswers()
+    task = Task("bench", (Question("q", "?", "1"),), None, MathAnswers())
     starts = {"no box": "", "a blank box": "put it in \\boxed{}\n", "a box left open": "\\boxed{1\n"}
     seconds: dict[str, list[float]] = {name: [] for name in starts}
     for _ in range(repeats):
@@ -90,7 +91,7 @@ def streaming(segments: int, chars: int, repeats: int) -> dict[str, float]:
             for _ in range(segments):
                 text += segment
                 begin = time.perf_counter()
-                answers.answered(text)
+                task.answered(text, len(segment))
                 spent += time.perf_counter() - begin
             seconds[name].append(spent)
     return {name: statistics.median(spent) for name, spent in seconds.items()}

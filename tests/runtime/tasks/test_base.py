@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.answers import ExactAnswers, MathAnswers
 from atts_runtime.tasks.base import Question, Task
+from atts_runtime.tasks.find import MAX_CHARS
 
 
 def task(*answers: str, rule: ExactAnswers | MathAnswers | None = None) -> Task:
@@ -19,6 +20,29 @@ def task(*answers: str, rule: ExactAnswers | MathAnswers | None = None) -> Task:
 def test_no_answer_is_never_correct() -> None:
     assert not task("5").is_correct(None, "5")
     assert task("5").is_correct("05", "5")
+
+
+PIECES = st.lists(
+    st.lists(st.sampled_from(["\\boxed{", "{", "}", "\\{", "\\", "boxed{", "1", " ", "\n"]), max_size=6).map("".join)
+)
+
+
+@given(PIECES)
+def test_asking_after_every_piece_finds_an_answer_as_soon_as_the_whole_text_has_one(pieces: list[str]) -> None:
+    asked, text = task("1"), ""
+    for piece in pieces:
+        text += piece
+        answered = asked.answered(text, len(piece))
+        assert answered == (asked.extract(text) is not None)
+        if answered:
+            return
+
+
+def test_asking_looks_at_the_new_text_and_a_little_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(ExactAnswers, "answered", lambda self, text: bool(seen.append(len(text))))
+    task("1").answered("x" * 1_000_000, 500)
+    assert seen == [500 + 2 * MAX_CHARS]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_hub_rows_beyond_the_number_asked_for_are_not_read(monkeypatch: pytest.M
 
 def test_more_questions_than_the_hub_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, test=[{"question": "x", "answer": "1"}])
-    assert error_of("name", 2) == "name:test has 1 questions, 2 were asked for; ask for fewer"
+    assert error_of("name", 2) == "name has 1 questions, 2 were asked for; ask for fewer"
 
 
 def test_a_hub_data_set_without_a_usual_split_lists_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
