@@ -15,7 +15,7 @@ import statistics
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
+from atts_runtime.tasks.named import NAMED
 
 _Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DEFAULT_STUDY = "target-only,barrier,async-marginal"
 
 _HELP = {
-    "task": "arithmetic (bundled; arithmetic:N for N terms), a .jsonl file (question, answer), or a hub NAME[:SPLIT]",
+    "task": f"arithmetic (bundled; arithmetic:N for N terms), {', '.join(NAMED)}, a .jsonl file (question, answer, "
+    "perhaps choices), or a hub NAME[@CONFIG][:SPLIT][#REVISION]",
     "questions": "how many questions (default: 16 of the bundled task, else all)",
+    "system_prompt": "system message that a chat template puts before every question (default: none)",
     "chains": "parallel chains a question (m)",
     "turns": "most turns a chain (T)",
     "draft_tokens": "most tokens a drafted segment",
@@ -190,14 +193,13 @@ async def _run(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, roles, run_once
-    from atts_runtime.tasks.load import load_task
+    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, load, roles, run_once
 
     config = _config(args)
     needed = set(roles(config.policy))
     check_engine(config, needed)
     out = Path(config.out or _default_out(config.policy))
-    task = load_task(config.task, config.questions, config.seed)
+    config, task = load(config)
     fingerprint = config.fingerprint(task.fingerprint)
     run_dir = RunDir.resume(out, fingerprint) if args.resume else None
     if run_dir is None:
@@ -224,8 +226,7 @@ async def _compare(args: argparse.Namespace) -> int:
 
     from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
     from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, roles, run_once
-    from atts_runtime.tasks.load import load_task
+    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, load, roles, run_once
 
     base = _config(args)
     configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
@@ -236,7 +237,8 @@ async def _compare(args: argparse.Namespace) -> int:
     if args.repeats < 1:
         raise InputError(f"repeats must be at least 1, got {args.repeats}")
     out = Path(base.out or _default_out("compare"))
-    task = load_task(base.task, base.questions, base.seed)
+    base, task = load(base)
+    configs = [replace(config, task=base.task) for config in configs]
     paths = {(config.policy, r): out / f"{config.policy}-{r}" for r in range(args.repeats) for config in configs}
     for path in (out, *paths.values()):
         RunDir.check_free(path)

@@ -40,11 +40,11 @@ _PLACING_ARGS = frozenset(
 class RunConfig:
     """Everything that a run depends on. Field names are the flags' names and the TOML file's keys.
 
-    `questions` None: all of the task. `budget` None: alpha decides. `questions_in_flight` None: all.
-    `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound. `bank` is a
-    calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a profile of
-    the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement. `draft_args` and
-    `target_args` are JSON objects of vLLM's engine arguments; in a TOML file they may be tables.
+    `questions` None: all of the task. `system_prompt` None: models get no system message. `budget` None: alpha decides.
+    `questions_in_flight` None: all. `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound.
+    `bank` is a calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a
+    profile of the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
+    `draft_args` and `target_args` are JSON objects of vLLM's engine arguments; in a TOML file they may be tables.
 
     Of servers: `draft_url` and `target_url` are their addresses (in a TOML file they may be lists), `draft_name` and
     `target_name` the models' names there (None: `draft`, `target`), `draft_key_env` and `target_key_env` environment
@@ -53,6 +53,7 @@ class RunConfig:
 
     task: str = "arithmetic"
     questions: int | None = None
+    system_prompt: str | None = None
     chains: int = 8
     turns: int = 16
     draft_tokens: int = 48

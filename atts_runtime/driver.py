@@ -37,7 +37,6 @@ from atts_runtime.control import (
 )
 from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, ScoreCall, Usage
 from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord
-from atts_runtime.tasks.answers import ExactAnswers
 from atts_runtime.tasks.base import Task
 
 _BACKOFF_S = 0.5
@@ -183,10 +182,9 @@ class Driver:
         """Find and check the answer, then hand the record over."""
         try:
             if record.reason != "failed":
-                found = await self._ask(self.task.extract, record.text[mark:])
-                record.answer = found or await self._ask(self.task.extract, record.text)
+                record.answer = self.task.extract(record.text[mark:]) or self.task.extract(record.text)
                 truth = self.task.questions[record.question].answer
-                record.correct = await self._ask(self.task.is_correct, record.answer, truth)
+                record.correct = await self._check(record.answer, truth)
             self.progress.chains_done += 1
             self._on_finish(record)
         except Exception as error:
@@ -195,11 +193,11 @@ class Driver:
         if not self._ungraded:
             self._inbox.put_nowait(None)
 
-    async def _ask(self, question: Callable[..., Any], *args: Any) -> Any:
-        """Ask the task; off the event loop where it may take long."""
-        if isinstance(self.task.answers, ExactAnswers):
-            return question(*args)
-        return await asyncio.to_thread(question, *args)
+    async def _check(self, found: str | None, truth: str) -> bool | None:
+        """The task's verdict; off the event loop where it may take long."""
+        if self.task.answers.slow:
+            return await asyncio.to_thread(self.task.is_correct, found, truth)
+        return self.task.is_correct(found, truth)
 
     # -- calls
 
@@ -263,29 +261,32 @@ class Driver:
         call.chars = len(result.piece.text)
         chain.pieces = [*kept, result.piece]
         call.ended = result.piece.eos or result.full
-        call.answered = await self._answered(command, chain, result)
+        call.answered = self._answered(command, chain, result)
         kind = Drafted if isinstance(command, Draft) else TakenOver
         return kind(command.call, answered=call.answered, ended=call.ended)
 
-    async def _answered(self, command: Call, chain: ChainState, result: Generated) -> bool:
+    def _answered(self, command: Call, chain: ChainState, result: Generated) -> bool:
         """Whether an answer stands. A takeover that goes on after a drafted answer withdraws it; one that replaced
         it has none to keep."""
         text = chain.text
         if isinstance(command, Draft):
-            chain.draft_answered = await self._found(text[chain.mark :])
+            chain.draft_answered = self._found(text[chain.mark :], result)
             return chain.draft_answered
         replaced = isinstance(command, TakeOver) and command.replace
         withdrawn, chain.draft_answered = chain.draft_answered and not replaced, False
         if not withdrawn:
-            return await self._found(text[chain.mark :])
+            return self._found(text[chain.mark :], result)
         start = len(text) - len(result.piece.text)
-        if await self._found(text[start:]) or result.piece.eos:
+        if self._found(text[start:], result) or result.piece.eos:
             return True
         chain.mark = len(text)
         return False
 
-    async def _found(self, text: str) -> bool:
-        return await self._ask(self.task.extract, text) is not None
+    def _found(self, text: str, last: Generated) -> bool:
+        """Whether the text answers; a model that has ended it says no more."""
+        if last.piece.eos:
+            return self.task.extract(text) is not None
+        return self.task.answered(text, len(last.piece.text))
 
     def _note(self, call: CallRecord, usage: Usage) -> None:
         call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached

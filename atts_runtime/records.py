@@ -75,6 +75,7 @@ class AlarmRecord:
 @dataclass(slots=True)
 class ChainRecord:
     """A finished chain. `reason`: answered, ended (no answer), turns (ran out), failed (`detail` says why).
+    `correct` is None where the answer could not be checked.
 
     Everything that depends on the clock has a name in `_s`, `holds_s` too: who waits is a matter of who is last.
     """
@@ -85,7 +86,7 @@ class ChainRecord:
     reason: str = ""
     detail: str | None = None
     answer: str | None = None
-    correct: bool = False
+    correct: bool | None = False
     turns: int = 0
     text: str = ""
     calls: list[CallRecord] = field(default_factory=list)

@@ -98,6 +98,7 @@ _FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("speedup", lambda row: _number(row.get("speedup"), ".2f")),
     ("accuracy, mean chain [95%]", _accuracy),
     ("accuracy, majority", lambda row: _number(row["accuracy"]["majority"], ".1%")),
+    ("  answers that could not be checked", lambda row: str(row["accuracy"]["unknown_chains"] or "-")),
     ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
     (
         "  alpha, lowest to highest",

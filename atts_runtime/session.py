@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
 from atts_runtime.summary import steps_table, summarize, tables
 from atts_runtime.tasks.base import Task
+from atts_runtime.tasks.load import load_task
 from atts_runtime.telemetry import OnProgress, Telemetry
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
         yield {role: by_model[model] for role, model in models.items()}
     finally:
         await asyncio.gather(*(engine.close() for engine in started))
+
+
+def load(config: RunConfig) -> tuple[RunConfig, Task]:
+    """The task, and the settings with its data pinned: a resumed run reads the revision that the first one read.
+
+    Raises InputError where the task cannot be loaded.
+    """
+    task = load_task(config.task, config.questions, config.seed, system=config.system_prompt)
+    assert task.source is not None
+    return replace(config, task=task.source.spec), task
 
 
 def check_engine(config: RunConfig, needed: set[str]) -> None:
@@ -188,6 +199,7 @@ async def run_once(
     distinct = {id(engine): engine for engine in used.values()}
     peaks = _peaks(config, distinct.values())
     resumed = bool(run_dir.finished)
+    run_dir.note("task", task.told())
     driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
     telemetry = Telemetry(driver, used, on_progress, gpus=config.profiler == "on")
     try:

@@ -70,6 +70,9 @@ def summarize(
 def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
     """Share of right chains, of questions whose majority is right, and of questions with any right chain (pass@m).
 
+    Shares count what is known to be right: an answer that could not be checked lowers them. `unknown_chains` says how
+    many those are, `unknown_checks` how many different comparisons in all, votes included, this process left open.
+
     `mean_chain_ci95` is a Wilson interval on the effective number of chains: chains of one question are not
     independent, so their number is divided by the design effect that the spread between questions shows. Where
     all chains agree that effect cannot be seen, and each question counts once.
@@ -78,14 +81,16 @@ def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
     for record in records:
         by_question[record.question].append(record)
     answers = {q: task.questions[q].answer for q in by_question}
-    majority = [task.is_correct(task.majority([r.answer for r in rs]), answers[q]) for q, rs in by_question.items()]
-    shares = [sum(r.correct for r in rs) / len(rs) for rs in by_question.values()]
-    mean = _mean([r.correct for r in records])
+    votes = [task.is_correct(task.majority([r.answer for r in rs]), answers[q]) for q, rs in by_question.items()]
+    shares = [sum(r.correct is True for r in rs) / len(rs) for rs in by_question.values()]
+    mean = _mean([r.correct is True for r in records])
     return {
         "mean_chain": mean,
         "mean_chain_ci95": None if mean is None else list(_clustered_wilson(mean, len(records), shares)),
-        "majority": _mean(majority),
+        "majority": _mean([vote is True for vote in votes]),
         "pass_at_m": _mean([share > 0 for share in shares]),
+        "unknown_chains": sum(r.correct is None for r in records),
+        "unknown_checks": task.answers.unknown,
     }
 
 
@@ -261,7 +266,10 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                 "reason": record.reason,
             }
         )
-    return {"events": pd.DataFrame(events).astype(_NULLABLE), "samples": pd.DataFrame(samples)}
+    return {
+        "events": pd.DataFrame(events).astype(_NULLABLE),
+        "samples": pd.DataFrame(samples).astype({"correct": "boolean"}),
+    }
 
 
 def steps_table(engines: Mapping[str, EngineRun], zero_s: float) -> dict[str, Any]:

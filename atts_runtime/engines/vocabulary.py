@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.prompt import Prompt
 
 
 class Vocabulary:
@@ -52,11 +53,11 @@ class Vocabulary:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of a question: through the chat template where the tokenizer has one, else as it stands."""
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
         if getattr(self.tokenizer, "chat_template", None):
-            chat = [{"role": "user", "content": prompt}]
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
             return self.encode(text)
-        ids: list[int] = self.tokenizer.encode(prompt)
+        ids: list[int] = self.tokenizer.encode(asked.plain)
         if len(ids) > 1 and ids[-1] in self.eos_ids:
             ids = ids[:-1]
         return ids

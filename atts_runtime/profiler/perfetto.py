@@ -105,7 +105,7 @@ def _us(time_ns: int) -> float:
 def _chain(record: ChainRecord, tid: int, label: str, flows: Iterator[int], with_text: bool) -> Iterator[Event]:
     at = {"pid": CHAINS_PID, "tid": tid}
     start, end = map(to_ns, lifetime_s(record))
-    told = {"question_id": record.question_id, "reason": record.reason, "correct": record.correct}
+    told: dict[str, Any] = {"question_id": record.question_id, "reason": record.reason, "correct": record.correct}
     if with_text:
         told |= {"text": record.text, "answer": record.answer, "detail": record.detail}
     yield _slice(at, f"chain {label}", "chain", start, end, told)

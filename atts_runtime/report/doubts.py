@@ -38,6 +38,9 @@ def _of_run(run: RunFacts) -> Iterator[str]:
         reasons = Counter(r.detail or "no reason kept" for r in run.records if r.reason == "failed")
         reason, times = reasons.most_common(1)[0]
         yield f"{run.failed} of {len(run.records)} chains failed; {times} of them by: {reason[:200]}"
+    unchecked = sum(r.correct is None for r in run.records)
+    if unchecked:
+        yield f"{unchecked} of {len(run.records)} answers could not be checked: accuracy counts them as wrong"
     yield from run.troubles
     for engine in run.engines:
         yield from _of_engine(engine, run)

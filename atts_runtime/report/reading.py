@@ -112,7 +112,7 @@ def labelled(runs: list[RunFacts]) -> list[RunFacts]:
 
 def _accuracy(read: RunRead, where: str) -> Accuracy:
     if read.summary is None:  # what records tell by themselves
-        return Accuracy(mean_chain=sum(r.correct for r in read.records) / len(read.records))
+        return Accuracy(mean_chain=sum(r.correct is True for r in read.records) / len(read.records))
     told = part(read.summary, "accuracy", where)
     interval = told.get("mean_chain_ci95") or (None, None)
     if not isinstance(interval, list | tuple) or len(interval) != 2:

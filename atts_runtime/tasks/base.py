@@ -5,25 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.answers import Answers
+from atts_runtime.tasks.find import MAX_CHARS
 
-__all__ = ["Question", "Task"]
+__all__ = ["Question", "Source", "Task"]
+
+_REACH = 2 * MAX_CHARS
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question as the models see it, with the answer that they do not see.
 
-    ``id`` is unique within its task and stable between runs; ``prompt`` is the whole text put before a chain.
+    ``id`` is unique within its task and stable between runs; ``prompt`` is the whole text put before a chain, with its
+    system message where it is a :class:`~atts_runtime.prompt.Prompt`. ``order`` is None but for multiple choice: the
+    letters of the options as the data lists them, in the order shown (``CADB``: shown first is the data's third).
     """
 
     id: str
     prompt: str
     answer: str
+    order: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a task's questions came from: ``kind`` (bundled, jsonl, hub), a ``spec`` that names the same data again,
+    and what else tells which data they were (a file's SHA-256; a data set's path, configuration, split, revision)."""
+
+    kind: str
+    spec: str
+    details: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,7 @@ class Task:
     questions: tuple[Question, ...]
     segment_stop: str | None
     answers: Answers = field(repr=False, compare=False)
+    source: Source | None = None
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,22 +69,37 @@ class Task:
             raise InputError(f"task {self.name} has {count} questions with the id {id_!r}; make the ids unique")
         object.__setattr__(self, "fingerprint", _fingerprint(self.questions))
 
+    def told(self) -> dict[str, Any]:
+        """What a run keeps about it."""
+        orders = {question.id: question.order for question in self.questions if question.order is not None}
+        source = {} if self.source is None else {"source": self.source.kind, **self.source.details}
+        return {"name": self.name, **source, "fingerprint": self.fingerprint} | ({"orders": orders} if orders else {})
+
+    def answered(self, text: str, new: int) -> bool:
+        """Whether a chain that may go on writing has given its answer with the last ``new`` characters of its text.
+
+        Costs what these and the `_REACH` before them cost, however long the text is. A box that was opened further
+        back is none: nobody compares an answer of that length.
+        """
+        return self.answers.answered(text[-(new + _REACH) :])
+
     def extract(self, text: str) -> str | None:
-        """The last answer found in a chain's text, or None while there is none."""
+        """The last answer found in a chain's whole text, or None where there is none."""
         return self.answers.extract(text)
 
-    def is_correct(self, found: str | None, answer: str) -> bool:
-        """Whether the answer found in a chain matches the question's; no answer is never correct."""
+    def is_correct(self, found: str | None, answer: str) -> bool | None:
+        """Whether the answer found in a chain matches the question's; no answer is never correct. None: unknown."""
         return found is not None and self.answers.matches(found, answer)
 
-    def same(self, a: str, b: str) -> bool:
-        """Whether two found answers mean the same; symmetric."""
+    def same(self, a: str, b: str) -> bool | None:
+        """Whether two found answers mean the same; symmetric. None: unknown."""
         return self.answers.same(a, b)
 
     def majority(self, found: Sequence[str | None]) -> str | None:
         """The most frequent answer up to :meth:`same`, in the form first seen; ties go to the class seen first.
 
-        Chains without an answer do not vote. None only when no chain has an answer.
+        Chains without an answer do not vote, and answers that cannot be compared vote apart. None only when no chain
+        has an answer.
         """
         # Identical strings are counted first: a check costs at most one call for each pair of distinct answers.
         counts = Counter(answer for answer in found if answer is not None)

@@ -110,6 +110,14 @@ def test_the_manifest_says_what_ran_where_and_with_which_settings(tmp_path: Path
     assert len(manifest["sessions"]) == 1
 
 
+def test_the_manifest_says_which_questions_were_asked(tmp_path: Path) -> None:
+    config = settings("barrier")
+    record_run(tmp_path, config)
+    told = json.loads((tmp_path / "manifest.json").read_text())["task"]
+    fingerprint = task_of(config).fingerprint
+    assert told == {"name": "arithmetic", "source": "bundled", "fingerprint": fingerprint}
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_events_have_a_row_a_call_in_the_columns_of_the_contract(policy: str, tmp_path: Path) -> None:
     record_run(tmp_path, settings(policy), pair(draft={"faults": {ChainId(2, 3): Fault("error", "generate", first=1)}}))

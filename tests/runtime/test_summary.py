@@ -75,6 +75,16 @@ def test_a_failed_chain_counts_as_wrong_and_does_not_vote() -> None:
     assert summary_of(records, task("1"))["failed_chains"] == 2
 
 
+def test_an_answer_that_could_not_be_checked_is_counted_and_lowers_accuracy() -> None:
+    records = [chain(0, 0, "1"), chain(0, 1, "1"), chain(0, 2, "?"), chain(0, 3, "2")]
+    records[2].correct = None
+    records[0].calls.append(CallRecord(0, "draft", "draft"))
+    found = accuracy(records, task("1"))
+    assert found["mean_chain"] == pytest.approx(2 / 4)
+    assert (found["unknown_chains"], found["unknown_checks"]) == (1, 0)
+    assert tables(records, task("1"), 4)["samples"]["correct"].isna().tolist() == [False, False, True, False]
+
+
 def test_a_question_of_which_every_chain_failed_is_wrong_everywhere() -> None:
     records = [chain(0, i, None, reason="failed") for i in range(2)] + [chain(1, i, "1") for i in range(2)]
     found = accuracy(records, task("1", "1"))
@@ -82,7 +92,10 @@ def test_a_question_of_which_every_chain_failed_is_wrong_everywhere() -> None:
 
 
 def test_without_records_accuracy_is_unknown() -> None:
-    assert accuracy([], task("1")) == dict.fromkeys(("mean_chain", "mean_chain_ci95", "majority", "pass_at_m"))
+    assert accuracy([], task("1")) == dict.fromkeys(("mean_chain", "mean_chain_ci95", "majority", "pass_at_m")) | {
+        "unknown_chains": 0,
+        "unknown_checks": 0,
+    }
 
 
 @pytest.mark.parametrize(

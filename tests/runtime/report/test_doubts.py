@@ -44,6 +44,15 @@ def test_failed_chains_are_counted_with_their_most_frequent_reason(tmp_path: Pat
     assert "scripted error" in said(tmp_path)
 
 
+def test_answers_that_could_not_be_checked_are_counted(run: Path) -> None:
+    lines = (run / "chains.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for record in records[:2]:
+        record["correct"] = None
+    (run / "chains.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert f"2 of {len(records)} answers could not be checked" in said(run)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -1,19 +1,21 @@
-"""Tasks load from the bundled generator, JSONL files and the hub; bad input is one line that says where and what."""
+"""Tasks load from the bundled generator and JSONL files; bad input is one line that says where and what."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from atts_runtime.errors import InputError
+from atts_runtime.prompt import Prompt
 from atts_runtime.tasks import arithmetic
-from atts_runtime.tasks.load import DEFAULT_QUESTIONS, INSTRUCTION, load_task
+from atts_runtime.tasks.answers import ChoiceAnswers
+from atts_runtime.tasks.load import DEFAULT_QUESTIONS, load_task
+from atts_runtime.tasks.prompts import INSTRUCTION
 
 GOOD = {"question": "1 + 1?", "answer": "2"}
 
@@ -78,6 +80,19 @@ def test_the_seed_decides_the_bundled_data_and_so_the_fingerprint() -> None:
 @pytest.mark.parametrize("n_questions", [0, -1])
 def test_fewer_than_one_question_is_refused(n_questions: int) -> None:
     assert error_of("arithmetic", n_questions) == f"the number of questions must be at least 1, not {n_questions}"
+
+
+@pytest.mark.parametrize("terms", [4, 9])
+def test_the_bundled_task_with_a_number_has_that_many_terms(terms: int) -> None:
+    task = load_task(f"arithmetic:{terms}", 5, seed=3)
+    assert [question.prompt.partition("\n\n")[0].count("(") for question in task.questions] == [terms - 1] * 5
+    assert task.fingerprint != load_task("arithmetic", 5, seed=3).fingerprint
+
+
+@pytest.mark.parametrize("terms", ["3", "10", "x", "-4"])
+def test_a_number_of_terms_that_the_models_never_saw_is_refused(terms: str) -> None:
+    with pytest.raises(InputError, match=f"arithmetic:{terms}"):
+        load_task(f"arithmetic:{terms}", 5, seed=3)
 
 
 # JSONL files
@@ -152,6 +167,13 @@ def test_more_questions_than_the_file_holds_is_refused_with_the_number_there_are
         (b'{"question": "?", "answer": 1, "id": 1.5}', "id must be"),
         (b'{"question": "?", "answer": 1, "id": "first"}', "id 'first' is already used at"),
         (b'{"question": "\\ud800", "answer": 1}', "half a surrogate pair"),
+        (b'{"problem": "?", "answer": 1}', "the text stands under problem, at"),
+        (b'{"question": "?", "answer": "a", "choices": ["a", "b"]}', "has choices,"),
+        (b'{"question": "?", "answer": "a", "choices": "ab"}', "choices must be a list of texts"),
+        (b'{"question": "?", "answer": "a", "choices": ["a", ""]}', "choices must be a list of texts"),
+        (b'{"question": "?", "answer": "a", "choices": ["a"]}', "choices must be 2 to 10 different texts"),
+        (b'{"question": "?", "answer": "a", "choices": ["a", "a "]}', "choices must be 2 to 10 different texts"),
+        (b'{"question": "?", "answer": "C", "choices": ["a", "b"]}', "answer is none of the choices"),
         (b'{"question": "\xff", "answer": 1}', "not UTF-8"),
     ],
 )
@@ -186,98 +208,59 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
     assert "is a directory; name a .jsonl file in it" in error_of(str(tmp_path))
 
 
-# The hub
+# Multiple choice
+
+COLOURS = ["red", "green", "blue"]
 
 
-class FakeHub(ModuleType):
-    """Stands for the package `datasets`: its splits are lists of rows, and it keeps what was asked of it."""
-
-    def __init__(self, splits: dict[str, list[dict[str, object]]]) -> None:
-        super().__init__("datasets")
-        self.splits = splits
-        self.asked: list[tuple[str, str | None, str | None]] = []
-
-    def load_dataset(self, name: str, config: str | None, *, split: str | None) -> Any:
-        self.asked.append((name, config, split))
-        return self.splits if split is None else self.splits[split]
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, **splits: list[dict[str, object]]) -> FakeHub:
-    hub = FakeHub(splits)
-    monkeypatch.setitem(sys.modules, "datasets", hub)
-    return hub
+@pytest.mark.parametrize("answer", ["green", "B"])
+def test_options_are_shown_in_an_order_that_the_answer_follows(tmp_path: Path, answer: str) -> None:
+    rows = [{"id": f"q{i}", "question": "?", "choices": COLOURS, "answer": answer} for i in range(20)]
+    task = load_task(write(tmp_path / "t.jsonl", *rows), None, 0)
+    assert isinstance(task.answers, ChoiceAnswers)
+    for question in task.questions:
+        assert f"\n{question.answer}. green\n" in question.prompt
+        assert question.order is not None
+        shown = [COLOURS["ABC".index(letter)] for letter in question.order]
+        assert "".join(f"\n{letter}. {colour}" for letter, colour in zip("ABC", shown, strict=True)) in question.prompt
+    assert len({question.order for question in task.questions}) > 2
+    assert task.told()["orders"] == {question.id: question.order for question in task.questions}
 
 
-def test_a_hub_data_set_gives_its_test_split_named_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = use_hub(
-        monkeypatch, train=[{"problem": "no", "answer": "0"}], test=[{"problem": "x", "answer": 27.0, "id": 9}]
-    )
-    task = load_task("owner/name", None, 0)
-    assert hub.asked == [("owner/name", None, None)]
-    assert [(q.id, q.prompt, q.answer) for q in task.questions] == [("owner/name/0", "x" + INSTRUCTION, "27")]
-    assert task.segment_stop is None
+def test_the_order_of_options_depends_on_seed_and_question_alone(tmp_path: Path) -> None:
+    rows = [{"id": f"q{i}", "question": "?", "choices": COLOURS, "answer": "red"} for i in range(20)]
+    spec, backwards = write(tmp_path / "t.jsonl", *rows), write(tmp_path / "b.jsonl", *reversed(rows))
+    task = load_task(spec, None, 0)
+    assert task.questions == load_task(spec, None, 0).questions
+    assert task.questions[:3] == load_task(spec, 3, 0).questions
+    assert set(task.questions) == set(load_task(backwards, None, 0).questions)
+    assert task.fingerprint != load_task(spec, None, 1).fingerprint
 
 
-def test_a_hub_data_set_without_a_test_split_gives_its_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_hub(monkeypatch, other=[], train=[{"prompt": "x", "answer": "1"}])
-    assert len(load_task("name", None, 0).questions) == 1
+def test_a_choice_task_names_the_right_option_right(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path / "t.jsonl", {"question": "?", "choices": COLOURS, "answer": "blue"}), None, 5)
+    (question,) = task.questions
+    assert task.is_correct(task.extract(f"\\boxed{{{question.answer}}}"), question.answer)
+    wrong = next(letter for letter in "ABC" if letter != question.answer)
+    assert not task.is_correct(task.extract(f"\\boxed{{{wrong}}}"), question.answer)
 
 
-def test_a_hub_configuration_and_split_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = use_hub(monkeypatch, dev=[{"question": "x", "answer": "#### 1"}])
-    assert load_task("owner/name@main:dev", None, 0).questions[0].answer == "1"
-    assert hub.asked == [("owner/name", "main", "dev")]
+# What a run keeps
 
 
-def test_hub_rows_beyond_the_number_asked_for_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_hub(monkeypatch, test=[{"question": "x", "answer": "1"}, {"bad": 1}])
-    assert len(load_task("name", 1, 0).questions) == 1
-    assert error_of("name", 2).startswith("name, split test, row 1: no question text")
+def test_a_file_is_told_by_its_digest(tmp_path: Path) -> None:
+    spec = write(tmp_path / "t.jsonl", GOOD)
+    told = load_task(spec, None, 0).told()
+    assert told["source"] == "jsonl"
+    assert told["sha256"] == hashlib.sha256((tmp_path / "t.jsonl").read_bytes()).hexdigest()
+    assert "orders" not in told
 
 
-def test_more_questions_than_the_hub_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_hub(monkeypatch, test=[{"question": "x", "answer": "1"}])
-    assert error_of("name", 2) == "name has 1 questions, 2 were asked for; ask for fewer"
-
-
-def test_a_hub_data_set_without_a_usual_split_lists_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_hub(monkeypatch, dev=[], extra=[])
-    assert error_of("name").endswith("add one of :dev, :extra")
-
-
-def test_a_failure_of_the_hub_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = use_hub(monkeypatch)
-
-    def fail(*args: object, **options: object) -> None:
-        raise ConnectionError("\nno network\nlong story")
-
-    monkeypatch.setattr(hub, "load_dataset", fail)
-    message = error_of("arithmatic")
-    assert message.startswith("cannot load 'arithmatic' from the Hugging Face hub (no network)")
-
-
-def test_without_the_optional_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert error_of("owner/name").endswith("pip install datasets")
-
-
-@pytest.mark.parametrize("spec", ["a/b/c", "./questions.json", "https://example.org/x", "two words", "name:", "name@"])
-def test_a_spec_that_can_be_nothing_is_refused_without_asking_the_hub(
-    monkeypatch: pytest.MonkeyPatch, spec: str
-) -> None:
-    hub = use_hub(monkeypatch)
-    assert error_of(spec).startswith(f"no task {spec!r}; give arithmetic, the path of an existing file, or a hub")
-    assert not hub.asked
-
-
-@pytest.mark.parametrize("terms", [4, 9])
-def test_the_bundled_task_with_a_number_has_that_many_terms(terms: int) -> None:
-    task = load_task(f"arithmetic:{terms}", 5, seed=3)
-    assert [question.prompt.partition("\n\n")[0].count("(") for question in task.questions] == [terms - 1] * 5
-    assert task.fingerprint != load_task("arithmetic", 5, seed=3).fingerprint
-
-
-@pytest.mark.parametrize("terms", ["3", "10", "x", "-4"])
-def test_a_number_of_terms_that_the_models_never_saw_is_refused(terms: str) -> None:
-    with pytest.raises(InputError, match=f"arithmetic:{terms}"):
-        load_task(f"arithmetic:{terms}", 5, seed=3)
+def test_a_system_message_goes_with_every_question(tmp_path: Path) -> None:
+    spec = write(tmp_path / "t.jsonl", GOOD, GOOD)
+    for question in load_task(spec, None, 0, system="Be brief.").questions:
+        assert isinstance(question.prompt, Prompt)
+        assert [message["role"] for message in question.prompt.messages] == ["system", "user"]
+        assert question.prompt.plain == f"Be brief.\n\n{question.prompt}"
+    with pytest.raises(InputError, match="no system message"):
+        load_task("arithmetic", 1, 0, system="Be brief.")
