@@ -36,6 +36,16 @@ def pids(pool: MathPool) -> list[int | None]:
     return [None if worker._process is None else worker._process.pid for worker in pool._workers]
 
 
+def test_what_the_parent_holds_is_not_held_against_a_check() -> None:
+    held = b"1" * (300 << 20)
+    small = MathPool(workers=1, memory_bytes=500 << 20)
+    try:
+        assert small.ask("x+1", "x+2") is False
+    finally:
+        small.close()
+    assert len(held) == 300 << 20
+
+
 def test_math_verify_decides(pool: MathPool) -> None:
     assert pool.ask("2x+2", "2(x+1)") is True
     assert pool.ask("2x+2", "2(x-1)") is False
