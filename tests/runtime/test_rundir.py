@@ -43,7 +43,7 @@ OUR_COLUMNS = {
     "t_start_s": "Float64",
     "t_end_s": "Float64",
     "tokens_new": "int64",
-    "tokens_cached": "int64",
+    "tokens_cached": "Int64",
     "flops": "Int64",
     "bytes": "Float64",
     "p_value": "Float64",
