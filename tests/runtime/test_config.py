@@ -114,7 +114,7 @@ def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: st
         "temperature": 0.0,
         "call_timeout_s": 1.5,
         "profiler": "off",
-        **dict.fromkeys(("task", "draft", "target", "device", "hardware", "out"), "other"),
+        **dict.fromkeys(("task", "system_prompt", "draft", "target", "device", "hardware", "out"), "other"),
     }
     changed = RunConfig().with_options({name: changes.get(name, 5)})
     free = ("out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s")
