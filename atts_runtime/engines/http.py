@@ -86,6 +86,7 @@ class HttpEngine:
             self._found[url] = await inspect(channel, url, wanted, self._vocabulary)
         self._server = together(self._found, wanted.role)
         self._dialect = self._server.dialect
+        self.uncounted = f"a server elsewhere ({self._server.api}) does not show its steps"
         if wanted.scores and not self._dialect.reuses_prefix:
             _LOG.warning("%s: every score computes its whole prefix; to reuse it start vLLM with %s", self.name, _REUSE)
         self._pool = Pool(
