@@ -16,7 +16,7 @@ from atts_runtime.tasks.answers import Answers, ChoiceAnswers, ExactAnswers, Mat
 from atts_runtime.tasks.base import Question, Source, Task
 from atts_runtime.tasks.hub import HubData, Place, fetch, named_rows, place, rows
 from atts_runtime.tasks.named import NAMED, named
-from atts_runtime.tasks.prompts import published, put
+from atts_runtime.tasks.prompts import in_steps, put
 from atts_runtime.tasks.rows import Form, jsonl_rows, questions_of
 
 __all__ = ["BUNDLED", "DEFAULT_QUESTIONS", "load_task"]
@@ -58,7 +58,7 @@ def load_task(spec: str, n_questions: int | None, seed: int, *, system: str | No
     if path.is_dir():
         raise InputError(f"{spec!r} is a directory; name a .jsonl file in it")
     if (known := named(spec)) is not None:
-        return _named(known, n_questions, Form(published, system, seed))
+        return _named(known, n_questions, Form(in_steps, system, seed))
     asked = place(spec)
     if asked is None:
         raise InputError(

@@ -1,8 +1,7 @@
 r"""How questions are put to a model, and the order in which options are shown.
 
-Named tasks use the wording of the method's authors (their published code, `build_question` in `ATTS/ref_async.py` of
-menik1126/Asynchronous-Test-Time-Scaling), without the indentation that their source gave it; what the user brings
-is put in our own words.
+Named tasks ask for what the method's authors ask for (steps set apart by blank lines, the answer in a box), in our own
+words; what the user brings is asked for less.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import random
 import string
 from collections.abc import Sequence
 
-__all__ = ["INSTRUCTION", "LETTERS", "MOST_OPTIONS", "order_of", "published", "put"]
+__all__ = ["INSTRUCTION", "LETTERS", "MOST_OPTIONS", "in_steps", "order_of", "put"]
 
 INSTRUCTION = "\n\nReason step by step and put your final answer within \\boxed{}.\n\n"
 """What follows the question in the prompt of a free-text task."""
@@ -35,23 +34,16 @@ def put(question: str, options: Sequence[str] = ()) -> str:
     return f"{question}\n\n{_listed(options)}{_CHOICE_INSTRUCTION}"
 
 
-def published(question: str, options: Sequence[str] = ()) -> str:
-    """The prompt of a question of the paper's data sets."""
+def in_steps(question: str, options: Sequence[str] = ()) -> str:
+    """The prompt of a question of a named data set."""
+    steps = "Reason step by step and leave a blank line between steps.\n"
     if not options:
-        return (
-            "Please answer the following problem using step-by-step reasoning.\n"
-            "Please separate your reasoning steps with two newline characters (\\n\\n).\n"
-            "Please must put your final answer within \\boxed{}.\n\n"
-            f"Question: {question}\n"
-        )
-    boxes = [f"\\boxed{{{letter}}}" for letter in LETTERS[: len(options)]]
+        return f"Solve this problem. {steps}Write the final answer within \\boxed{{}}.\n\nProblem: {question}\n"
+    letters = LETTERS[: len(options)]
     return (
-        "This is a multiple-choice question.\n"
-        "Please answer the following problem using step-by-step reasoning.\n"
-        "Separate each reasoning step with **two newline characters** (`\\n\\n`).\n"
-        f"You must put your final answer within \\boxed{{}}, such as {', '.join(boxes[:-1])}, or {boxes[-1]}. "
-        "No other formats are allowed.\n\n"
-        f"Question: {question}\nChoices:\n{_listed(options)}\n"
+        f"Choose the right option. {steps}"
+        f"Write only its letter, {', '.join(letters[:-1])} or {letters[-1]}, within \\boxed{{}}.\n\n"
+        f"Problem: {question}\nOptions:\n{_listed(options)}\n"
     )
 
 

@@ -24,7 +24,7 @@ from atts_runtime.tasks import hub as hub_module
 from atts_runtime.tasks.answers import ChoiceAnswers, MathAnswers
 from atts_runtime.tasks.load import load_task
 from atts_runtime.tasks.named import NAMED, named
-from atts_runtime.tasks.prompts import INSTRUCTION, published
+from atts_runtime.tasks.prompts import INSTRUCTION, in_steps
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -204,7 +204,7 @@ def test_a_named_task_is_asked_for_at_its_pinned_revision(monkeypatch: pytest.Mo
     assert [question.id.partition("/")[0] for question in task.questions] == [name, name]
     if not pinned.wrong:
         assert [question.answer for question in task.questions] == ["0", "1"]
-        assert task.questions[0].prompt == published(f"{pinned.question} 0")
+        assert task.questions[0].prompt == in_steps(f"{pinned.question} 0")
 
 
 @pytest.mark.parametrize(
