@@ -73,7 +73,8 @@ def test_a_run_is_stopped_and_resumed(study: list[str], tmp_path: Path) -> None:
     out, _ = finish(start("run", "--resume", "--out", str(run), "--json"))
     summary = json.loads(out)
     check(summary, run)
-    assert lines(run)[: len(before)] == before
+    after = lines(run)  # in the order of the chains, no longer in that of their ends
+    assert all(chain in after for chain in before)
     assert summary["engines"]["target"]["outages"] == []
 
 
