@@ -21,7 +21,7 @@ FOLDERS = {role: Path(atts_runtime.models.__file__).parent / role for role in ("
 def test_vllm_scores_prompts_as_transformers_does(role: str) -> None:
     folder = str(FOLDERS[role])
     texts = [question.prompt + "".join(question.paragraphs) for question in islice(questions(6), 3)]
-    engine = vllm.LLM(folder, dtype="float32", max_model_len=1024, enforce_eager=True, gpu_memory_utilization=0.3)
+    engine = vllm.LLM(folder, dtype="float32", max_model_len=1024, enforce_eager=True, kv_cache_memory_bytes=2**28)
     outputs = engine.generate(texts, vllm.SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
