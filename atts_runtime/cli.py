@@ -24,7 +24,7 @@ from atts_runtime import __version__
 from atts_runtime.commands import profile, report, trace
 from atts_runtime.commands.parser import OneLineParser
 from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
-from atts_runtime.control import POLICIES
+from atts_runtime.control.registry import ACTIONS, GATES, POLICIES, SCHEDULES, STOPS, VOTES
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.named import NAMED
 
@@ -42,12 +42,25 @@ _HELP = {
     "takeover_tokens": "most tokens a takeover",
     "questions_in_flight": "questions worked on at once (default: all)",
     "policy": f"one of {', '.join(POLICIES)}",
+    "gate": f"whose segment is rejected: {', '.join(GATES)} (default: the policy's)",
+    "action": f"what becomes of it: {', '.join(ACTIONS)} (default: the policy's)",
+    "schedule": f"when a chain goes on: {', '.join(SCHEDULES)} (default: the policy's)",
+    "early_stop": f"when a question is decided: {', '.join(STOPS)}, several separated by commas (default: never)",
+    "vote": f"which answer wins: {', '.join(VOTES)} (default: the policy's)",
+    "threshold": "score in nats per token above which gate threshold rejects",
+    "cues": "words that gate cue rejects, separated by commas",
+    "attempts": "drafts a turn under action redraft and fork",
+    "fork_gap": "nats per token by which a peer must score better than the best attempt for a fork",
+    "fork_width": "how often one chain may be forked from",
+    "deadline_s": "seconds from a question's admission after which its chains are stopped (default: none)",
+    "token_budget": "most tokens written on a question, by both models (default: no bound)",
+    "beta_level": "probability of being the majority at which early stop beta is sure",
     "alpha": "nominal takeover rate, 0 < alpha < 1",
-    "budget": "takeovers a turn and question at the barrier, or async-adaptive's bound in flight (default: from alpha)",
+    "budget": "takeovers a turn and question; under budget and async-adaptive also their bound (default: by alpha)",
     "gamma": "step of async-adaptive's alpha after each decision",
-    "takeover": f"{' or '.join(TAKEOVERS)}: write after the segment, or in its place",
+    "takeover": f"{' or '.join(TAKEOVERS)}: write after the segment, or in its place (default: the policy's)",
     "p_value": f"{' or '.join(P_VALUES)}: break ties at random (exact rate), or count all (at most the rate)",
-    "bank": "scores to test against under async-marginal (.npz of atts-sim replay --save-bank; default: pre-sampled)",
+    "bank": "scores that gate marginal tests against (.npz of atts-sim replay --save-bank; default: pre-sampled)",
     "draft": "folder or hub id of the draft model",
     "target": "folder or hub id of the target model",
     "engine": f"one of {', '.join(ENGINES)}",
@@ -196,7 +209,7 @@ async def _run(args: argparse.Namespace) -> int:
     from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, load, roles, run_once
 
     config = _config(args)
-    needed = set(roles(config.policy))
+    needed = set(roles(config).values())
     check_engine(config, needed)
     out = Path(config.out or _default_out(config.policy))
     config, task = load(config)
@@ -230,7 +243,7 @@ async def _compare(args: argparse.Namespace) -> int:
 
     base = _config(args)
     configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
-    needed = {role for config in configs for role in roles(config.policy)}
+    needed = {role for config in configs for role in roles(config).values()}
     check_engine(base, needed)
     if len({config.policy for config in configs}) < len(configs):
         raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")
@@ -256,7 +269,7 @@ async def _compare(args: argparse.Namespace) -> int:
                 with ProgressBar(config.policy, console) as bar:
                     summaries[config.policy].append(await run_once(config, task, engines, run_dir, bar.update))
     rows = comparison_rows([_median_run(runs) for runs in summaries.values()])
-    title = f"{base.task}: {size}, alpha {base.alpha:g}, takeover {base.takeover}; median of {args.repeats}"
+    title = f"{base.task}: {size}, alpha {base.alpha:g}, median of {args.repeats}"
     (out / "compare.json").write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n")
     recorder = Console(record=True, width=140, file=io.StringIO())  # a quiet console would record nothing
     recorder.print(comparison_table(rows, title))

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.conformal.store import load_bank
-from atts_runtime.control import POLICIES, Knobs, Limits
+from atts_runtime.control import Knobs, Limits, Recipe
+from atts_runtime.control.knobs import CUES, LN_2
+from atts_runtime.control.registry import recipe as recipe_of
 from atts_runtime.errors import InputError
 
 BUNDLED = "bundled"
-ENGINES = ("transformers", "vllm", "http")
 TAKEOVERS = ("continue", "resample")
+ENGINES = ("transformers", "vllm", "http")
 P_VALUES = ("smoothed", "plain")
 SWITCH = ("on", "off")
 ROLES = ("draft", "target")
@@ -40,10 +42,12 @@ _PLACING_ARGS = frozenset(
 class RunConfig:
     """Everything that a run depends on. Field names are the flags' names and the TOML file's keys.
 
-    `questions` None: all of the task. `system_prompt` None: models get no system message. `budget` None: alpha decides.
-    `questions_in_flight` None: all. `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no bound.
-    `bank` is a calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware` is a
-    profile of the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
+    `questions` None: all of the task. `system_prompt` None: models get no system message. `questions_in_flight` None:
+    all. `budget` None: alpha decides. `gate`, `action`, `schedule`, `early_stop` and `vote` put parts in place of the
+    policy's; `takeover` says how the target takes over where it does (None: as the policy has it); the settings of
+    parts are told in `control.knobs`. `kv_budget_tokens` bounds the KV each engine keeps for idle chains; None: no
+    bound. `bank` is a calibration made before (`atts-sim replay --save-bank`); None: pre-sampled in the run. `hardware`
+    is a profile of the device (`profiles/hardware`); None: the one that fits the machine, or a quick measurement.
     `draft_args` and `target_args` are JSON objects of vLLM's engine arguments; in a TOML file they may be tables.
 
     Of servers: `draft_url` and `target_url` are their addresses (in a TOML file they may be lists), `draft_name` and
@@ -60,12 +64,25 @@ class RunConfig:
     takeover_tokens: int = 48
     questions_in_flight: int | None = None
     policy: str = "async-marginal"
+    gate: str | None = None
+    action: str | None = None
+    schedule: str | None = None
+    early_stop: str | None = None
+    vote: str | None = None
     alpha: float = 0.1
     budget: int | None = None
     gamma: float = 0.1
-    takeover: str = "resample"
+    takeover: str | None = None
     p_value: str = "smoothed"
     bank: str | None = None
+    threshold: float = LN_2
+    cues: str = ",".join(CUES)
+    attempts: int = 3
+    fork_gap: float = 0.0
+    fork_width: int = 2
+    deadline_s: float | None = None
+    token_budget: int | None = None
+    beta_level: float = 0.95
     draft: str = BUNDLED
     target: str = BUNDLED
     engine: str = "transformers"
@@ -91,8 +108,11 @@ class RunConfig:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise InputError(f"unknown policy {self.policy!r}; choose one of {', '.join(POLICIES)}")
+        if self.takeover not in (*TAKEOVERS, None):
+            raise InputError(f"unknown takeover {self.takeover!r}; choose one of {', '.join(TAKEOVERS)}")
+        if self.action in TAKEOVERS and self.takeover not in (self.action, None):
+            raise InputError(f"action {self.action} and takeover {self.takeover} contradict each other; leave one out")
+        recipe = self.recipe
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha must lie strictly between 0 and 1, got {self.alpha}")
         for name in (
@@ -111,14 +131,7 @@ class RunConfig:
                 raise InputError(f"{name} must be at least 1, got {value}")
         if self.budget is not None and not 0 <= self.budget <= self.chains:
             raise InputError(f"budget must lie between 0 and the {self.chains} chains, got {self.budget}")
-        if self.policy == "async-adaptive" and self.budget in (0, self.chains):
-            raise InputError(f"async-adaptive needs a budget between 1 and {self.chains - 1}, got {self.budget}")
-        if self.bank is not None and self.policy != "async-marginal":
-            raise InputError(f"bank: only async-marginal takes one, not {self.policy}; leave it out")
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise InputError(f"gamma must be positive, got {self.gamma}")
-        if self.takeover not in TAKEOVERS:
-            raise InputError(f"unknown takeover {self.takeover!r}; choose one of {', '.join(TAKEOVERS)}")
+        self._check_policy(recipe)
         if self.p_value not in P_VALUES:
             raise InputError(f"unknown p_value {self.p_value!r}; choose one of {', '.join(P_VALUES)}")
         if self.engine not in ENGINES:
@@ -139,6 +152,36 @@ class RunConfig:
         if self.seed < 0 or self.retries < 0:
             raise InputError("seed and retries must not be negative")
 
+    def _check_policy(self, recipe: Recipe) -> None:
+        """Raises InputError where settings do not fit the policy's parts."""
+        gate, action = recipe.gate.name, recipe.action.name
+        if gate in ("adaptive", "budget") and self.budget in (0, self.chains):
+            raise InputError(f"{self.policy} needs a budget between 1 and {self.chains - 1}, got {self.budget}")
+        if self.chains == 1 and action == "fork":
+            raise InputError("action fork copies another chain of the question: it needs at least 2, got chains = 1")
+        if self.bank is not None and not recipe.gate.takes_bank:
+            raise InputError(f"bank: only gate marginal takes one (async-marginal), not {self.policy}; leave it out")
+        if recipe.one_model and self.draft not in (BUNDLED, self.target):
+            raise InputError(f"{self.policy} has one model, the target, in both roles; leave draft out")
+        smallest = self.draft_tokens if recipe.drafts else self.takeover_tokens
+        if self.token_budget is not None and self.token_budget < smallest:
+            raise InputError(
+                f"token_budget {self.token_budget} is less than one segment may take, {smallest} tokens; raise it"
+            )
+        try:
+            recipe(self._knobs(None))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def recipe(self) -> Recipe:
+        """The policy, by its parts; raises InputError where they contradict each other."""
+        parts = {"gate": self.gate, "schedule": self.schedule, "early_stop": self.early_stop, "vote": self.vote}
+        made = recipe_of(self.policy, action=self.action, **parts)
+        if self.takeover in (None, made.action.name) or not made.action.takes_over:
+            return made
+        return recipe_of(self.policy, action=self.takeover, **parts)
+
     def engine_args(self, role: str) -> dict[str, Any]:
         """Further arguments of a role's engine; raises InputError where they are no JSON object."""
         text = getattr(self, f"{role}_args")
@@ -158,14 +201,23 @@ class RunConfig:
     @property
     def knobs(self) -> Knobs:
         """What the policy is told."""
-        tie_seed = self.seed if self.p_value == "smoothed" else None
+        return self._knobs(None if self.bank is None else _scores(self.bank))
+
+    def _knobs(self, bank: tuple[float, ...] | None) -> Knobs:
         return Knobs(
             alpha=self.alpha,
             budget=self.budget,
-            replace=self.takeover == "resample",
-            tie_seed=tie_seed,
+            tie_seed=self.seed if self.p_value == "smoothed" else None,
             gamma=self.gamma,
-            bank=None if self.bank is None else _scores(self.bank),
+            bank=bank,
+            threshold=self.threshold,
+            cues=tuple(cue.strip() for cue in self.cues.split(",")),
+            attempts=self.attempts,
+            fork_gap=self.fork_gap,
+            fork_width=self.fork_width,
+            deadline_s=self.deadline_s,
+            token_budget=self.token_budget,
+            beta_level=self.beta_level,
         )
 
     @property

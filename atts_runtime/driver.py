@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from atts_runtime.chain import KINDS, ChainState, Progress, replayed
+from atts_runtime.answering import Answering
+from atts_runtime.calls import Calls
+from atts_runtime.chain import KINDS, ChainState, Progress, attempt_of, replayed
 from atts_runtime.config import RunConfig
 from atts_runtime.control import (
-    POLICIES,
     Admit,
     Alarmed,
     Call,
@@ -25,23 +26,21 @@ from atts_runtime.control import (
     Controller,
     Decided,
     Draft,
-    Drafted,
     Event,
     Failed,
     Finish,
+    Fork,
+    Grade,
     Hold,
+    Keep,
+    Knobs,
     Score,
-    Scored,
-    TakenOver,
     TakeOver,
+    Wake,
 )
-from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, ScoreCall, Usage
+from atts_runtime.engines.base import Engine, EngineError
 from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord
 from atts_runtime.tasks.base import Task
-
-_BACKOFF_S = 0.5
-_IN_FLIGHT_PER_ROW = 4
-_ROLE_SEEDS = {"draft": 0, "takeover": 1}
 
 
 class Driver:
@@ -49,6 +48,7 @@ class Driver:
 
     Args:
         engines: by role, ``draft`` and ``target``; one object under both names where they share a model.
+        knobs: what the policy is told (None: the configuration's).
         finished: records of chains that need not run again.
         on_finish: called with each newly finished chain's record.
     """
@@ -59,11 +59,12 @@ class Driver:
         task: Task,
         engines: dict[str, Engine],
         *,
+        knobs: Knobs | None = None,
         finished: Iterable[ChainRecord] = (),
         on_finish: Callable[[ChainRecord], None],
     ) -> None:
         self.config, self.task, self.engines = config, task, engines
-        self.policy = POLICIES[config.policy](config.knobs)
+        self.policy = config.recipe(knobs or config.knobs)
         self.controller = Controller(self.policy, config.limits, questions=len(task.questions), chains=config.chains)
         self._admitted_s: dict[int, float] = {}
         self._on_finish = on_finish
@@ -75,9 +76,10 @@ class Driver:
         self._chains = {
             ChainId(q, i): self._open(ChainId(q, i)) for q in range(len(task.questions)) for i in range(config.chains)
         }
-        self._slots = {id(e): asyncio.Semaphore(config.max_rows * _IN_FLIGHT_PER_ROW) for e in engines.values()}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.zero_s = 0.0  # the run's zero on `time.perf_counter`
+        self._under_way: dict[ChainId, asyncio.Task[None]] = {}
+        self._answering = Answering(config, task, self.policy)
+        self._calls = Calls(config, task, engines, self._answering)
         self._inbox: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
 
     def _open(self, chain: ChainId) -> ChainState:
@@ -86,20 +88,25 @@ class Driver:
         return ChainState(record, question.prompt, replay=self._replays.get(chain))
 
     @property
+    def zero_s(self) -> float:
+        """The run's zero on `time.perf_counter`."""
+        return self._calls.zero_s
+
+    @property
     def now_s(self) -> float:
         """Seconds since the run began, earlier sessions included up to their last finished chain."""
         return time.perf_counter() - self.zero_s
 
     async def run(self) -> float:
         """Drive every chain to its end; returns the wall seconds of the run. Cancelling it cancels all calls."""
-        self.zero_s = time.perf_counter() - self._before_s
+        self._calls.zero_s = time.perf_counter() - self._before_s
         try:
             self._apply(self.controller.start())
             while self._ungraded:
                 event = await self._inbox.get()
                 if isinstance(event, Exception):
                     raise event
-                if event is not None:
+                if event is not None and self.controller.awaits(event.call):
                     self._apply(self.controller.handle(event))
             return self.now_s
         finally:
@@ -114,13 +121,20 @@ class Driver:
         while queue:
             command = queue.popleft()
             match command:
-                case Draft() | Score() | TakeOver():
+                case Draft() | Score() | TakeOver() | Grade():
                     chain = self._chains[command.chain]
                     self._end_hold(chain)
-                    if chain.replay is not None:
+                    if chain.replay is None:
+                        self._under_way[command.chain] = self._start(self._carry_out(command, chain))
+                    elif self.controller.awaits(command.call):  # what was replayed before it may have stopped it
                         queue.extend(self.controller.handle(replayed(command, chain.replay)))
-                    else:
-                        self._start(self._carry_out(command, chain))
+                case Keep(chain=chain_id, attempt=attempt):
+                    if (chain := self._chains[chain_id]).replay is None:
+                        chain.keep(attempt)
+                case Fork():
+                    self._fork(command)
+                case Wake(question=question, after_s=after_s):
+                    self._start(self._wake(question, after_s))
                 case Decided():
                     self._decided(command)
                 case Alarmed():
@@ -133,10 +147,27 @@ class Driver:
                 case Finish():
                     self._finish(command)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _fork(self, fork: Fork) -> None:
+        chain, source = self._chains[fork.chain], self._chains[fork.source]
+        if chain.replay is not None:
+            return
+        if source.replay is not None:
+            raise RuntimeError(f"chain {fork.chain} forks from {fork.source}, which an earlier session finished")
+        chain.copy(source, fork.turn, fork.upto)
+
+    async def _wake(self, question: int, after_s: float) -> None:
+        """Tell the controller when a question's time is up."""
+        await asyncio.sleep(after_s)
+        try:
+            self._apply(self.controller.wake(question))
+        except Exception as error:
+            self._inbox.put_nowait(error)
 
     def _end_hold(self, chain: ChainState) -> None:
         hold = chain.end_hold(self.now_s)
@@ -147,14 +178,17 @@ class Driver:
         chain = self._chains[decided.chain]
         self.progress.decisions += 1
         self.progress.takeovers += decided.taken_over
-        score = (chain.replay or chain.record).call(decided.turn, "score")
-        assert score is not None
+        record, where = chain.replay or chain.record, (decided.turn, "draft" if decided.ell is None else "score")
+        judged = next((c for c in record.calls if (c.turn, c.kind) == where and c.attempt == decided.attempt), None)
+        assert judged is not None
         if chain.replay is not None:
-            if score.taken_over != decided.taken_over:
+            # One that was stopped while it waited for the verdict has none on record.
+            if judged.outcome != decided.outcome and judged.outcome is not None:
                 raise RuntimeError(f"chain {decided.chain} turn {decided.turn}: the verdict differs from the record's")
             return
-        score.p_value, score.alpha, score.bank = decided.p_value, decided.alpha, decided.bank
-        score.taken_over = decided.taken_over
+        judged.p_value, judged.alpha, judged.bank = decided.p_value, decided.alpha, decided.bank
+        judged.rejected, judged.outcome, judged.taken_over = decided.rejected, decided.outcome, decided.taken_over
+        judged.forked_from, judged.forked_upto = decided.source, decided.upto
 
     def _alarmed(self, alarmed: Alarmed) -> None:
         """Record an alarm. In a resumed run the monitors see the finished chains again: what rang then is on record."""
@@ -169,22 +203,25 @@ class Driver:
         if chain.replay is not None:
             return
         self._end_hold(chain)
-        for engine in {id(e): e for e in self.engines.values()}.values():
-            engine.release(finish.chain)
         record = chain.record
         record.reason, record.detail, record.turns = finish.reason, finish.detail, finish.turns
-        record.text, record.t_end_s = chain.text, self.now_s
+        record.text, record.t_end_s, record.weight = chain.text, self.now_s, finish.weight
         record.t_admitted_s = self._admitted_s.get(finish.chain.question)
-        chain.pieces = []
-        self._start(self._grade(record, chain.mark))
+        self._start(self._over(finish.chain, chain))
 
-    async def _grade(self, record: ChainRecord, mark: int) -> None:
-        """Find and check the answer, then hand the record over."""
+    async def _over(self, chain_id: ChainId, chain: ChainState) -> None:
+        """Drop what is still under way, find and check the answer, then hand the record over."""
         try:
+            record, call = chain.record, self._under_way.pop(chain_id, None)
+            if record.reason == "stopped" and call is not None and not call.done():
+                record.calls[-1].dropped, record.calls[-1].t_end_s = True, record.t_end_s
+                call.cancel()
+                await asyncio.wait([call])
+            for engine in {id(e): e for e in self.engines.values()}.values():
+                engine.release(chain_id)
+            chain.pieces, chain.turns, chain.drafts = [], [], []
             if record.reason != "failed":
-                record.answer = self.task.extract(record.text[mark:]) or self.task.extract(record.text)
-                truth = self.task.questions[record.question].answer
-                record.correct = await self._check(record.answer, truth)
+                record.answer, record.correct = await self._answering.graded(record, chain.mark)
             self.progress.chains_done += 1
             self._on_finish(record)
         except Exception as error:
@@ -193,21 +230,15 @@ class Driver:
         if not self._ungraded:
             self._inbox.put_nowait(None)
 
-    async def _check(self, found: str | None, truth: str) -> bool | None:
-        """The task's verdict; off the event loop where it may take long."""
-        if self.task.answers.slow:
-            return await asyncio.to_thread(self.task.is_correct, found, truth)
-        return self.task.is_correct(found, truth)
-
     # -- calls
 
     async def _carry_out(self, command: Call, chain: ChainState) -> None:
         """One command to its event, whatever happens on the way."""
         kind, role = KINDS[type(command)]
-        call = CallRecord(command.turn, kind, role, t_queued_s=self.now_s)
+        call = CallRecord(command.turn, kind, role, attempt=attempt_of(command), t_queued_s=self.now_s)
         chain.record.calls.append(call)
         try:
-            event = await self._attempt(command, chain, call)
+            event = await self._calls.answer(command, chain, call)
         except EngineError as error:
             call.t_end_s = self.now_s
             event = Failed(command.call, f"{kind}: {error}")
@@ -217,83 +248,3 @@ class Driver:
             self._inbox.put_nowait(error)
             return
         self._inbox.put_nowait(event)
-
-    async def _attempt(self, command: Call, chain: ChainState, call: CallRecord) -> Event:
-        engine = self.engines[call.engine]
-        while True:
-            try:
-                async with self._slots[id(engine)], asyncio.timeout(self.config.call_deadline_s):
-                    if isinstance(command, Score):
-                        return await self._score(command, chain, call, engine)
-                    return await self._generate(command, chain, call, engine)
-            except TimeoutError as error:
-                failure = EngineError(f"no answer within {self.config.call_deadline_s:g} s", retryable=True)
-                failure.__cause__ = error
-            except EngineError as error:
-                failure = error
-            if not failure.retryable or call.attempts > self.config.retries:
-                raise failure
-            await asyncio.sleep(_BACKOFF_S * 2 ** (call.attempts - 1))
-            call.attempts += 1
-
-    async def _score(self, command: Call, chain: ChainState, call: CallRecord, engine: Engine) -> Event:
-        scored = await engine.score(ScoreCall(command.chain, chain.prompt, tuple(chain.pieces)))
-        self._note(call, scored.usage)
-        call.chars = len(chain.pieces[-1].text)
-        try:
-            event = Scored(command.call, scored.ell)
-        except ValueError as error:
-            raise EngineError(str(error)) from error
-        call.ell = scored.ell
-        return event
-
-    async def _generate(self, command: Call, chain: ChainState, call: CallRecord, engine: Engine) -> Event:
-        assert isinstance(command, Draft | TakeOver)
-        replaces = isinstance(command, TakeOver) and command.replace
-        kept = chain.pieces[:-1] if replaces else chain.pieces
-        seed = (self.config.seed, command.chain.question, command.chain.index, command.turn, _ROLE_SEEDS[call.kind])
-        request = GenerateCall(
-            command.chain, chain.prompt, tuple(kept), command.max_tokens, self.config.temperature,
-            self.task.segment_stop, seed,
-        )  # fmt: skip
-        result = await engine.generate(request)
-        self._note(call, result.usage)
-        call.chars = len(result.piece.text)
-        chain.pieces = [*kept, result.piece]
-        call.ended = result.piece.eos or result.full
-        call.answered = self._answered(command, chain, result)
-        kind = Drafted if isinstance(command, Draft) else TakenOver
-        return kind(command.call, answered=call.answered, ended=call.ended)
-
-    def _answered(self, command: Call, chain: ChainState, result: Generated) -> bool:
-        """Whether an answer stands. A takeover that goes on after a drafted answer withdraws it; one that replaced
-        it has none to keep."""
-        text = chain.text
-        if isinstance(command, Draft):
-            chain.draft_answered = self._found(text[chain.mark :], result)
-            return chain.draft_answered
-        replaced = isinstance(command, TakeOver) and command.replace
-        withdrawn, chain.draft_answered = chain.draft_answered and not replaced, False
-        if not withdrawn:
-            return self._found(text[chain.mark :], result)
-        start = len(text) - len(result.piece.text)
-        if self._found(text[start:], result) or result.piece.eos:
-            return True
-        chain.mark = len(text)
-        return False
-
-    def _found(self, text: str, last: Generated) -> bool:
-        """Whether the text answers; a model that has ended it says no more."""
-        if last.piece.eos:
-            return self.task.extract(text) is not None
-        return self.task.answered(text, len(last.piece.text))
-
-    def _note(self, call: CallRecord, usage: Usage) -> None:
-        call.tokens_new, call.tokens_cached = usage.tokens_new, usage.tokens_cached
-        call.attempts += usage.tries - 1
-        call.tokens_prefilled, call.tokens_recomputed = usage.tokens_prefilled, usage.tokens_recomputed
-        call.t_start_s, call.t_end_s = usage.t_start_s - self.zero_s, usage.t_end_s - self.zero_s
-        if usage.prefill is not None and usage.own is not None:
-            call.prefill_flops, call.prefill_bytes = usage.prefill.flops, usage.prefill.bytes
-            call.flops = usage.prefill.flops + usage.own.flops
-            call.bytes = usage.prefill.bytes + usage.own.bytes

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 
-Kind = Literal["draft", "score", "takeover"]
+Kind = Literal["draft", "score", "takeover", "grade"]
 STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
 """Causes of a wait for other chains; waiting for admission is no stall."""
 
@@ -18,9 +18,13 @@ STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
 class CallRecord:
     """One engine call. Times in seconds since the run began; tokens in the engine's vocabulary.
 
-    A score's row also carries the verdict on its segment: `ell` in nats per token, `p_value` (None where the
-    policy ranks), `alpha`, `taken_over`, and the `bank` that the p-value came from. Draft and takeover rows carry
-    what the driver read from the text. A call that never reached its engine has no `t_start_s`.
+    A score's row, or a draft's where the gate reads the text, also carries the verdict on its segment: `ell` in nats
+    per token, `p_value` (None where the gate does not test), `alpha`, whether it was `rejected`, the `bank` that the
+    p-value came from, its `outcome` (`control.commands.Outcome`), `taken_over` where that is the target's, and where it
+    is a fork the chain (its index, `forked_from`) whose first turns, `forked_upto` of them, were copied. Draft and
+    takeover rows carry what the driver read from the text. `attempt` counts the drafts of a turn, and their scores. A
+    call that never reached its engine has no `t_start_s`; one that nobody waited for any more is `dropped`, and what it
+    had written by then is not counted.
 
     `tokens_cached` and `tokens_recomputed` are None where a server does not say what it held (`engines.base.Usage`).
     `flops` and `bytes` are what its tokens demanded (`engines.base.Demand`), of which `prefill_flops` and
@@ -30,6 +34,7 @@ class CallRecord:
     turn: int
     kind: Kind
     engine: str
+    attempt: int = 0
     attempts: int = 1
     chars: int = 0
     tokens_new: int = 0
@@ -42,11 +47,18 @@ class CallRecord:
     prefill_bytes: float | None = None
     answered: bool | None = None
     ended: bool | None = None
+    answer: str | None = None
+    cue: bool | None = None
     ell: float | None = None
     p_value: float | None = None
     alpha: float | None = None
+    rejected: bool | None = None
+    outcome: str | None = None
     taken_over: bool | None = None
     bank: str | None = None
+    forked_from: int | None = None
+    forked_upto: int | None = None
+    dropped: bool = False
     t_queued_s: float = 0.0
     t_start_s: float | None = None
     t_end_s: float | None = None
@@ -74,8 +86,9 @@ class AlarmRecord:
 
 @dataclass(slots=True)
 class ChainRecord:
-    """A finished chain. `reason`: answered, ended (no answer), turns (ran out), failed (`detail` says why).
-    `correct` is None where the answer could not be checked.
+    """A finished chain. `reason`: answered, ended (no answer), turns (ran out), stopped (by the rule that `detail`
+    names), failed (`detail` says why). `correct` is None where the answer could not be checked. `weight`: of its vote,
+    where votes are weighed.
 
     Everything that depends on the clock has a name in `_s`, `holds_s` too: who waits is a matter of who is last.
     """
@@ -87,6 +100,7 @@ class ChainRecord:
     detail: str | None = None
     answer: str | None = None
     correct: bool | None = False
+    weight: float | None = None
     turns: int = 0
     text: str = ""
     calls: list[CallRecord] = field(default_factory=list)
@@ -99,9 +113,9 @@ class ChainRecord:
     def chain(self) -> ChainId:
         return ChainId(self.question, self.index)
 
-    def call(self, turn: int, kind: Kind) -> CallRecord | None:
+    def call(self, turn: int, kind: Kind, attempt: int = 0) -> CallRecord | None:
         """The call of a kind in a turn, if the chain made it."""
-        return next((c for c in self.calls if c.turn == turn and c.kind == kind), None)
+        return next((c for c in self.calls if c.turn == turn and c.kind == kind and c.attempt == attempt), None)
 
     def to_line(self) -> str:
         """One line of JSON."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atts_runtime.config import BUNDLED, SERVED_BY, RunConfig
-from atts_runtime.control import POLICIES
+from atts_runtime.control import Knobs
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine, EngineStats
 from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
+from atts_runtime.kvroom import bounded
 from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
 _MODELS = Path(__file__).parent / "models"
 
 
-def roles(policy: str) -> tuple[str, ...]:
-    """Which engines a policy uses."""
-    kind = POLICIES[policy]
-    return tuple(role for role, used in (("draft", kind.drafts), ("target", kind.scores or not kind.drafts)) if used)
+def roles(config: RunConfig) -> dict[str, str]:
+    """The roles that a policy uses, and whose model serves each: the target's serves both under a policy of one model.
+
+    Its distinct values are the engines that a run needs.
+    """
+    recipe = config.recipe
+    used = (("draft", recipe.drafts), ("target", recipe.uses_target))
+    return {role: "target" if recipe.one_model else role for role, uses in used if uses}
 
 
 @contextlib.asynccontextmanager
@@ -171,7 +176,9 @@ def _model_path(model: str, role: str) -> str:
 
 
 def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> None:
-    """Raises InputError where the longest chain that the settings allow would not fit a model's context."""
+    """Raises InputError where the longest chain that the settings allow would not fit a model's context, or the
+    takeovers of a budget would not fit the target's KV memory."""
+    knobs_for(config, task, engines)
     for role, engine in engines.items():
         limit = engine.max_context_tokens
         if limit is None:
@@ -186,6 +193,18 @@ def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> 
             )
 
 
+def knobs_for(config: RunConfig, task: Task, engines: dict[str, Engine]) -> Knobs:
+    """What the policy is told: the settings, and how many takeovers the target's KV memory holds at a time.
+
+    Raises InputError where a budget is more than that.
+    """
+    target = engines.get("target")
+    if config.recipe.gate.name != "budget" or target is None:
+        return config.knobs
+    capacity = config.kv_budget_tokens or target.stats().kv_capacity_tokens
+    return bounded(config, max(target.prompt_tokens(question.prompt) for question in task.questions), capacity)
+
+
 def check_hardware(config: RunConfig, engines: dict[str, Engine]) -> None:
     """Raises InputError where the hardware profile that was asked for does not fit the engines."""
     _peaks(config, engines.values())
@@ -195,12 +214,13 @@ async def run_once(
     config: RunConfig, task: Task, engines: dict[str, Engine], run_dir: RunDir, on_progress: OnProgress
 ) -> dict[str, Any]:
     """One run to its end: summary written and returned. When cancelled, finished chains stay in the run directory."""
-    used = {role: engines[role] for role in roles(config.policy)}
+    used = {role: engines[of] for role, of in roles(config).items()}
     distinct = {id(engine): engine for engine in used.values()}
     peaks = _peaks(config, distinct.values())
     resumed = bool(run_dir.finished)
     run_dir.note("task", task.told())
-    driver = Driver(config, task, used, finished=run_dir.finished, on_finish=run_dir.add)
+    knobs = knobs_for(config, task, used)
+    driver = Driver(config, task, used, knobs=knobs, finished=run_dir.finished, on_finish=run_dir.add)
     telemetry = Telemetry(driver, used, on_progress, gpus=config.profiler == "on")
     try:
         async with telemetry:
@@ -221,7 +241,7 @@ async def run_once(
     summary = summarize(
         records,
         task,
-        policy=config.policy,
+        config=config,
         wall_s=wall_s,
         engines={role: run.stats for role, run in runs.items()},
         shared_engine=len(distinct) < len(used),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from atts_runtime.config import RunConfig
 from atts_runtime.conformal import Fallback
-from atts_runtime.control import POLICIES
+from atts_runtime.control.votes import Vote
 from atts_runtime.engines.base import EngineStats
 from atts_runtime.profiler.intensity import EngineRun, idle
 from atts_runtime.records import STALL_CAUSES, ChainRecord
@@ -24,7 +25,7 @@ def summarize(
     records: Sequence[ChainRecord],
     task: Task,
     *,
-    policy: str,
+    config: RunConfig,
     wall_s: float,
     engines: dict[str, EngineStats],
     shared_engine: bool,
@@ -38,6 +39,7 @@ def summarize(
     end of its last chain. Roles served by one engine hold one EngineStats object, which counts once. `intensity` is
     `profiler.intensity.run_intensity`'s; without it the stall is all that is known of r.
     """
+    recipe = config.recipe
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
     stalls = {
         cause: sum(h.t_end_s - h.t_start_s for r in records for h in r.holds_s if h.cause == cause)
@@ -45,15 +47,16 @@ def summarize(
     }
     busy = [stats.busy_s for stats in {id(stats): stats for stats in engines.values()}.values()]
     return {
-        "policy": policy,
+        "policy": config.policy,
         "wall_s": wall_s,
         "questions": len(task.questions),
         "chains": len(records),
         "failed_chains": sum(r.reason == "failed" for r in records),
-        "accuracy": accuracy(records, task),
+        "stopped_chains": sum(r.reason == "stopped" for r in records),
+        "accuracy": accuracy(records, task, recipe.vote()),
         "takeover_rate": _mean([taken for _, taken in verdicts]),
         "takeover_rate_by_turn": takeover_by_turn(verdicts),
-        "calibration": calibration(records, monitored=POLICIES[policy].monitors),
+        "calibration": calibration(records, monitored=recipe.monitors),
         "tokens": tokens(records),
         "turns_mean": _mean([r.turns for r in records]),
         "latency_s": _latency(records),
@@ -67,8 +70,9 @@ def summarize(
     }
 
 
-def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
-    """Share of right chains, of questions whose majority is right, and of questions with any right chain (pass@m).
+def accuracy(records: Sequence[ChainRecord], task: Task, vote: Vote | None = None) -> dict[str, Any]:
+    """Share of right chains, of questions whose majority is right, or the answer that the policy's `vote` chooses, and
+    of questions with any right chain (pass@m). Chains that a stop rule ended count in none of them.
 
     Shares count what is known to be right: an answer that could not be checked lowers them. `unknown_chains` says how
     many those are, `unknown_checks` how many different comparisons in all, votes included, this process left open.
@@ -77,19 +81,26 @@ def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
     independent, so their number is divided by the design effect that the spread between questions shows. Where
     all chains agree that effect cannot be seen, and each question counts once.
     """
-    by_question: dict[int, list[ChainRecord]] = defaultdict(list)
-    for record in records:
+    by_question: dict[int, list[ChainRecord]] = {record.question: [] for record in records}
+    whole = [record for record in records if record.reason != "stopped"]
+    for record in whole:
         by_question[record.question].append(record)
-    answers = {q: task.questions[q].answer for q in by_question}
-    votes = [task.is_correct(task.majority([r.answer for r in rs]), answers[q]) for q, rs in by_question.items()]
-    shares = [sum(r.correct is True for r in rs) / len(rs) for rs in by_question.values()]
-    mean = _mean([r.correct is True for r in records])
+    right: dict[str, list[bool]] = {"majority": [], "voted": []}
+    for q, rs in by_question.items():
+        answers = task.classes([r.answer for r in rs])
+        votes = [(a, 1.0 if r.weight is None else r.weight) for a, r in zip(answers, rs, strict=True) if a is not None]
+        plain = Vote().winner((answer, 1.0) for answer, _ in votes)
+        for rule, winner in (("majority", plain), ("voted", (vote or Vote()).winner(votes))):
+            right[rule].append(task.is_correct(winner, task.questions[q].answer) is True)
+    shares = [sum(r.correct is True for r in rs) / len(rs) for rs in by_question.values() if rs]
+    mean = _mean([r.correct is True for r in whole])
     return {
         "mean_chain": mean,
-        "mean_chain_ci95": None if mean is None else list(_clustered_wilson(mean, len(records), shares)),
-        "majority": _mean([vote is True for vote in votes]),
-        "pass_at_m": _mean([share > 0 for share in shares]),
-        "unknown_chains": sum(r.correct is None for r in records),
+        "mean_chain_ci95": None if mean is None else list(_clustered_wilson(mean, len(whole), shares)),
+        "majority": _mean(right["majority"]),
+        "voted": _mean(right["voted"]),
+        "pass_at_m": _mean([any(r.correct is True for r in rs) for rs in by_question.values()]),
+        "unknown_chains": sum(r.correct is None for r in whole),
         "unknown_checks": task.answers.unknown,
     }
 
@@ -222,14 +233,14 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                     "problem": record.question,
                     "seq": seq,
                     "turn": call.turn,
-                    "attempt": 0,
+                    "attempt": call.attempt,
                     "kind": "target" if call.kind == "takeover" else call.kind,
                     "chars": call.chars,
                     "tokens": call.tokens_new,
                     "ppl": None if call.ell is None else math.exp(min(call.ell, 700.0)),
                     "percentile": None if call.p_value is None else 1 - call.p_value,
-                    "accepted": None if call.taken_over is None else not call.taken_over,
-                    "forked_from": None,
+                    "accepted": None if call.rejected is None else not call.rejected,
+                    "forked_from": None if call.forked_from is None else record.question * chains + call.forked_from,
                     "question": record.question_id,
                     "engine": call.engine,
                     "t_queued_s": call.t_queued_s,
@@ -246,6 +257,8 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                     "p_value": call.p_value,
                     "alpha": call.alpha,
                     "taken_over": call.taken_over,
+                    "outcome": call.outcome,
+                    "dropped": call.dropped,
                     "bank": call.bank,
                     "alarms": "; ".join(f"{a.monitor} {a.kind}" for a in record.alarms if a.turn == call.turn)
                     if call.kind == "score"
@@ -264,11 +277,12 @@ def tables(records: Sequence[ChainRecord], task: Task, chains: int) -> dict[str,
                 "question_chars": len(task.questions[record.question].prompt),
                 "correct": record.correct,
                 "reason": record.reason,
+                "weight": record.weight,
             }
         )
     return {
         "events": pd.DataFrame(events).astype(_NULLABLE),
-        "samples": pd.DataFrame(samples).astype({"correct": "boolean"}),
+        "samples": pd.DataFrame(samples).astype({"correct": "boolean", "weight": "Float64"}),
     }
 
 

@@ -47,6 +47,13 @@ class EngineSpec:
     slots: int | None = None
     paged: Paged | None = None
 
+    @property
+    def kv_tokens(self) -> int | None:
+        """KV tokens that it holds; None: no bound."""
+        if self.paged is None:
+            return self.kv_budget_tokens
+        return None if self.paged.blocks is None else self.paged.blocks * self.paged.block_tokens
+
     def __post_init__(self) -> None:
         for name in ("max_rows", "step_tokens", "kv_budget_tokens", "slots"):
             value = getattr(self, name)

@@ -26,13 +26,18 @@ from atts_runtime.control import (
     Event,
     Failed,
     Finish,
+    Fork,
+    Grade,
+    Graded,
     Hold,
+    Keep,
     Limits,
     Policy,
     Score,
     Scored,
     TakenOver,
     TakeOver,
+    Wake,
 )
 from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
@@ -73,6 +78,14 @@ class _Desk:
             self.engine.submit(request)
         else:
             self.queue.append(request)
+
+    def drop(self, request: Request) -> None:
+        """Nobody waits for the request any more; it was sent, and is not answered."""
+        if request in self.queue:
+            self.queue.remove(request)
+        else:
+            self.engine.cancel(request)
+            self.done()
 
     def done(self) -> None:
         """The engine has answered a call."""
@@ -142,6 +155,8 @@ class SimDriver:
             if known is None:
                 self._owners.append(role)
         self._texts: dict[ChainId, Text] = {}
+        self._under_way: dict[ChainId, Request] = {}
+        self._remembers = policy.action.retries  # what texts came to, for what is kept or copied
         self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
@@ -153,6 +168,10 @@ class SimDriver:
             Decided: run.decided.append,
             Hold: self._hold,
             Finish: self._finish,
+            Grade: self._grade,
+            Keep: self._keep,
+            Fork: self._fork,
+            Wake: self._wake,
             Admit: self._admit,
             Alarmed: run.alarms.append,
         }
@@ -198,12 +217,33 @@ class SimDriver:
 
     def _finish(self, command: Finish) -> None:
         chain, run = command.chain, self.run_record
+        if command.reason == "stopped":
+            self._stop(chain)
         self._end_hold(chain, self._text(chain))
         for role in self._owners:
             self._desks[role].engine.release(chain)
         run.finished.append((command, self._clock.now))
         run.correct[chain] = self._workload.correct(chain)
         del self._texts[chain]
+
+    def _stop(self, chain: ChainId) -> None:
+        """Drop the chain's call, if it has one that is not answered."""
+        request = self._under_way.get(chain)
+        if request is not None and request.t_end_s is None:
+            request.dropped = True
+            self._desks[request.role].drop(request)
+
+    def _keep(self, command: Keep) -> None:
+        self._texts[command.chain].keep(command.attempt)
+        self._workload.keep(command)
+
+    def _fork(self, command: Fork) -> None:
+        self._texts[command.chain].copy(self._texts[command.source], command.turn, command.upto)
+        self._workload.fork(command)
+
+    def _wake(self, command: Wake) -> None:
+        wake, question = self._controller.wake, command.question
+        self._clock.call(command.after_s, ARRIVAL, lambda number: self._apply(wake(question)))
 
     def _text(self, chain: ChainId) -> Text:
         text = self._texts.get(chain)
@@ -219,15 +259,19 @@ class SimDriver:
             self.run_record.holds.append((chain, cause, start, self._clock.now))
 
     def _draft(self, command: Draft) -> None:
-        written = self._workload.written(command)
-        event = Drafted(command.call, written.answered, written.ended)
-        self._ask(command, "draft", "draft", self._text(command.chain), 0, written.tokens, written.eos, event, written)
+        written, text = self._workload.written(command), self._text(command.chain)
+        if command.attempt:
+            text.withdraw()
+        event = Drafted(
+            command.call, written.answered, written.ended, written.answer, written.tokens, bool(written.cue)
+        )
+        self._ask(command, "draft", "draft", text, 0, written.tokens, written.eos, event, written)
 
     def _take_over(self, command: TakeOver) -> None:
         written, text = self._workload.written(command), self._text(command.chain)
         if command.replace:
             text.withdraw()
-        event = TakenOver(command.call, written.answered, written.ended)
+        event = TakenOver(command.call, written.answered, written.ended, written.answer, written.tokens)
         self._ask(command, "takeover", "target", text, 0, written.tokens, written.eos, event, written)
 
     def _score(self, command: Score) -> None:
@@ -239,9 +283,16 @@ class SimDriver:
         event = Scored(command.call, self._workload.ell(command))
         self._ask(command, "score", "target", text, segment, segment + eos, eos, event, None)
 
+    def _grade(self, command: Grade) -> None:
+        text = self._text(command.chain)
+        side = text.sides[self._desks["target"].at]
+        graded = side.full - side.prompt if command.whole else side.piece
+        event = Graded(command.call, self._workload.grade(command))
+        self._ask(command, "score", "target", text, graded, graded + text.eos, text.eos, event, None)
+
     def _ask(
         self,
-        command: Draft | Score | TakeOver,
+        command: Draft | Score | TakeOver | Grade,
         kind: Kind,
         role: Role,
         text: Text,
@@ -273,6 +324,7 @@ class SimDriver:
             written=written,
         )
         self.run_record.requests.append(request)
+        self._under_way[chain] = request
         desk.send(request)
 
     # -- answers
@@ -282,7 +334,7 @@ class SimDriver:
         desk = self._desks[call.role]
         desk.done()
         if call.written is not None:
-            self._texts[call.chain].add(call.written, desk.at)
+            self._texts[call.chain].add(call.written, desk.at, call.turn if self._remembers else None)
         if self._handling_s:
             self._handle_soon(call.event)
         else:
@@ -292,5 +344,8 @@ class SimDriver:
         """Handle an event once those before it are handled."""
         now = self._clock.now
         self._free_s = max(now, self._free_s) + self._handling_s
-        then = self._controller.handle
-        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._apply(then(event)))
+        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._handle(event))
+
+    def _handle(self, event: Event) -> None:
+        if self._controller.awaits(event.call):  # its chain may have been stopped since
+            self._apply(self._controller.handle(event))

@@ -35,7 +35,8 @@ class Sampled:
         ells: dict[int, list[float]] = defaultdict(list)
         taken: dict[int, list[bool]] = defaultdict(list)
         for decided in run.decided:
-            ells[decided.turn].append(decided.ell)
+            if decided.ell is not None:
+                ells[decided.turn].append(decided.ell)
             taken[decided.turn].append(decided.taken_over)
         ends: dict[ChainId, tuple[int, bool]] = {
             finish.chain: (finish.turns, finish.reason == "answered") for finish, _ in run.finished

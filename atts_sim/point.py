@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from atts_runtime.config import RunConfig
-from atts_runtime.control import POLICIES
+from atts_runtime.control import Knobs
 from atts_runtime.errors import InputError
+from atts_runtime.kvroom import bounded
 from atts_runtime.session import roles
 from atts_sim.arrivals import AllAtOnce, Arrivals, Poisson, arrivals_of, refuse_late
 from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, without_latency, worst
@@ -25,9 +26,9 @@ from atts_sim.metrics import measure
 from atts_sim.options import ARRIVALS, Options, Value
 from atts_sim.row import Row, mean_by_turn, mean_figures
 from atts_sim.study import Study
+from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of
 
-Roles = tuple[Role, ...]
 _FORMAT = "rows/2"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
@@ -136,13 +137,21 @@ class Points:
             if id(found) not in made:
                 made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, cast(StepCost, found.steps)))
             engines[role] = made[id(found)]
-        policy = POLICIES[config.policy](config.knobs)
         workload = self._source(options).workload(config)
+        policy = config.recipe(self._knobs(config, options, workload))
         times_s = arrivals.times_s(workload.questions, config.seed)
         refuse_late(policy, times_s)
         handling_s = float(options.get("engines.handling_s", 0.0))
         driver = SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s, arrivals_s=times_s)
         return driver.run()
+
+    def _knobs(self, config: RunConfig, options: Options, workload: Workload) -> Knobs:
+        """What the policy is told: as `atts_runtime.session.knobs_for`."""
+        target = self._engines(options, config).get("target")
+        if config.recipe.gate.name != "budget" or target is None:
+            return config.knobs
+        prompt = max(workload.prompt_tokens(question, "target") for question in range(workload.questions))
+        return bounded(config, prompt, target.spec.kv_tokens)
 
     def _arrivals_of(self, options: Options) -> Arrivals:
         """When questions come. Raises InputError where it is said twice, or their file cannot be read."""
@@ -178,8 +187,8 @@ class Points:
         if options.get("engines.shared", False):
             if draft := [name for name in options if name.startswith("engines.draft.")]:
                 raise InputError(f"engines.shared has one model serve both roles, as engines.target; remove {draft[0]}")
-            return dict.fromkeys(cast(Roles, roles(config.policy)), made("target"))
-        return {role: made(role) for role in cast(Roles, roles(config.policy))}
+            return {cast(Role, role): made("target") for role in roles(config)}
+        return {cast(Role, role): made(of) for role, of in roles(config).items()}
 
 
 def _part(options: Options, prefix: str) -> str:

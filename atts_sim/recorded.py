@@ -3,8 +3,8 @@
 A chain's recorded segments answer its calls, turn by turn, and it ends in the turn in which it ended. A policy may ask
 for what was not recorded, such as a takeover where none was. Then `unrecorded` decides: ``raise``, or ``nearest``: the
 takeover is as long as that of the same question which is nearest in turns (then in chains), and where the question has
-none as the recording's median one; what it would have changed in later turns stays unsaid. `FollowRecord` is the policy
-that never asks for it. Published traces are read by `published`.
+none as the recording's median one; what it would have changed in later turns stays unsaid. `follow_record` makes the
+policy that never asks for it. Published traces are read by `published`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from atts_runtime.control import ChainId, Draft, Knobs, Policy, Score, TakeOver
-from atts_runtime.control.events import Settled
-from atts_runtime.control.policies import Due, Verdict
+from atts_runtime.control import ChainId, Draft, Due, Fork, Gate, Grade, Keep, Knobs, Policy, Score, Segment, TakeOver
+from atts_runtime.control.actions import Continue
 from atts_runtime.errors import InputError
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_sim.workload import Written
@@ -27,11 +26,18 @@ Unrecorded = Literal["raise", "nearest"]
 
 @dataclass(slots=True)
 class RecordedChain:
-    """What a chain did, by turn; None where there was no such call. `correct`: None where that is not known."""
+    """What a chain did, by turn; None where there was no such call. `again`, `ells_again`: further drafts of a turn and
+    their scores, by turn and attempt; `grade`: the score of what it votes with; `answer`, `correct`: None where that is
+    not known.
+    """
 
     drafts: list[Written | None] = field(default_factory=list)
     ells: list[float | None] = field(default_factory=list)
     takeovers: list[Written | None] = field(default_factory=list)
+    again: dict[tuple[int, int], Written] = field(default_factory=dict)
+    ells_again: dict[tuple[int, int], float] = field(default_factory=dict)
+    grade: float | None = None
+    answer: str | None = None
     duration_s: float | None = None
     correct: bool | None = None
 
@@ -79,6 +85,11 @@ class Recorded:
 
     def written(self, command: Draft | TakeOver) -> Written:
         chain = self.recorded[command.chain]
+        if isinstance(command, Draft) and command.attempt:
+            again = chain.again.get((command.turn, command.attempt))
+            if again is None:
+                raise self._missing(f"draft {command.attempt + 1}", command)
+            return again
         if command.turn < chain.turns:
             by_turn = chain.drafts if isinstance(command, Draft) else chain.takeovers
             written = by_turn[command.turn]
@@ -89,11 +100,26 @@ class Recorded:
         raise self._missing("draft" if isinstance(command, Draft) else "takeover", command)
 
     def ell(self, command: Score) -> float:
-        ells = self.recorded[command.chain].ells
-        ell = ells[command.turn] if command.turn < len(ells) else None
+        chain = self.recorded[command.chain]
+        if command.attempt:
+            ell = chain.ells_again.get((command.turn, command.attempt))
+        else:
+            ell = chain.ells[command.turn] if command.turn < len(chain.ells) else None
         if ell is None:
             raise self._missing("score", command)
         return ell
+
+    def grade(self, command: Grade) -> float:
+        found = self.recorded[command.chain].grade
+        if found is None:
+            raise self._missing("grade", command)
+        return found
+
+    def keep(self, command: Keep) -> None:
+        """What follows is on record."""
+
+    def fork(self, command: Fork) -> None:
+        """What follows is on record."""
 
     def correct(self, chain: ChainId) -> bool | None:
         return self.recorded[chain].correct
@@ -128,22 +154,29 @@ class Recorded:
             return Written(found.tokens)
         return Written(found.tokens, answered=last.answered, ended=last.ended)
 
-    def _missing(self, what: str, command: Draft | TakeOver | Score) -> InputError:
+    def _missing(self, what: str, command: Draft | TakeOver | Score | Grade) -> InputError:
         more = "; let the nearest one stand in with unrecorded='nearest'" if what == "takeover" else ""
         return InputError(f"the recording has no {what} of chain {command.chain} in turn {command.turn}{more}")
 
 
-class FollowRecord(Policy):
+class FollowRecord(Gate):
     """The recorded verdicts, whatever the scores say; nobody waits for anybody."""
 
     name: ClassVar[str] = "recorded"
+    about: ClassVar[str] = "what was recorded"
 
     def __init__(self, recorded: Recorded) -> None:
         super().__init__(Knobs(0.5))  # alpha has no say here
         self._recorded = recorded
 
-    def scored(self, chain: ChainId, turn: int, ell: float, settled: Settled | None) -> Due:
-        return Due(verdicts=(Verdict(chain, ell, self._recorded.taken_over(chain, turn)),))
+    def judge(self, segment: Segment) -> Due:
+        return segment.verdict(self._recorded.taken_over(segment.chain, segment.turn))
+
+
+def follow_record(recorded: Recorded) -> Policy:
+    """The policy that asks for what was recorded: takeovers go on after the segment."""
+    gate = FollowRecord(recorded)
+    return Policy(gate.name, gate, Continue(gate.knobs))
 
 
 # -- our own runs
@@ -164,7 +197,7 @@ def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
     failed = sum(record.reason == "failed" for record in records)
     if failed:
         raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")
-    return from_records(records, replaces=config.takeover == "resample", unrecorded=unrecorded)
+    return from_records(records, replaces=config.recipe.action.replace, unrecorded=unrecorded)
 
 
 def from_records(records: Iterable[ChainRecord], *, replaces: bool, unrecorded: Unrecorded = "raise") -> Recorded:
@@ -186,25 +219,42 @@ def _context(call: CallRecord) -> int:
 
 
 def _own_chain(record: ChainRecord, replaces: bool) -> RecordedChain:
-    recorded = RecordedChain(correct=record.correct)
+    recorded = RecordedChain(answer=record.answer, correct=record.correct)
     for turn in range(record.turns):
         draft, score, takeover = (record.call(turn, kind) for kind in ("draft", "score", "takeover"))
         after = record.call(turn + 1, "draft")
-        wrote = None
-        if draft is not None:
-            eos = bool(draft.ended) and draft.tokens_new > 0
-            elsewhere = None if score is None else max(0, score.tokens_new - eos)
-            wrote = _piece(draft, elsewhere)
+        wrote = None if draft is None else _drafted(draft, score)
         recorded.drafts.append(wrote)
         recorded.ells.append(None if score is None else score.ell)
         elsewhere = None
         if takeover is not None and wrote is not None and draft is not None and after is not None:
             elsewhere = _context(after) - _context(draft) - (0 if replaces else wrote.kept)
         recorded.takeovers.append(None if takeover is None else _piece(takeover, elsewhere))
+    for call in record.calls:
+        if call.kind == "draft" and call.attempt:
+            score = record.call(call.turn, "score", call.attempt)
+            recorded.again[call.turn, call.attempt] = _drafted(call, score)
+            if score is not None and score.ell is not None:
+                recorded.ells_again[call.turn, call.attempt] = score.ell
+        elif call.kind == "grade":
+            recorded.grade = call.ell
     return recorded
+
+
+def _drafted(draft: CallRecord, score: CallRecord | None) -> Written:
+    eos = bool(draft.ended) and draft.tokens_new > 0
+    return _piece(draft, None if score is None else max(0, score.tokens_new - eos))
 
 
 def _piece(call: CallRecord, elsewhere: int | None) -> Written:
     """An ended piece ended with an end of text: that the context was full is not on record."""
     ended = bool(call.ended)
-    return Written(max(1, call.tokens_new), bool(call.answered), ended, eos=ended, elsewhere=elsewhere)
+    return Written(
+        max(1, call.tokens_new),
+        bool(call.answered),
+        ended,
+        eos=ended,
+        elsewhere=elsewhere,
+        answer=call.answer,
+        cue=call.cue,
+    )

@@ -16,10 +16,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from atts_runtime.control import POLICIES, ChainId, Knobs
+from atts_runtime.control import ChainId, Knobs, recipe
 from atts_runtime.errors import InputError
+from atts_sim.drawn import Drawn
 from atts_sim.driver import SimRun
-from atts_sim.generative import Drawn, FittedWorkload
+from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.recorded import Recorded, RecordedChain
 from atts_sim.tracefit import TraceCosts
@@ -114,7 +115,8 @@ class TraceModel:
     ) -> Shares:
         """What comes of a draw; `alpha` None: the recorded one."""
         work = self.drawn(draw, seed=seed, questions=questions, resampled=resampled)
-        policy = POLICIES["async-marginal"](Knobs(self.alpha if alpha is None else alpha, bank=self.bank))
+        knobs = Knobs(self.alpha if alpha is None else alpha, bank=self.bank)
+        policy = recipe("async-marginal", action="continue")(knobs)
         return Shares.of(self.costs.run(cast(Recorded, work), policy, in_flight=in_flight))
 
 

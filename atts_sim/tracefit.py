@@ -27,7 +27,7 @@ from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
 from atts_sim.driver import Role, SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
-from atts_sim.recorded import FollowRecord, Recorded
+from atts_sim.recorded import Recorded, follow_record
 
 Floats = NDArray[np.float64]
 _STEP_TOKENS = 1 << 20  # what these engines feed at once is not known; enough for any
@@ -120,7 +120,7 @@ def fit_trace(recorded: Recorded, slots: Slots = Slots(), *, watch: Callable[[in
         """The constants of such ratios that meet the total, and [questions, chains] seconds under them."""
         nonlocal simulated
         constants = _DRAFT_STEP_S * np.array([1.0, *np.exp(ratios)])
-        ends = _ends(_costs(constants, slots, 0.0).run(recorded, FollowRecord(recorded)))
+        ends = _ends(_costs(constants, slots, 0.0).run(recorded, follow_record(recorded)))
         simulated += 1
         if watch is not None:
             watch(simulated)
@@ -150,7 +150,7 @@ def _huber(errors: Floats) -> Floats:
 def judge(recorded: Recorded, costs: TraceCosts) -> TraceErrors:
     """Predict a recording's times, its verdicts as they were."""
     question_s = _durations(recorded).max(axis=1)
-    predicted = _ends(costs.run(recorded, FollowRecord(recorded))).max(axis=1)
+    predicted = _ends(costs.run(recorded, follow_record(recorded))).max(axis=1)
     errors = np.abs(predicted / question_s - 1)
     return TraceErrors(
         len(question_s),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import cast
 
 from atts_runtime.config import RunConfig
-from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 from atts_runtime.session import roles
 from atts_sim.arrivals import refuse_late
@@ -34,8 +33,8 @@ def run_twin(
     contended: dict[str, Contended] = {}
     engines: dict[Role, SimEngine] = {}
     by_name: dict[str, SimEngine] = {}
-    for role in roles(config.policy):
-        name = next(iter(costs.engines)) if costs.one_engine else role
+    for role, of in roles(config).items():
+        name = next(iter(costs.engines)) if costs.one_engine else of
         if name not in costs.engines:
             raise InputError(f"nothing says what a step of the {role} engine costs; fit on a run that used it")
         if name not in by_name:
@@ -46,7 +45,7 @@ def run_twin(
         engines[cast(Role, role)] = by_name[name]
     for mine in contended.values():
         mine.rivals = [other for other in contended.values() if other is not mine]
-    policy = POLICIES[config.policy](config.knobs)
+    policy = config.recipe(config.knobs)
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)
     driver = SimDriver(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
 from atts_sim.calibrate import Costs
+from atts_sim.drawn import Drawn
 from atts_sim.driver import SimRun
 from atts_sim.figures import Figures, measured_figures, peaks_of, simulated_figures
 from atts_sim.generative import FittedWorkload
@@ -91,10 +92,10 @@ def workload_of(run: MeasuredRun, kind: WorkloadKind, fitted: FittedWorkload | N
     """What the run's models wrote, or what the fitted generator would have them write."""
     if kind == "replay":
         # A policy that depends on who is first may ask for takeovers that were not made.
-        return from_records(run.records, replaces=run.config.takeover == "resample", unrecorded="nearest")
+        return from_records(run.records, replaces=run.config.recipe.action.replace, unrecorded="nearest")
     assert fitted is not None
     questions = 1 + max(record.question for record in run.records)
-    return fitted.draw(questions, run.config.chains, seed=run.config.seed)
+    return Drawn(fitted, questions, run.config.chains, run.config.seed)
 
 
 def compare(run: MeasuredRun, sim: SimRun, costs: Costs) -> Comparison:

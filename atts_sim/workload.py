@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from atts_runtime.control import ChainId, Draft, Score, TakeOver
+from atts_runtime.control import ChainId, Draft, Fork, Grade, Keep, Score, TakeOver
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A piece of text. `tokens`: drawn by the model that wrote it, an end of text (`eos`) included; `elsewhere`: its
-    length in the other model's vocabulary, without end of text (None: the same). `answered`, `ended` as in `Drafted`.
+    length in the other model's vocabulary, without end of text (None: the same). `answered`, `ended`, `answer`, `cue`:
+    as in `Drafted`, the last two None where the workload does not know.
     """
 
     tokens: int
@@ -23,6 +24,8 @@ class Written:
     ended: bool = False
     eos: bool = False
     elsewhere: int | None = None
+    answer: str | None = None
+    cue: bool | None = None
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or (self.elsewhere is not None and self.elsewhere < 0) or (self.eos and not self.ended):
@@ -53,6 +56,15 @@ class Workload(Protocol):
 
     def ell(self, command: Score) -> float:
         """The chain's last segment's score, nats per token."""
+
+    def grade(self, command: Grade) -> float:
+        """The score of what a chain that is over votes with, nats per token."""
+
+    def keep(self, command: Keep) -> None:
+        """An earlier attempt of the turn is put in the last one's place."""
+
+    def fork(self, command: Fork) -> None:
+        """The chain goes on from a copy of another one."""
 
     def correct(self, chain: ChainId) -> bool | None:
         """Whether the chain's answer is right, once it is over; None where that is not known."""

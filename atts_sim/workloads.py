@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from atts_runtime.config import RunConfig, read_options
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
+from atts_sim.drawn import Drawn
 from atts_sim.driver import SimRun
 from atts_sim.generative_store import load_workload
 from atts_sim.options import Options
@@ -67,7 +68,8 @@ class Replay:
             if "workload.token_scale" in options:
                 raise InputError("workload.token_scale corrects published traces; leave it out for a run of ours")
             self._recorded = read_run(path, unrecorded="nearest")
-            self._own = asdict(RunConfig().with_options(read_options(path / "config.toml")))
+            ran = RunConfig().with_options(read_options(path / "config.toml"))
+            self._own = asdict(ran) | {"takeover": _heeded(ran, "takeover")}
             files = [path / "config.toml", path / "chains.jsonl"]
         else:
             self._recorded = read_trace(path, token_scale=scale, unrecorded="nearest")
@@ -94,9 +96,9 @@ class Replay:
                     "'fitted'"
                 )
         for name in ("draft_tokens", "takeover_tokens", "takeover"):
-            if self._own and getattr(config, name) != self._own[name]:
+            if self._own and (wanted := _heeded(config, name)) != self._own[name]:
                 raise InputError(
-                    f"{name} = {getattr(config, name)}, but the recording was made with {self._own[name]}, and its "
+                    f"{name} = {wanted}, but the recording was made with {self._own[name]}, and its "
                     "segments are what they are; use a workload of kind 'fitted'"
                 )
         part = self._parts.get((questions, config.chains))
@@ -125,6 +127,11 @@ _BROUGHT = (
     "gamma",
 )
 """Settings of a recorded run that a study takes over, where it does not name them itself."""
+
+
+def _heeded(config: RunConfig, name: str) -> Any:
+    """A setting, or the policy's own where it is left open."""
+    return config.recipe.action.name if name == "takeover" else getattr(config, name)
 
 
 class _Part(Recorded):
@@ -203,10 +210,11 @@ class Fitted:
         self.digest = digest([path])
 
     def workload(self, config: RunConfig) -> Workload:
-        if (config.takeover == "resample") != self._fitted.replaces:
-            raise InputError(f"takeover = {config.takeover}, but the workload was fitted to runs of the other kind")
+        action = config.recipe.action
+        if action.takes_over and action.replace != self._fitted.replaces and config.recipe.drafts:
+            raise InputError(f"action {action.name}, but the workload was fitted to runs of the other kind")
         questions = len(self._fitted.prompts) if config.questions is None else config.questions
-        return self._fitted.draw(questions, config.chains, seed=config.seed)
+        return Drawn(self._fitted, questions, config.chains, config.seed)
 
     def knows_outcome(self, run: SimRun) -> bool:
         return self._fitted.errors is not None

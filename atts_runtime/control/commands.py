@@ -1,8 +1,9 @@
 """What to do: commands that the controller returns, and notes on what it decided.
 
-`Draft`, `Score` and `TakeOver` are calls to an engine: numbered requests on behalf of a chain in its given turn
-(counted from 0), each answered by exactly one event with the same `call` number. `Admit`, `Decided`, `Alarmed`,
-`Hold` and `Finish` are notes: they ask for nothing. All are tuples, because a simulation makes thousands a second.
+`Draft`, `Score`, `TakeOver` and `Grade` are calls to an engine: numbered requests on behalf of a chain in its given
+turn (counted from 0), each answered by exactly one event with the same `call` number, unless the chain is stopped.
+`Keep` and `Fork` change a chain's text at once, `Wake` sets a timer; they have no event. `Admit`, `Decided`, `Alarmed`,
+`Hold` and `Finish` are notes. All are tuples, because a simulation makes thousands a second.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from atts_runtime.conformal import Alarm
 from atts_runtime.control.events import ChainId
 
 Cause = Literal["bank", "barrier", "admission"]
-Reason = Literal["answered", "ended", "turns", "failed"]
+Reason = Literal["answered", "ended", "turns", "stopped", "failed"]
+Outcome = Literal["stands", "takeover", "redraft", "keep", "fork"]
+"""What becomes of a segment: it stands, the target takes over, the draft tries again, the best try is kept, or the
+chain goes on from a copy of another one."""
 
 
 class Draft(NamedTuple):
-    """Let the draft model continue the chain by a segment of at most `max_tokens`."""
+    """Let the draft model continue the chain by a segment of at most `max_tokens`; from the second `attempt` (1) of a
+    turn on in place of the one before."""
 
     call: int
     chain: ChainId
     turn: int
     max_tokens: int
+    attempt: int = 0
 
 
 class Score(NamedTuple):
@@ -31,6 +37,7 @@ class Score(NamedTuple):
     call: int
     chain: ChainId
     turn: int
+    attempt: int = 0
 
 
 class TakeOver(NamedTuple):
@@ -43,6 +50,39 @@ class TakeOver(NamedTuple):
     replace: bool
 
 
+class Grade(NamedTuple):
+    """Let the target score what a chain that is over votes with: its last piece, or all that was written (`whole`)."""
+
+    call: int
+    chain: ChainId
+    turn: int
+    whole: bool
+
+
+class Keep(NamedTuple):
+    """Put the segment of an earlier `attempt` of this turn in place of the last one."""
+
+    chain: ChainId
+    turn: int
+    attempt: int
+
+
+class Fork(NamedTuple):
+    """Put a copy of the first `upto` turns of chain `source`'s text in place of the chain's own."""
+
+    chain: ChainId
+    turn: int
+    source: ChainId
+    upto: int
+
+
+class Wake(NamedTuple):
+    """Call `Controller.wake` for the question `after_s` seconds from now."""
+
+    question: int
+    after_s: float
+
+
 class Admit(NamedTuple):
     """A question is now in flight; its chains' `admission` holds end."""
 
@@ -50,20 +90,30 @@ class Admit(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A verdict on the segment of `turn`. `p_value`, the `alpha` it was held against and the `bank` it came from are
-    None where the policy ranks instead of testing."""
+    """A verdict on the segment of `turn`, and what becomes of it. `ell` is None where the gate reads the text;
+    `p_value`, the `alpha` it was held against and the `bank` it came from are None where it does not test.
+    `rejected`: the gate's verdict; `source` and `upto` as in `Fork`, where the outcome is one."""
 
     chain: ChainId
     turn: int
-    ell: float
+    ell: float | None
     p_value: float | None
     alpha: float | None
-    taken_over: bool
+    rejected: bool
     bank: str | None = None
+    attempt: int = 0
+    outcome: Outcome = "stands"
+    source: int | None = None
+    upto: int | None = None
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether the target writes."""
+        return self.outcome == "takeover"
 
 
 class Alarmed(NamedTuple):
-    """What happened to the chain in its `turn` made one of the policy's monitors raise an alarm."""
+    """What happened to the chain in its `turn` made one of the gate's monitors raise an alarm."""
 
     chain: ChainId
     turn: int
@@ -82,13 +132,15 @@ class Hold(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The chain is over after `turns` turns begun."""
+    """The chain is over after `turns` turns begun. A stopped chain's open call, if it has one, is void: nobody waits
+    for its event. `weight`: of its vote (None: it has none, or all have the same)."""
 
     chain: ChainId
     turns: int
     reason: Reason
     detail: str | None = None
+    weight: float | None = None
 
 
-Call = Draft | Score | TakeOver
-Command = Call | Admit | Decided | Alarmed | Hold | Finish
+Call = Draft | Score | TakeOver | Grade
+Command = Call | Keep | Fork | Wake | Admit | Decided | Alarmed | Hold | Finish

@@ -1,108 +1,144 @@
-"""Scheduling policies: who is taken over, and who may go on.
+"""Policies: a gate, an action, a schedule, stop rules and a vote, put together.
 
-A policy is a pure state machine beside the controller. It hears that a chain's segment was scored
-(`scored`), that a chain's turn ended (`turn_ended`) or that a chain is over (`left`), and answers with the
-verdicts and the turn starts that are now due, for that chain or for others that waited on it. It knows no
-clock, no engine and no text, so that the runtime and the simulator run the same objects.
+    gate      whose segment is rejected      `gates`
+    action    what becomes of it then        `actions`
+    schedule  who may start the next turn    `schedules`
+    stop      when a question is decided     `stops`
+    vote      which answer wins              `votes`
+
+A `Recipe` names the parts; called with `Knobs` it makes a `Policy`, whose parts have the state of one run.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from atts_runtime.conformal import Alarm
-from atts_runtime.control.commands import Cause
-from atts_runtime.control.events import ChainId, Settled
+from atts_runtime.control.actions import Action
+from atts_runtime.control.gates import Gate, PreSample
+from atts_runtime.control.knobs import Knobs
+from atts_runtime.control.schedules import Schedule
+from atts_runtime.control.stops import Stop, TokenBudget
+from atts_runtime.control.votes import Vote
 
-PreSample = Literal["none", "question", "all"]
+
+@dataclass(slots=True)
+class Policy:
+    """The parts of one run, each an object of its own."""
+
+    name: str
+    gate: Gate
+    action: Action
+    schedule: Schedule = field(default_factory=Schedule)
+    stops: tuple[Stop, ...] = ()
+    vote: Vote = field(default_factory=Vote)
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        check_parts(self.gate, self.action, self.schedule, self.stops, self.vote)
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the draft model writes."""
+        return self.gate.drafts
+
+    @property
+    def scores(self) -> bool:
+        """Whether the target scores segments."""
+        return self.gate.judges == "score"
+
+    @property
+    def pre_sample(self) -> PreSample:
+        """Whose first segments its first verdicts wait for."""
+        return self.gate.pre_sample
+
+    @property
+    def asks_for_answers(self) -> bool:
+        """Whether events must say which answer a chain would vote for."""
+        return self.vote.grades != "nothing" or any(stop.counts_votes for stop in self.stops)
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
-    """What a policy may be told. `alpha` is the nominal takeover rate; `budget` (chains a turn) overrides it at a
-    barrier, and bounds the takeovers in flight under `async-adaptive`; `replace` makes a takeover replace the segment
-    instead of continuing after it; `tie_seed` smooths p-values with tie-breakers drawn from it (None: plain p-values,
-    which ties make conservative); `gamma` is the step of an adaptive alpha; `bank` are the scores of an earlier
-    calibration, nats per token, that `async-marginal` tests against instead of pre-sampling its own."""
+class Recipe:
+    """A policy by its parts. `about` is what a user reads; `one_model`: the target also drafts."""
 
-    alpha: float
-    budget: int | None = None
-    replace: bool = False
-    tie_seed: int | None = None
-    gamma: float = 0.1
-    bank: tuple[float, ...] | None = None
+    name: str
+    about: str
+    gate: type[Gate]
+    action: type[Action]
+    schedule: type[Schedule] = Schedule
+    stops: tuple[type[Stop], ...] = ()
+    vote: type[Vote] = Vote
+    one_model: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie strictly between 0 and 1, got {self.alpha!r}")
-        if self.budget is not None and self.budget < 0:
-            raise ValueError(f"budget must not be negative, got {self.budget!r}")
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be positive, got {self.gamma!r}")
+    def __call__(self, knobs: Knobs) -> Policy:
+        """The parts of a run; raises ValueError where they contradict each other."""
+        stops = [stop(knobs) for stop in self.stops]
+        if knobs.token_budget is not None:
+            stops.append(TokenBudget(knobs))
+        return Policy(
+            self.name,
+            self.gate(knobs),
+            self.action(knobs),
+            self.schedule(),
+            tuple(stops),
+            self.vote(),
+            knobs.deadline_s,
+        )
 
+    @property
+    def drafts(self) -> bool:
+        """Whether the draft model writes."""
+        return self.gate.drafts
 
-class Verdict(NamedTuple):
-    """Whether the target takes over `chain`, and on what grounds: the p-value, the alpha that it was held against, the
-    bank that it came from (as in `conformal.Decision`). None where the policy ranks instead of testing."""
+    @property
+    def scores(self) -> bool:
+        """Whether the target scores segments."""
+        return self.gate.judges == "score"
 
-    chain: ChainId
-    ell: float
-    taken_over: bool
-    p_value: float | None = None
-    alpha: float | None = None
-    bank: str | None = None
+    @property
+    def uses_target(self) -> bool:
+        """Whether the target does anything."""
+        writes = not self.gate.drafts or (self.gate.judges != "nothing" and self.action.takes_over)
+        return writes or self.scores or self.vote.grades != "nothing"
 
+    @property
+    def paper(self) -> str | None:
+        """Where what is particular about it was published."""
+        return self.gate.paper or (self.vote.paper if self.vote is not Vote else None)
 
-class Due(NamedTuple):
-    """What an event set free: verdicts on held segments, and chains that may start their next turn. `alarms` are those
-    that the event made the policy's monitors raise."""
+    @property
+    def monitors(self) -> bool:
+        """Whether its gate raises alarms."""
+        return self.gate.monitors
 
-    verdicts: tuple[Verdict, ...] = ()
-    starts: tuple[ChainId, ...] = ()
-    alarms: tuple[Alarm, ...] = ()
+    @property
+    def order_free(self) -> bool:
+        """Whether it comes to the same verdicts whatever finishes first."""
+        return self.gate.order_free and not self.action.listens and not self.stops
 
-
-class Policy:
-    """A policy in which nobody waits and every segment stands; the others override what differs."""
-
-    name: ClassVar[str]
-    drafts: ClassVar[bool] = True
-    scores: ClassVar[bool] = True
-    monitors: ClassVar[bool] = False
-    order_free: ClassVar[bool] = True  # the same verdicts whatever finishes first
-    pre_sample: PreSample = "none"
-    hold_for_verdict: ClassVar[Cause] = "bank"
-    hold_for_turn: ClassVar[Cause] = "barrier"
-
-    def __init__(self, knobs: Knobs) -> None:
-        self.knobs = knobs
-
-    def expect(self, questions: int, chains: int, turns: int, in_flight: int | None) -> None:
-        """Announce the run's size before anything else happens: most turns a chain, most questions in flight."""
-
-    def scored(self, chain: ChainId, turn: int, ell: float, settled: Settled | None) -> Due:
-        """`settled`: the verdict that an earlier session gave. A policy that would not come to the same one again,
-        because it depends on what finished first, lets it stand."""
-        return Due(verdicts=(Verdict(chain, ell, taken_over=False),))
-
-    def turn_ended(self, chain: ChainId, turn: int) -> Due:
-        return Due(starts=(chain,))
-
-    def left(self, chain: ChainId) -> Due:
-        return Due()
+    @property
+    def pre_sample(self) -> PreSample:
+        """Whose first segments its first verdicts wait for, where no bank is given."""
+        return self.gate.pre_sample
 
 
-class TargetOnly(Policy):
-    """The target writes every segment: the reference for accuracy and cost."""
-
-    name = "target-only"
-    drafts = scores = False
-
-
-class DraftOnly(Policy):
-    """The draft writes every segment, unguarded."""
-
-    name = "draft-only"
-    scores = False
+def check_parts(
+    gate: type[Gate] | Gate,
+    action: type[Action] | Action,
+    schedule: type[Schedule] | Schedule,
+    stops: Sequence[type[Stop] | Stop],
+    vote: type[Vote] | Vote,
+) -> None:
+    """Raises ValueError where parts contradict each other."""
+    if gate.name == "worst" and not schedule.together:
+        raise ValueError("gate worst ranks segments of one turn, which takes schedule barrier")
+    if action.retries and gate.judges != "score":
+        raise ValueError(f"action {action.name} keeps the best scored attempt, but gate {gate.name} has no scores")
+    if action.retries and not gate.retries:
+        raise ValueError(f"gate {gate.name} judges one segment a chain and turn, action {action.name} drafts several")
+    for stop in stops:
+        if stop.counts_votes and not vote.adds_up:
+            raise ValueError(f"early stop {stop.name} counts votes, which vote {vote.name} does not")
+        if vote.grades != "nothing" and not stop.weighs_votes:
+            raise ValueError(f"early stop {stop.name} counts chains; it takes vote majority, not {vote.name}")

@@ -8,7 +8,9 @@ valid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, Protocol, get_args
 
 from atts_runtime.control.events import ChainId
@@ -36,6 +38,15 @@ class Piece:
     vocab: str
     eos: bool = False
     _encoded: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Piece]) -> Piece:
+        """All pieces as one. Where different models wrote them, every engine encodes its text anew."""
+        text, eos = "".join(piece.text for piece in pieces), pieces[-1].eos
+        vocabs = {piece.vocab for piece in pieces}
+        if len(vocabs) > 1:
+            return cls(text, (), "", eos)
+        return cls(text, tuple(chain.from_iterable(piece.ids for piece in pieces)), vocabs.pop(), eos)
 
     def ids_in(self, vocab: str, encode: Encode) -> tuple[int, ...]:
         """Ids in the vocabulary named `vocab`, encoded by `encode` where another model wrote the piece."""

@@ -101,14 +101,20 @@ class Task:
         Chains without an answer do not vote, and answers that cannot be compared vote apart. None only when no chain
         has an answer.
         """
-        # Identical strings are counted first: a check costs at most one call for each pair of distinct answers.
-        counts = Counter(answer for answer in found if answer is not None)
-        votes: dict[str, int] = {}
-        for answer, count in counts.items():
-            # `same` need not be transitive (it rounds), so every answer joins the first class that accepts it.
-            first = next((seen for seen in votes if self.same(seen, answer)), answer)
-            votes[first] = votes.get(first, 0) + count
-        return max(votes, key=votes.__getitem__, default=None)
+        counts = Counter(answer for answer in self.classes(found) if answer is not None)
+        return max(counts, key=counts.__getitem__, default=None)
+
+    def classes(self, found: Sequence[str | None]) -> list[str | None]:
+        """Each answer in the form in which :meth:`same` first saw it. It need not be transitive (it rounds), so every
+        answer joins the first class that accepts it. A check costs at most one call a pair of different strings."""
+        seen: list[str] = []
+        first: dict[str, str] = {}
+        for answer in dict.fromkeys(answer for answer in found if answer is not None):
+            known = next((form for form in seen if self.same(form, answer)), None)
+            if known is None:
+                seen.append(answer)
+            first[answer] = known or answer
+        return [None if answer is None else first[answer] for answer in found]
 
 
 def _fingerprint(questions: Iterable[Question]) -> str:

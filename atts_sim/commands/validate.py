@@ -124,7 +124,7 @@ def _workload(asked: str, runs: Sequence[MeasuredRun]) -> FittedWorkload:
 
 def source_of(run: MeasuredRun) -> Source:
     """A run as a recording to fit to."""
-    replaces = run.config.takeover == "resample"
+    replaces = run.config.recipe.action.replace
     ids = {record.question: record.question_id for record in run.records}
     recorded = from_records(run.records, replaces=replaces)
     return Source(run.name, recorded, replaces, tuple(ids[q] for q in sorted(ids)))

@@ -41,7 +41,7 @@ async def measure(base: RunConfig, repeats: int) -> list[tuple[float, float]]:
     on, off = (base.with_options({"profiler": switch}) for switch in ("on", "off"))
     task = load_task(base.task, base.questions, base.seed)
     pairs = []
-    async with engines_for(on, set(roles(base.policy))) as engines:
+    async with engines_for(on, set(roles(base).values())) as engines:
         await wall_s(off, task, engines)  # the first run of an engine allocates its buffers
         for repeat in range(repeats):
             first, second = (on, off) if repeat % 2 else (off, on)

@@ -40,7 +40,7 @@ from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
 from atts_sim.mixed_reference import plain_engine
 from atts_sim.published import read_trace
-from atts_sim.recorded import FollowRecord, Recorded
+from atts_sim.recorded import Recorded, follow_record
 
 VIDUR_REQUESTS_PER_S = 200
 STUDY = "pair_math500_raw"
@@ -133,7 +133,7 @@ def main() -> int:
     read_s, recorded = best_s(lambda: read_trace(path, unrecorded="nearest"), 1)
 
     def policy_of(name: str) -> Policy:
-        return FollowRecord(recorded) if name == "recorded" else POLICIES[name](Knobs(0.4, tie_seed=0))
+        return follow_record(recorded) if name == "recorded" else POLICIES[name](Knobs(0.4, tie_seed=0))
 
     rows: list[dict[str, Any]] = []
     makes: list[Any] = [BatchingEngine, plain_engine] if args.reference else [BatchingEngine]

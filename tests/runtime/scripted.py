@@ -236,7 +236,8 @@ def _flaw(prompt: str, text: str) -> str | None:
 def settings(policy: str, **changes: Any) -> RunConfig:
     """A small study: 3 questions, 4 chains, long enough for every sum."""
     small: dict[str, Any] = {"questions": 3, "chains": 4, "turns": 12, "draft_tokens": 64, "takeover_tokens": 64}
-    return RunConfig(policy=policy, **small | {"alpha": 0.4, "takeover": "continue"} | changes)
+    small |= {"alpha": 0.4, "takeover": "continue", "cues": "wait"}
+    return RunConfig(policy=policy, **small | changes)
 
 
 def task_of(config: RunConfig) -> Task:
@@ -278,7 +279,8 @@ def drive(config: RunConfig, engines: dict[str, Engine] | None = None, finished:
         assert record.chain not in records
         records[record.chain] = record
 
-    used = {role: (engines or pair())[role] for role in roles(config.policy)}
+    made = engines or pair()
+    used = {role: made[of] for role, of in roles(config).items()}
 
     async def run() -> Outcome:
         driver = Driver(config, task_of(config), used, finished=finished, on_finish=keep)

@@ -59,7 +59,7 @@ def true_costs() -> Costs:
 
 def recorded_of(config: RunConfig) -> Recorded:
     """What scripted engines write under a configuration."""
-    return from_records(drive(config).records.values(), replaces=config.takeover == "resample")
+    return from_records(drive(config).records.values(), replaces=config.recipe.action.replace)
 
 
 def make_run(path: Path, policy: str, **changes: object) -> SimRun:

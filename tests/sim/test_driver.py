@@ -101,7 +101,7 @@ def runtime_commands(policy: str, **changes: Any) -> tuple[list[Command], list[C
             "draft": InTurn("draft", wrong=0.2, turnstile=turnstile),
             "target": InTurn("target", careful=True, turnstile=turnstile),
         }
-        used = {role: engines[role] for role in roles(policy)}
+        used = {role: engines[of] for role, of in roles(config).items()}
         driver = Driver(config, task_of(config), used, on_finish=records.append)
         controller = driver.controller
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from atts_runtime.control import ChainId, Draft, Score, TakeOver
 from atts_runtime.errors import InputError
+from atts_sim.drawn import Drawn
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
@@ -28,7 +29,7 @@ def refitted(questions: int = 40, chains: int = 16) -> FittedWorkload:
     """To two policies: where errors are caught at once, nothing says what they would have come to."""
     keys = tuple(q % 2 for q in range(questions))
     settings = (("async-marginal", 0.3), ("barrier", 0.1))
-    runs = [simulate(MODEL.draw(questions, chains, seed=3), policy, alpha=alpha) for policy, alpha in settings]
+    runs = [simulate(Drawn(MODEL, questions, chains, seed=3), policy, alpha=alpha) for policy, alpha in settings]
     return fit_workload([Source("made", as_recorded(run, MODEL), True, keys) for run in runs])
 
 
@@ -54,8 +55,8 @@ def test_a_model_is_found_again_in_what_it_draws() -> None:
 
 
 def test_what_is_drawn_is_distributed_as_what_was_fitted() -> None:
-    recorded = simulate(MODEL.draw(40, 16, seed=3), "async-marginal", alpha=0.3)
-    drawn = simulate(refitted().draw(40, 16, seed=4), "async-marginal", alpha=0.3)
+    recorded = simulate(Drawn(MODEL, 40, 16, seed=3), "async-marginal", alpha=0.3)
+    drawn = simulate(Drawn(refitted(), 40, 16, seed=4), "async-marginal", alpha=0.3)
     for fit in goodness([Sampled.of(recorded)], [Sampled.of(drawn)]):
         # Critical distance of the two-sample test at a level of 1e-4, chains of a question being alike.
         critical = 2.2 * (sum(1 / n for n in fit.sizes)) ** 0.5 * 1.5
@@ -63,7 +64,7 @@ def test_what_is_drawn_is_distributed_as_what_was_fitted() -> None:
 
 
 def test_alpha_spends_the_target_and_buys_accuracy() -> None:
-    runs = [simulate(MODEL.draw(40, 16, seed=5), "async-marginal", alpha=alpha) for alpha in (0.05, 0.2, 0.5)]
+    runs = [simulate(Drawn(MODEL, 40, 16, seed=5), "async-marginal", alpha=alpha) for alpha in (0.05, 0.2, 0.5)]
     takeovers = [sum(d.taken_over for d in run.decided) for run in runs]
     right = [sum(bool(correct) for correct in run.correct.values()) for run in runs]
     assert takeovers == sorted(takeovers)
@@ -73,7 +74,7 @@ def test_alpha_spends_the_target_and_buys_accuracy() -> None:
 def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree() -> None:
     drafts = []
     for policy, alpha in (("async-marginal", 0.1), ("async-marginal", 0.5), ("barrier", 0.3), ("draft-only", 0.1)):
-        run = simulate(MODEL.draw(6, 4, seed=1), policy, alpha=alpha)
+        run = simulate(Drawn(MODEL, 6, 4, seed=1), policy, alpha=alpha)
         drafts.append({(r.chain, r.turn): r.new_tokens for r in run.requests if r.kind == "draft"})
     for other in drafts[1:]:
         common = drafts[0].keys() & other.keys()
@@ -82,13 +83,13 @@ def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree() -> 
 
 
 def test_more_chains_are_the_same_chains_and_others() -> None:
-    few, many = (simulate(MODEL.draw(4, m, seed=1), "draft-only") for m in (3, 8))
+    few, many = (simulate(Drawn(MODEL, 4, m, seed=1), "draft-only") for m in (3, 8))
     lengths = [{(r.chain, r.turn): r.new_tokens for r in run.requests} for run in (few, many)]
     assert lengths[0].items() <= lengths[1].items()
 
 
 def test_a_piece_that_may_not_be_so_long_is_cut_and_goes_on() -> None:
-    whole, cut = (MODEL.draw(1, 1, seed=2) for _ in range(2))
+    whole, cut = (Drawn(MODEL, 1, 1, seed=2) for _ in range(2))
     chain = ChainId(0, 0)
     full = whole.written(Draft(0, chain, 0, 100)).tokens
     parts = [cut.written(Draft(t, chain, t, 8)).tokens for t in range(-(-full // 8))]
@@ -98,7 +99,7 @@ def test_a_piece_that_may_not_be_so_long_is_cut_and_goes_on() -> None:
 
 def test_what_the_model_was_not_fitted_to_is_refused() -> None:
     chain = ChainId(0, 0)
-    work = replace(MODEL, stops={"draft": MODEL.stops["draft"]}, scores=None).draw(1, 1, seed=0)
+    work = Drawn(replace(MODEL, stops={"draft": MODEL.stops["draft"]}, scores=None), 1, 1, seed=0)
     with pytest.raises(InputError, match="without a target that writes alone"):
         work.written(TakeOver(0, chain, 0, 50, False))
     work.written(Draft(0, chain, 0, 50))
@@ -109,7 +110,7 @@ def test_what_the_model_was_not_fitted_to_is_refused() -> None:
     with pytest.raises(InputError, match="without scores"):
         work.ell(Score(0, chain, 0))
     with pytest.raises(InputError, match="needs questions"):
-        MODEL.draw(0, 1, seed=0)
+        Drawn(MODEL, 0, 1, seed=0)
 
 
 def test_recordings_of_both_kinds_of_takeover_are_not_fitted_together() -> None:
@@ -128,7 +129,7 @@ def test_a_recording_that_does_not_know_what_is_right_gives_a_workload_that_does
         chain.correct = None
     found = fit_workload([Source("made", recorded, False, (0, 1, 2))])
     assert found.errors is None
-    run = simulate(found.draw(3, 4, seed=0), "async-marginal", takeover="continue")
+    run = simulate(Drawn(found, 3, 4, seed=0), "async-marginal", takeover="continue")
     assert set(run.correct.values()) == {None}
 
 

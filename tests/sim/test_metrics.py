@@ -17,7 +17,7 @@ from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import Metrics, measure, quantiles
-from atts_sim.recorded import FollowRecord, Prompt, Recorded, RecordedChain
+from atts_sim.recorded import Prompt, Recorded, RecordedChain, follow_record
 from atts_sim.workload import Written
 
 SECOND = AffineCost(overhead_s=1.0)  # every pass takes a second
@@ -43,7 +43,7 @@ def simulate(
     target = draft if shared else BatchingEngine(clock, EngineSpec(), SECOND)
     engines: Any = {"draft": draft, "target": target}
     limits = Limits(workload.turns, 600, 600, in_flight)
-    return SimDriver(policy or FollowRecord(workload), limits, workload, engines, clock).run()
+    return SimDriver(policy or follow_record(workload), limits, workload, engines, clock).run()
 
 
 def figures(workload: Recorded, *args: Any, deadline_s: float | None = None, **more: Any) -> Metrics:

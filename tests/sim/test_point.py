@@ -18,7 +18,7 @@ from atts_sim.devices import device
 from atts_sim.driver import SimDriver
 from atts_sim.point import Points
 from atts_sim.published import read_trace
-from atts_sim.recorded import FollowRecord
+from atts_sim.recorded import follow_record
 from atts_sim.reference import ReferenceEngine
 from atts_sim.row import FIGURES, WITH_ERROR, Row, mean_figures
 from tests.sim.made_studies import H100, made_study, made_trace
@@ -156,7 +156,7 @@ def test_the_demand_of_requests_is_of_the_tokens_and_steps_of_the_engine(tmp_pat
     model = device("target", profile, {"max_rows": None, "kv_budget_tokens": None}).steps
     clock, counted = Clock(), Counted()
     engine: Any = ReferenceEngine(clock, EngineSpec(), counted)
-    run = SimDriver(FollowRecord(trace), Limits(3, 600, 600), trace, {"draft": engine, "target": engine}, clock).run()
+    run = SimDriver(follow_record(trace), Limits(3, 600, 600), trace, {"draft": engine, "target": engine}, clock).run()
 
     tokens, pairs, logit_rows, kv_tokens = (sum(parts) for parts in zip(*map(needs, run.requests), strict=True))
     prompts = [prompt.target for prompt in trace.prompts]  # computed once, for no request in particular

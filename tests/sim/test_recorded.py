@@ -17,7 +17,7 @@ from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
 from atts_sim.published import read_trace
-from atts_sim.recorded import FollowRecord, Recorded, from_records, read_run
+from atts_sim.recorded import Recorded, follow_record, from_records, read_run
 from tests.runtime.scripted import drive, record_run, settings
 
 COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)
@@ -51,7 +51,7 @@ def trace_of(folder: Path, rows: list[Row], answers: tuple[str, ...] = ("7", "7"
 def simulate(recorded: Recorded) -> SimRun:
     clock = Clock()
     engines: Any = {role: BatchingEngine(clock, EngineSpec(), COST) for role in ("draft", "target")}
-    return SimDriver(FollowRecord(recorded), Limits(recorded.turns, 600, 600), recorded, engines, clock).run()
+    return SimDriver(follow_record(recorded), Limits(recorded.turns, 600, 600), recorded, engines, clock).run()
 
 
 def test_a_trace_is_replayed_call_by_call(tmp_path: Path) -> None:

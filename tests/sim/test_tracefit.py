@@ -13,7 +13,7 @@ import pytest
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.cli import main
-from atts_sim.recorded import FollowRecord, Prompt, Recorded, RecordedChain
+from atts_sim.recorded import Prompt, Recorded, RecordedChain, follow_record
 from atts_sim.tracefit import Slots, TraceCost, TraceCosts, fit_trace, halves, judge
 from atts_sim.tracetokens import at_cap
 from atts_sim.workload import Written
@@ -39,7 +39,7 @@ def made(questions: int, *, seed: int = 0, costs: TraceCosts = TRUE) -> Recorded
             record.takeovers.append(Written(int(rng.integers(1, CAP)), answered=last) if taken else None)
         chains[ChainId(*map(int, place))] = record
     recorded = Recorded([Prompt(50, 50)] * questions, chains)
-    run = costs.run(recorded, FollowRecord(recorded))
+    run = costs.run(recorded, follow_record(recorded))
     for finish, end in run.finished:
         chains[finish.chain].duration_s = end - run.admitted_s[finish.chain.question]
     return recorded

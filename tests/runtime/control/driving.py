@@ -26,16 +26,21 @@ from atts_runtime.control import (
     Event,
     Failed,
     Finish,
+    Grade,
+    Graded,
     Knobs,
     Limits,
+    Recipe,
     Score,
     Scored,
     TakenOver,
     TakeOver,
+    recipe,
 )
 
 MAX_QUESTIONS, MAX_CHAINS, MAX_TURNS = 4, 6, 5
 KINDS = (Draft, Score, TakeOver)
+ATTEMPTS = 3
 
 examples = settings(max_examples=25, deadline=None)
 
@@ -48,6 +53,7 @@ class World:
     chains: int
     limits: Limits
     knobs: Knobs
+    replaces: bool
     fates: bytes
     strangeness: bytes
     order: bytes
@@ -58,8 +64,16 @@ class World:
     def knobs_for(self, policy: str) -> Knobs:
         """The knobs, without a budget that the policy would refuse."""
         budget = self.knobs.budget
-        refused = policy == "async-adaptive" and budget is not None and not 0 < budget < self.chains
+        bounded = policy in ("async-adaptive", "budget")
+        refused = bounded and budget is not None and not 0 < budget < self.chains
         return replace(self.knobs, budget=None) if refused else self.knobs
+
+    def recipe(self, policy: str) -> Recipe:
+        """The policy, its takeovers as this world has them."""
+        made = POLICIES[policy]
+        if not made.action.takes_over:
+            return made
+        return recipe(policy, action="resample" if self.replaces else "continue")
 
     def all_chains(self) -> list[ChainId]:
         return [ChainId(q, i) for q in range(self.questions) for i in range(self.chains)]
@@ -67,21 +81,26 @@ class World:
     def segment(self, chain: ChainId, turn: int) -> int:
         return (chain.question * self.chains + chain.index) * self.limits.turns + turn
 
-    def ell(self, chain: ChainId, turn: int) -> float:
+    def ell(self, chain: ChainId, turn: int, attempt: int = 0) -> float:
         """A score: one of eight values where ties are wanted, else one that no other segment has."""
         at = self.segment(chain, turn)
-        byte = self.strangeness[at]
-        return self.scale * (byte % 8 / 4 if self.ties else byte + at / 1024)
+        byte = self.strangeness[(at + attempt) % len(self.strangeness)]
+        return self.scale * (byte % 8 / 4 if self.ties else byte + (at + attempt / ATTEMPTS) / 1024)
 
-    def outcome(self, kind: type[Call], chain: ChainId, turn: int, call: int = -1) -> Event:
-        """How a call turns out: most go on, some bring an answer or the end of the chain, a few fail."""
-        fate = self.fates[3 * self.segment(chain, turn) + KINDS.index(kind)]
+    def outcome(self, kind: type[Call], chain: ChainId, turn: int, call: int = -1, attempt: int = 0) -> Event:
+        """How a call turns out: most go on, some bring an answer or the end of the chain, a few fail. Chains whose
+        fates are equal give the same answer; some segments hold a cue."""
+        if kind is Grade:
+            return Graded(call, self.ell(chain, turn))
+        at = 3 * self.segment(chain, turn) + KINDS.index(kind)
+        fate = self.fates[(at + 3 * attempt) % len(self.fates)]
         if fate >= 240 and self.failures:
             return Failed(call, f"{kind.__name__} of {chain} in turn {turn} failed")
         if kind is Score:
-            return Scored(call, self.ell(chain, turn))
+            return Scored(call, self.ell(chain, turn, attempt))
         answered, ended = 200 <= fate < 225, 215 <= fate < 240
-        return Drafted(call, answered, ended) if kind is Draft else TakenOver(call, answered, ended)
+        said = answered, ended, str(fate % 3) if answered else None, 1 + fate % 7
+        return Drafted(call, *said, cue=fate % 4 == 0) if kind is Draft else TakenOver(call, *said)
 
 
 @st.composite
@@ -91,13 +110,14 @@ def worlds(draw: st.DrawFn, *, limited: bool = True, failures: bool = True, ties
     chains = draw(st.integers(1, MAX_CHAINS))
     turns = draw(st.integers(1, MAX_TURNS))
     limits = Limits(turns, 7, 11, draw(st.none() | st.integers(1, 3)) if limited else None)
-    knobs = Knobs(draw(alphas()), draw(st.none() | st.integers(0, MAX_CHAINS + 1)), draw(st.booleans()))
+    knobs = Knobs(draw(alphas()), draw(st.none() | st.integers(0, MAX_CHAINS + 1)))
     segments = questions * chains * turns
     return World(
         questions,
         chains,
         limits,
         knobs,
+        draw(st.booleans()),
         fates=draw(st.binary(min_size=3 * segments, max_size=3 * segments)),
         strangeness=draw(st.binary(min_size=segments, max_size=segments)),
         order=draw(orders()),
@@ -115,6 +135,7 @@ def quiet(questions: int, chains: int, turns: int, strangeness: bytes | None = N
         chains,
         Limits(turns, 1, 1),
         Knobs(0.25, tie_seed=0),
+        replaces=False,
         fates=bytes(3 * segments),
         strangeness=bytes(segments) if strangeness is None else strangeness,
         order=bytes(1),
@@ -164,7 +185,7 @@ class Driver:
 
     def __init__(self, policy: str, world: World) -> None:
         self.world = world
-        self.policy = POLICIES[policy]
+        self.policy = world.recipe(policy)
         self.controller = Controller(
             self.policy(world.knobs_for(policy)), world.limits, questions=world.questions, chains=world.chains
         )
@@ -176,7 +197,8 @@ class Driver:
     def answer(self, number: int) -> tuple[Command, ...]:
         """Answer an open call the way the world has it."""
         call = self.open.pop(number)
-        event = self.world.outcome(type(call), call.chain, call.turn, number)
+        attempt = call.attempt if isinstance(call, Draft | Score) else 0
+        event = self.world.outcome(type(call), call.chain, call.turn, number, attempt)
         return self._record(event, call, self.controller.handle(event))
 
     def pick(self, among: list[int], order: bytes | None = None) -> int:
@@ -193,7 +215,7 @@ class Driver:
     def _record(self, event: Event | None, call: Call | None, commands: list[Command]) -> tuple[Command, ...]:
         step = Step(event, call, tuple(commands), self.controller.done)
         self.steps.append(step)
-        assert len(self.steps) <= 1 + 3 * self.world.questions * self.world.chains * self.world.limits.turns
+        assert len(self.steps) <= 1 + 8 * self.world.questions * self.world.chains * self.world.limits.turns
         for command in commands:
             if isinstance(command, Call):
                 assert command.call not in self.open

@@ -194,8 +194,8 @@ class Settling(World):
 
     settled: dict[tuple[ChainId, int], Settled] = field(default_factory=dict)
 
-    def outcome(self, kind: type[Call], chain: ChainId, turn: int, call: int = -1) -> Event:
-        event = super().outcome(kind, chain, turn, call)
+    def outcome(self, kind: type[Call], chain: ChainId, turn: int, call: int = -1, attempt: int = 0) -> Event:
+        event = super().outcome(kind, chain, turn, call, attempt)
         return replace(event, settled=self.settled.get((chain, turn))) if isinstance(event, Scored) else event
 
 

@@ -238,6 +238,7 @@ def world_where(*, failed: list[int], questions: int, chains: int, alpha: float 
         chains,
         Limits(2, 1, 1, questions_in_flight=1),
         Knobs(alpha),
+        False,
         fates,
         strangeness=bytes(2 * questions * chains),
         order=bytes(1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -21,7 +22,11 @@ from atts_runtime.control import (
     Event,
     Failed,
     Finish,
+    Fork,
+    Grade,
+    Graded,
     Hold,
+    Keep,
     Knobs,
     Limits,
     ProtocolError,
@@ -82,9 +87,12 @@ def test_no_call_is_issued_twice_and_a_turn_goes_draft_score_takeover(policy: st
     turns: dict[ChainId, dict[int, list[type[Call]]]] = defaultdict(lambda: defaultdict(list))
     for call in driver.calls:
         turns[call.chain][call.turn].append(type(call))
-    pipeline: list[type[Call]] = [Draft] * driver.policy.drafts + [Score] * driver.policy.scores
-    if policy != "draft-only":
-        pipeline.append(TakeOver)
+    action = driver.policy.action
+    attempts = world.knobs.attempts if action.retries else 1
+    pipeline: list[type[Call]] = ([Draft] * driver.policy.drafts + [Score] * driver.policy.scores) * attempts
+    if driver.policy.gate.judges != "nothing" or not driver.policy.drafts:
+        pipeline += [TakeOver] * action.takes_over
+    pipeline += [Grade] * (driver.policy.vote.grades != "nothing")
     for chain, kinds_by_turn in turns.items():
         assert list(kinds_by_turn) == list(range(len(kinds_by_turn))), f"turns of {chain} out of order"
         assert len(kinds_by_turn) <= world.limits.turns
@@ -110,37 +118,58 @@ def test_a_chain_has_at_most_one_open_call(policy: str, world: World) -> None:
 # Events
 
 
-def history(world: World, policy: str, chain: ChainId, verdicts: dict[int, Decided]) -> Iterator[object]:
+def history(world: World, policy: str, chain: ChainId, verdicts: dict[tuple[int, int], Decided]) -> Iterator[object]:
     """What happens to a chain, call numbers left out, once its verdicts are known."""
-    limits = world.limits
+    limits, made = world.limits, world.recipe(policy)
 
-    def called(kind: type[Call], turn: int) -> tuple[Event, tuple[object, ...]]:
-        event = world.outcome(kind, chain, turn)
-        return event, (kind, turn, event)
+    def called(kind: type[Call], turn: int, attempt: int = 0) -> tuple[Event, tuple[object, ...]]:
+        event = world.outcome(kind, chain, turn, attempt=attempt)
+        return event, (kind, turn, attempt, event)
 
     for turn in range(limits.turns):
         event: Event | None = None
-        if POLICIES[policy].drafts:
-            event, entry = called(Draft, turn)
+        drafts: list[Event] = []
+        decided: Decided | None = None
+        while made.drafts and (decided is None or decided.outcome == "redraft"):
+            attempt = len(drafts)
+            event, entry = called(Draft, turn, attempt)
             yield entry
-        if POLICIES[policy].scores and not isinstance(event, Failed):
-            scored, entry = called(Score, turn)
-            yield entry
-            if isinstance(scored, Failed):
-                event = scored
-            else:
-                yield verdicts[turn]
-        if event is None or (turn in verdicts and verdicts[turn].taken_over):
+            drafts.append(event)
+            if made.scores and not isinstance(event, Failed):
+                scored, entry = called(Score, turn, attempt)
+                yield entry
+                event = scored if isinstance(scored, Failed) else event
+            if isinstance(event, Failed) or made.gate.judges == "nothing":
+                break
+            yield (decided := verdicts[turn, attempt])
+        if decided is not None and decided.outcome == "keep":
+            tried = [verdicts[turn, attempt].ell for attempt in range(len(drafts))]
+            best = tried.index(min(tried))
+            event = drafts[best]
+            if best + 1 < len(drafts):
+                yield Keep(chain, turn, best)
+        elif decided is not None and decided.outcome == "fork":
+            assert decided.source is not None
+            assert decided.upto is not None
+            yield Fork(chain, turn, ChainId(chain.question, decided.source), decided.upto)
+            event = Drafted(-1, answered=False, ended=False)
+        elif event is None or (decided is not None and decided.taken_over):
             event, entry = called(TakeOver, turn)
             yield entry
         if isinstance(event, Failed):
             yield Finish(chain, turn + 1, "failed", event.reason)
             return
         assert isinstance(event, Drafted | TakenOver)
-        if event.answered or event.ended:
-            yield Finish(chain, turn + 1, "answered" if event.answered else "ended")
+        if event.answered or event.ended or turn + 1 == limits.turns:
+            weighed = None
+            if made.vote.grades != "nothing" and event.answer is not None:
+                graded, entry = called(Grade, turn)
+                yield entry
+                assert isinstance(graded, Graded)
+                weighed = math.exp(-graded.ell)
+            reason = "answered" if event.answered else "ended" if event.ended else "turns"
+            yield Finish(chain, turn + 1, reason, weight=weighed)
             return
-    yield Finish(chain, limits.turns, "turns")
 
 
 @every_policy
@@ -148,18 +177,21 @@ def history(world: World, policy: str, chain: ChainId, verdicts: dict[int, Decid
 @given(world=worlds())
 def test_no_event_is_lost_each_moves_its_chain_along_the_table(policy: str, world: World) -> None:
     driver = Driver(policy, world).run()
-    verdicts: dict[ChainId, dict[int, Decided]] = {chain: {} for chain in world.all_chains()}
+    verdicts: dict[ChainId, dict[tuple[int, int], Decided]] = {chain: {} for chain in world.all_chains()}
     for decided in driver.decided:
-        assert decided.turn not in verdicts[decided.chain]
-        assert decided.ell == world.ell(decided.chain, decided.turn)
-        verdicts[decided.chain][decided.turn] = decided
+        at = decided.turn, decided.attempt
+        assert at not in verdicts[decided.chain]
+        assert decided.ell == (world.ell(decided.chain, *at) if driver.policy.scores else None)
+        verdicts[decided.chain][at] = decided
     seen: dict[ChainId, list[object]] = {chain: [] for chain in world.all_chains()}
     for entry in driver.timeline():
         match entry:
             case Answer(_, call):
                 assert seen[call.chain].pop() == call
-                seen[call.chain].append((type(call), call.turn, world.outcome(type(call), call.chain, call.turn)))
-            case Draft() | Score() | TakeOver() | Decided() | Finish():
+                attempt = call.attempt if isinstance(call, Draft | Score) else 0
+                event = world.outcome(type(call), call.chain, call.turn, attempt=attempt)
+                seen[call.chain].append((type(call), call.turn, attempt, event))
+            case Draft() | Score() | TakeOver() | Grade() | Keep() | Fork() | Decided() | Finish():
                 seen[entry.chain].append(entry)
     for chain in world.all_chains():
         assert seen[chain] == list(history(world, policy, chain, verdicts[chain]))
@@ -181,7 +213,7 @@ def test_a_failed_call_ends_its_chain_at_once_with_the_reason(policy: str, world
 
 def bad_events(driver: Driver) -> Iterator[Event]:
     """Events that no driver may send now: unknown and answered calls, and wrong kinds for an open one."""
-    answers = {Draft: Drafted, Score: Scored, TakeOver: TakenOver}
+    answers = {Draft: Drafted, Score: Scored, TakeOver: TakenOver, Grade: Graded}
     for number in {-1, 0, len(driver.calls)} - driver.open.keys():
         yield Drafted(number, answered=False, ended=False)
         yield Scored(number, 1.0)
@@ -264,7 +296,8 @@ def test_a_chain_without_an_open_call_has_said_what_it_waits_for(policy: str, wo
     for step in driver.steps:
         if step.call is not None:
             busy.remove(step.call.chain)
-            if isinstance(step.event, Scored):
+            judged = Scored if driver.policy.scores else Drafted
+            if isinstance(step.event, judged) and driver.policy.gate.judges != "nothing":
                 undecided.add(step.call.chain)
         for command in step.commands:
             match command:
@@ -278,7 +311,7 @@ def test_a_chain_without_an_open_call_has_said_what_it_waits_for(policy: str, wo
                 case Finish(chain):
                     over.add(chain)
                     holds.pop(chain, None)
-                case Draft() | Score() | TakeOver():
+                case Draft() | Score() | TakeOver() | Grade():
                     busy.add(command.chain)
                     turns[command.chain] = command.turn
                     holds.pop(command.chain, None)
@@ -314,7 +347,7 @@ def test_questions_in_flight_never_exceed_the_limit_and_none_waits_while_there_i
                         in_flight.discard(chain.question)
                 case Decided():
                     banked = True
-                case Draft() | Score() | TakeOver():
+                case Draft() | Score() | TakeOver() | Grade():
                     pre_sample = not banked and command.turn == 0
                     assert command.chain.question in in_flight or pre_sample
         waiting = [q for q in alive if alive[q] and q not in admits]
@@ -340,7 +373,7 @@ def test_a_question_in_flight_always_has_a_call_open(policy: str, world: World) 
                     in_flight[question] += world.chains
                 case Finish(chain):
                     in_flight[chain.question] -= 1
-                case Draft() | Score() | TakeOver():
+                case Draft() | Score() | TakeOver() | Grade():
                     busy[command.chain.question] += 1
         assert all(busy[question] for question, chains in in_flight.items() if chains > 0)
 
@@ -361,7 +394,7 @@ def test_calls_carry_the_limits_and_replace_reaches_every_takeover_of_a_policy_t
                 assert tokens == world.limits.draft_tokens
             case TakeOver(max_tokens=tokens, replace=replace):
                 assert tokens == world.limits.takeover_tokens
-                assert replace == (world.knobs.replace and driver.policy.drafts)
+                assert replace == (world.replaces and driver.policy.drafts)
 
 
 @pytest.mark.parametrize(("policy", "kind"), [("target-only", TakeOver), ("draft-only", Draft)])
