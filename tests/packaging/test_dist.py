@@ -91,8 +91,9 @@ def test_the_installed_command_runs_the_bundled_pair(run: tuple[Path, dict[str, 
     assert told["accuracy"]["mean_chain"] > 0.5
 
 
-def test_the_installed_commands_report_and_trace_a_run(installed: Path, run: tuple[Path, dict[str, Any]]) -> None:
+def test_the_installed_commands_diagnose_report_and_trace(installed: Path, run: tuple[Path, dict[str, Any]]) -> None:
     path, _ = run
+    assert json.loads(checked([installed / "atts-runtime", "doctor", "--json"], path.parent))["works"]
     for command in ("report", "trace"):
         checked([installed / "atts-runtime", command, path], path.parent)
     assert (path / "report.html").stat().st_size > 10_000
