@@ -13,7 +13,7 @@ BENCHMARKS = $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-slow test-vllm mutants lint gpu-check bench clean distclean
+.PHONY: help install run test test-slow test-vllm mutants dist-check lint gpu-check bench clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -53,6 +53,9 @@ test-vllm: $(VLLM_STAMP) ## the tests that need vLLM, in .venv-vllm (3.5 GB)
 
 mutants: $(STAMP) ## break the calibration code on purpose, one line at a time: does a test notice?
 	$(BIN)/python tests/mutants.py
+
+dist-check: $(STAMP) ## build wheel and sdist, install them into an empty environment and run them (of the slow lane)
+	$(BIN)/python -m pytest -m slow tests/packaging
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .

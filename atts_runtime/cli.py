@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime import __version__
-from atts_runtime.commands import profile, report, trace
-from atts_runtime.commands.parser import OneLineParser
+from atts_runtime.commands import doctor, profile, report, trace
+from atts_runtime.commands.parser import OneLineParser, add_completion, add_output
+from atts_runtime.commands.settings import add_settings
 from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control.registry import ACTIONS, GATES, POLICIES, SCHEDULES, STOPS, VOTES
 from atts_runtime.errors import InputError
@@ -91,58 +92,76 @@ _LEFT = {
     "trace": "nothing was written",
     "report": "nothing was written",
     "profile": "nothing was written",
+    "doctor": "nothing was changed",
 }
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+_COMPLETED = {
+    "task": ("arithmetic", *NAMED),
+    "policy": tuple(POLICIES),
+    "policies": tuple(POLICIES),
+    "engine": ENGINES,
+    "takeover": TAKEOVERS,
+    "p_value": P_VALUES,
+    "profiler": SWITCH,
+}
+"""Values that shells offer for a flag, by its setting."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; flags are the fields of RunConfig."""
     parser = OneLineParser(
         prog="atts-runtime",
-        description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody.",
-        epilog="example: atts-runtime run --policy async-marginal --alpha 0.1 --chains 8",
+        usage="%(prog)s COMMAND [OPTION]...",
+        description="Asynchronous test-time scaling: draft, verify, take over; nobody waits for anybody. "
+        "COMMAND --help says more of each.",
+        epilog="examples:\n"
+        "  atts-runtime doctor                                    what works on this machine\n"
+        "  atts-runtime run --policy async-marginal --alpha 0.1 --chains 8\n"
+        "  atts-runtime compare --policies barrier,async-marginal\n"
+        "  atts-runtime report runs/*                             runs beside each other, as one HTML page",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
+    add_completion(parser, _COMPLETED)
+    commands = parser.add_subparsers(
+        prog=parser.prog, title="commands", dest="command", metavar="COMMAND", required=True
+    )
     run = commands.add_parser(
         "run",
         help="run one policy over a task",
+        usage="%(prog)s [OPTION]...",
         description="Run one policy over a task. Without options: the bundled pair on the bundled task.",
-        epilog="example: atts-runtime run --task questions.jsonl --draft ./small --target ./large --json",
+        epilog="examples:\n"
+        "  atts-runtime run\n"
+        "  atts-runtime run --task questions.jsonl --draft ./small --target ./large --out runs/mine\n"
+        "  atts-runtime run --resume --out runs/mine",
     )
     compare = commands.add_parser(
         "compare",
         help="run several policies on the same questions and engines",
+        usage="%(prog)s [OPTION]...",
         description="Run several policies on the same questions, seeds and engines, interleaved, and tabulate them.",
-        epilog="example: atts-runtime compare --policies target-only,barrier,async-marginal --repeats 3",
+        epilog="example:\n  atts-runtime compare --policies target-only,barrier,async-marginal --repeats 3",
+    )
+    compared = compare.add_argument_group("what is compared")
+    compared.add_argument(
+        "--policies", default=DEFAULT_STUDY, metavar="POLICY,...", help="comma-separated (default: %(default)s)"
+    )
+    compared.add_argument(
+        "--repeats",
+        type=int,
+        default=1,
+        metavar="N",
+        help="times each policy runs; wall seconds are medians (default: %(default)s)",
     )
     for command, work in ((run, _run), (compare, _compare)):
         command.set_defaults(execute=_interruptible(work))
-        _add_settings(command, skip=() if command is run else ("policy",))
-        command.add_argument("--config", type=Path, metavar="FILE", help="TOML file with these settings; flags win")
-        command.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    run.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
-    compare.add_argument("--policies", default=DEFAULT_STUDY, help="comma-separated (default: %(default)s)")
-    compare.add_argument("--repeats", type=int, default=1, help="times each policy runs; wall seconds are medians")
-    trace.add_to(commands)
-    report.add_to(commands)
-    profile.add_to(commands)
+        files = add_settings(command, _HELP, skip=() if command is run else ("policy",))["files"]
+        files.add_argument("--config", type=Path, metavar="FILE", help="TOML file with these settings; flags win")
+        if command is run:
+            files.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+        add_output(command)
+    for module in (report, trace, profile, doctor):
+        module.add_to(commands)
     return parser
-
-
-def _add_settings(command: argparse.ArgumentParser, skip: Sequence[str]) -> None:
-    for field in fields(RunConfig):
-        if field.name in skip:
-            continue
-        default = "" if field.default is None else f" (default: {field.default})"
-        command.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=_TYPES[str(field.type).split(" | ")[0]],
-            default=argparse.SUPPRESS,
-            metavar=field.name.upper(),
-            help=_HELP[field.name] + default,
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atts_runtime.commands.parser import OneLineParser
+from atts_runtime.commands.parser import OneLineParser, add_completion, add_output
 from atts_runtime.errors import InputError
 from atts_sim.commands import report, run, sweep, validate, whatif
 
@@ -33,17 +33,30 @@ def package_version() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser for every command."""
+    from atts_sim.replay import CALIBRATORS
+    from atts_sim.study import studies_folder
+
     parser = OneLineParser(
         prog="atts-sim",
-        description="Simulate asynchronous test-time scaling: what would a policy, a setting or a device come to?",
-        epilog="example: atts-sim sweep policy-comparison --set workload.path=runs/mine",
+        usage="%(prog)s COMMAND [OPTION]...",
+        description="Simulate asynchronous test-time scaling: what would a policy, a setting or a device come to? "
+        "COMMAND --help says more of each.",
+        epilog="examples:\n"
+        "  atts-sim sweep policy-comparison --set workload.path=runs/mine\n"
+        "  atts-sim validate runs/m16 --fit-on runs/m4 runs/m8\n"
+        "  atts-sim replay runs/mine/events.parquet --alpha 0.2",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    shipped = [file.stem for file in sorted(studies_folder().glob("*.toml"))]
+    add_completion(parser, {"calibrator": tuple(CALIBRATORS), "study": shipped})
+    commands = parser.add_subparsers(
+        prog=parser.prog, title="commands", dest="command", metavar="COMMAND", required=True
+    )
     _add_replay(
         commands.add_parser(
             "replay",
             help="apply a calibrator to recorded scores",
+            usage="%(prog)s TRACE [OPTION]...",
             description="Apply a calibrator to the scores of a run or a published trace: which takeover rate would it "
             "have kept, by turn, by question and overall?",
             epilog="example: atts-sim replay TRACE.events.parquet --bank BANK.npy --calibrator adaptive --alpha 0.4",
@@ -59,34 +72,42 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
 
     about = "; ".join(f"{name}: {what}" for name, what in CALIBRATORS.items())
     replay.add_argument("trace", type=Path, metavar="TRACE", help="an events.parquet")
-    replay.add_argument("--calibrator", default="adaptive", help=f"{about} (default: %(default)s)")
-    replay.add_argument("--alpha", type=float, default=0.4, help="nominal takeover rate (default: %(default)s)")
-    replay.add_argument("--bank", type=Path, help="calibration scores: .npz in nats, or .npy of perplexities")
-    replay.add_argument(
+    replay.set_defaults(execute=_replay)
+    rule = replay.add_argument_group("calibrator")
+    rule.add_argument("--calibrator", default="adaptive", metavar="NAME", help=f"{about} (default: %(default)s)")
+    rule.add_argument(
+        "--alpha", type=float, default=0.4, metavar="X", help="nominal takeover rate (default: %(default)s)"
+    )
+    rule.add_argument(
+        "--bank", type=Path, metavar="FILE", help="calibration scores: .npz in nats, or .npy of perplexities"
+    )
+    rule.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the tie-breakers (default: %(default)s)"
+    )
+    rule.add_argument(
+        "--gamma", type=float, default=0.1, metavar="X", help="adaptive: step of alpha (default: %(default)s)"
+    )
+    rule.add_argument(
+        "--lag", type=int, default=1, metavar="N", help="adaptive: questions in flight (default: %(default)s)"
+    )
+    rule.add_argument(
+        "--window",
+        type=int,
+        default=32,
+        metavar="N",
+        help="adaptive: questions that a segment is compared with (default: %(default)s)",
+    )
+    read = replay.add_argument_group("how the trace is read")
+    read.add_argument(
         "--order",
         choices=("admission", "completion"),
         default="admission",
         help="decide by question, turn and chain, or as the scores came in (default: %(default)s)",
     )
-    replay.add_argument("--seed", type=int, default=0, help="seed of the tie-breakers (default: %(default)s)")
-    replay.add_argument("--gamma", type=float, default=0.1, help="adaptive: step of alpha (default: %(default)s)")
-    replay.add_argument("--lag", type=int, default=1, help="adaptive: questions in flight (default: %(default)s)")
-    replay.add_argument(
-        "--window",
-        type=int,
-        default=32,
-        help="adaptive: questions that a segment is compared with (default: %(default)s)",
-    )
-    replay.add_argument(
-        "--skip-missing", action="store_true", help="leave out rows without a score instead of stopping"
-    )
-    replay.add_argument("--plot", type=Path, metavar="FILE", help="draw the rates as SVG, PNG or PDF")
-    replay.add_argument(
-        "--save-bank", type=Path, metavar="FILE", help="write the trace's turn-0 scores as a bank (.npz)"
-    )
-    replay.set_defaults(execute=_replay)
-    replay.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    replay.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    read.add_argument("--skip-missing", action="store_true", help="leave out rows without a score instead of stopping")
+    out = add_output(replay)
+    out.add_argument("--plot", type=Path, metavar="FILE", help="draw the rates as SVG, PNG or PDF")
+    out.add_argument("--save-bank", type=Path, metavar="FILE", help="write the trace's turn-0 scores as a bank (.npz)")
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.config import BUNDLED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
@@ -53,8 +54,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--target", default=BUNDLED, help="folder of the target model (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads of each engine (default: half the cores)")
     parser.add_argument("--device", help="torch device (default: CUDA where there is one, else CPU)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_runtime.report.page import page
 from atts_runtime.report.reading import facts, labelled
@@ -27,8 +28,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default: RUN/report.html, of several runs ./report.html)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

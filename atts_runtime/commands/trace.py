@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.perfetto import trace
 from atts_runtime.profiler.spans import EngineUse, chain_spans, engine_use, seconds_by_turn
@@ -29,8 +30,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the trace (default: RUN/trace.json)")
     parser.add_argument("--with-text", action="store_true", help="put what the models wrote into the trace")
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

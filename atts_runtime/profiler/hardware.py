@@ -161,9 +161,14 @@ def _called(dtype: str, threads: int | None) -> str:
 
 
 def profiles_folder() -> Path:
-    """The folder `profiles`: in the source tree, or where the installed package put it."""
+    """The folder `profiles`: in the source tree, or where the installed package put it (by user or for all)."""
     source = Path(__file__).parents[2] / "profiles"
-    return source if source.is_dir() else Path(sysconfig.get_path("data")) / "share" / "atts" / "profiles"
+    if source.is_dir():
+        return source
+    kept = Path("share", "atts", "profiles")
+    schemes = {sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")}
+    folders = [Path(sysconfig.get_path("data", scheme)) / kept for scheme in sorted(schemes)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def shipped() -> dict[str, HardwareProfile]:

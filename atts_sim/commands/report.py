@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_sim.objective import front
 from atts_sim.results import REPORT, STUDY, json_text, read_sweep
 from atts_sim.study import read_study
@@ -22,8 +23,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a sweep")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

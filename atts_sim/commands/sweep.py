@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_sim.commands.progress import progress
 from atts_sim.pool import InProcess, Pool, Processes, Ray, cores
@@ -54,8 +55,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change an entry: a setting by its name, others by table and name (engines.target.tp=2)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
 
 
 def execute(args: argparse.Namespace) -> int:

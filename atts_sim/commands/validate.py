@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
@@ -62,8 +63,7 @@ def add_to(commands: Any) -> None:
         default=TOLERANCE,
         help="relative error that the verdict allows, absolute for the takeover rate (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

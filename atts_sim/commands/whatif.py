@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of, is_trace
@@ -41,8 +42,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--draws", type=int, default=DRAWS, help="times that all is drawn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=min(2, cores()), help="processes (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 

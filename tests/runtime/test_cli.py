@@ -114,7 +114,7 @@ def test_a_missing_or_unknown_command_is_one_line_too(arguments: list[str], caps
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert err.startswith("atts-runtime: ")
-    assert "command" in err
+    assert "COMMAND" in err
 
 
 def test_an_unknown_policy_is_named_with_those_that_there_are(capsys: Capture) -> None:
@@ -231,7 +231,8 @@ def test_help_exits_0_and_shows_an_example(command: list[str], capsys: Capture) 
     assert main([*command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert f"example: atts-runtime {' '.join(command)}" in out
+    assert "\nexample" in out
+    assert f"  atts-runtime {' '.join(command)}" in out
 
 
 def test_help_explains_every_setting(capsys: Capture) -> None:
