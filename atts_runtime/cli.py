@@ -1,4 +1,4 @@
-"""The command line: ``atts-runtime run`` and ``atts-runtime compare``; the other commands are in `commands`.
+"""The command line of the runtime; what its commands do is in `commands`.
 
 Exit codes: 0 done, 1 failed while running, 2 bad usage or input. Results go to stdout, progress and errors to
 stderr; an error is one line, `--debug` adds the traceback.
@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
-import json
-import signal
-import statistics
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import fields, replace
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from atts_runtime import __version__
-from atts_runtime.commands import doctor, profile, report, trace
+from atts_runtime.commands import compare as compare_command
+from atts_runtime.commands import doctor, policies, profile, report, trace
+from atts_runtime.commands import run as run_command
 from atts_runtime.commands.parser import OneLineParser, add_completion, add_output
+from atts_runtime.commands.running import add_plugins, interruptible
 from atts_runtime.commands.settings import add_settings
-from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS, RunConfig, read_options
+from atts_runtime.config import ENGINES, P_VALUES, SWITCH, TAKEOVERS
 from atts_runtime.control.registry import ACTIONS, GATES, POLICIES, SCHEDULES, STOPS, VOTES
 from atts_runtime.errors import InputError
 from atts_runtime.tasks.named import NAMED
 
-_Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DEFAULT_STUDY = "target-only,barrier,async-marginal"
 
 _HELP = {
@@ -93,12 +88,18 @@ _LEFT = {
     "report": "nothing was written",
     "profile": "nothing was written",
     "doctor": "nothing was changed",
+    "policies": "nothing was changed",
 }
 _COMPLETED = {
     "task": ("arithmetic", *NAMED),
     "policy": tuple(POLICIES),
     "policies": tuple(POLICIES),
     "engine": ENGINES,
+    "gate": tuple(GATES),
+    "action": tuple(ACTIONS),
+    "schedule": tuple(SCHEDULES),
+    "early_stop": tuple(STOPS),
+    "vote": tuple(VOTES),
     "takeover": TAKEOVERS,
     "p_value": P_VALUES,
     "profiler": SWITCH,
@@ -143,8 +144,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compared = compare.add_argument_group("what is compared")
     compared.add_argument(
-        "--policies", default=DEFAULT_STUDY, metavar="POLICY,...", help="comma-separated (default: %(default)s)"
-    )
+        "--policies", default=DEFAULT_STUDY, metavar="POLICY,...",
+        help="names, or .toml files with the settings that make a policy, comma-separated; all: every policy "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    compared.add_argument(
+        "--margin", type=float, default=0.02, metavar="X",
+        help="loss of accuracy that still counts as none (default: %(default)s)",
+    )  # fmt: skip
     compared.add_argument(
         "--repeats",
         type=int,
@@ -152,14 +159,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="times each policy runs; wall seconds are medians (default: %(default)s)",
     )
-    for command, work in ((run, _run), (compare, _compare)):
-        command.set_defaults(execute=_interruptible(work))
+    for command, work in ((run, run_command.execute), (compare, compare_command.execute)):
+        command.set_defaults(execute=interruptible(work))
         files = add_settings(command, _HELP, skip=() if command is run else ("policy",))["files"]
         files.add_argument("--config", type=Path, metavar="FILE", help="TOML file with these settings; flags win")
+        add_plugins(files)
         if command is run:
             files.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
         add_output(command)
-    for module in (report, trace, profile, doctor):
+    for module in (policies, report, trace, profile, doctor):
         module.add_to(commands)
     return parser
 
@@ -186,140 +194,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exception(failure)
     print(f"atts-runtime {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _interruptible(command: _Command) -> Callable[[argparse.Namespace], int]:
-    """Ctrl-C and SIGTERM cancel the command, which closes its run directory on the way out."""
-
-    async def watched(args: argparse.Namespace) -> int:
-        task = asyncio.ensure_future(command(args))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, task.cancel)
-            except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or no signals here
-                break
-        return await task
-
-    return lambda args: asyncio.run(watched(args))
-
-
-def _config(args: argparse.Namespace) -> RunConfig:
-    known = {field.name for field in fields(RunConfig)}
-    options = read_options(args.config) if args.config else {}
-    if getattr(args, "resume", False) and not args.config:
-        if "out" not in args:
-            raise InputError("--resume needs --out, the run directory to go on with")
-        saved = Path(args.out) / "config.toml"
-        options = read_options(saved) if saved.exists() else {}
-    options |= {name: value for name, value in vars(args).items() if name in known}
-    return RunConfig().with_options(options)
-
-
-def _default_out(label: str) -> str:
-    return str(Path("runs") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{label}")
-
-
-async def _run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from atts_runtime.render import ProgressBar, comparison_table
-    from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, load, roles, run_once
-
-    config = _config(args)
-    needed = set(roles(config).values())
-    check_engine(config, needed)
-    out = Path(config.out or _default_out(config.policy))
-    config, task = load(config)
-    fingerprint = config.fingerprint(task.fingerprint)
-    run_dir = RunDir.resume(out, fingerprint) if args.resume else None
-    if run_dir is None:
-        RunDir.check_free(out)
-    console = Console(stderr=True)
-    console.print(
-        f"[dim]{len(task.questions)} questions x {config.chains} chains, run directory {out}[/dim]", highlight=False
-    )
-    async with engines_for(config, needed) as engines:
-        check_context(config, task, engines)
-        check_hardware(config, engines)
-        run_dir = run_dir or RunDir.create(out, config, fingerprint)
-        with ProgressBar(config.policy, console) as bar:
-            summary = await run_once(config, task, engines, run_dir, bar.update)
-    if args.json:
-        print(json.dumps(summary, allow_nan=False))
-    else:
-        Console().print(comparison_table([summary], f"{config.task}, {config.chains} chains, run directory {out}"))
-    return _report_failures([summary])
-
-
-async def _compare(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from atts_runtime.render import ProgressBar, comparison_rows, comparison_table
-    from atts_runtime.rundir import RunDir
-    from atts_runtime.session import check_context, check_engine, check_hardware, engines_for, load, roles, run_once
-
-    base = _config(args)
-    configs = [_for_policy(base, name.strip()) for name in args.policies.split(",")]
-    needed = {role for config in configs for role in roles(config).values()}
-    check_engine(base, needed)
-    if len({config.policy for config in configs}) < len(configs):
-        raise InputError(f"a policy is named twice in {args.policies!r}; ask for --repeats instead")
-    if args.repeats < 1:
-        raise InputError(f"repeats must be at least 1, got {args.repeats}")
-    out = Path(base.out or _default_out("compare"))
-    base, task = load(base)
-    configs = [replace(config, task=base.task) for config in configs]
-    paths = {(config.policy, r): out / f"{config.policy}-{r}" for r in range(args.repeats) for config in configs}
-    for path in (out, *paths.values()):
-        RunDir.check_free(path)
-    console = Console(stderr=True)
-    size = f"{len(task.questions)} questions x {base.chains} chains"
-    console.print(f"[dim]{size}, loading models[/dim]", highlight=False)
-    summaries: dict[str, list[dict[str, Any]]] = {config.policy: [] for config in configs}
-    async with engines_for(base, needed) as engines:
-        check_context(base, task, engines)
-        check_hardware(base, engines)
-        for repeat in range(args.repeats):
-            for config in configs:
-                path = paths[config.policy, repeat]
-                run_dir = RunDir.create(path, config, config.fingerprint(task.fingerprint))
-                with ProgressBar(config.policy, console) as bar:
-                    summaries[config.policy].append(await run_once(config, task, engines, run_dir, bar.update))
-    rows = comparison_rows([_median_run(runs) for runs in summaries.values()])
-    title = f"{base.task}: {size}, alpha {base.alpha:g}, median of {args.repeats}"
-    (out / "compare.json").write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n")
-    recorder = Console(record=True, width=140, file=io.StringIO())  # a quiet console would record nothing
-    recorder.print(comparison_table(rows, title))
-    recorder.save_svg(str(out / "compare.svg"), title="atts-runtime compare")
-    if args.json:
-        print(json.dumps({"title": title, "run_dir": str(out), "policies": rows}, allow_nan=False))
-    else:
-        Console().print(comparison_table(rows, title))
-        console.print(f"[dim]run directories, compare.json and compare.svg in {out}[/dim]", highlight=False)
-    return _report_failures([summary for runs in summaries.values() for summary in runs])
-
-
-def _for_policy(base: RunConfig, policy: str) -> RunConfig:
-    """The settings with another policy; a bank is for the one that takes it."""
-    return base.with_options({"policy": policy} | ({} if policy == "async-marginal" else {"bank": None}))
-
-
-def _median_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run whose wall seconds are the (lower) median, and the wall seconds of all."""
-    walls = [run["wall_s"] for run in runs]
-    middle = runs[walls.index(statistics.median_low(walls))]
-    return {**middle, "repeats": len(runs), "wall_s_all": walls}
-
-
-def _report_failures(summaries: Sequence[dict[str, Any]]) -> int:
-    failed = sum(summary["failed_chains"] for summary in summaries)
-    if not failed:
-        return 0
-    total = sum(summary["chains"] for summary in summaries)
-    print(f"atts-runtime: {failed} of {total} chains failed; chains.jsonl has their reasons", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ SWITCH = ("on", "off")
 ROLES = ("draft", "target")
 SERVED_BY = ("url", "name", "key_env")
 """Settings of each role under http, after the role's name."""
+POLICY_SETTINGS = (
+    "policy", "gate", "action", "schedule", "early_stop", "vote", "alpha", "budget", "gamma", "takeover", "p_value",
+    "bank", "threshold", "cues", "attempts", "fork_gap", "fork_width", "deadline_s", "token_budget", "beta_level",
+)  # fmt: skip
+"""Settings that make a policy."""
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset(
     {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s",

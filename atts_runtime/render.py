@@ -20,6 +20,9 @@ from rich.table import Table
 
 from atts_runtime import chain
 
+MANY = 5
+"""More policies than this do not fit beside each other."""
+
 
 class ProgressBar:
     """A bar on stderr: chains done, takeover rate, stall so far, time to go. Silent unless stderr is a terminal."""
@@ -64,7 +67,10 @@ def comparison_rows(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The table of both commands: a policy a column, a figure a row. Rows without a figure are left out."""
+    """The table of both commands: a policy a column, a figure a row. Rows without a figure are left out. Of many
+    policies: a policy a row, and only what they are judged by."""
+    if len(rows) > MANY:
+        return _many(rows, title)
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for row in rows:
@@ -76,11 +82,29 @@ def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def _many(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for label, _ in _JUDGED:
+        table.add_column(label, justify="right")
+    for row in rows:
+        table.add_row(row["policy"], *(show(row) for _, show in _JUDGED))
+    return table
+
+
 def _accuracy(row: dict[str, Any]) -> str:
     mean, interval = row["accuracy"]["mean_chain"], row["accuracy"]["mean_chain_ci95"]
     if mean is None or interval is None:
         return "-"
     return f"{100 * mean:.1f}% [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _difference(row: dict[str, Any], what: str) -> str:
+    found = row.get(f"{what}_difference")
+    if found is None:
+        return "-"
+    mean, low, high = (100 * found[name] for name in ("mean", "low", "high"))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] {found['verdict']}"
 
 
 def _number(value: float | None, form: str = ",.0f") -> str:
@@ -97,6 +121,9 @@ _FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("wall, s", lambda row: _number(row["wall_s"], ".1f")),
     ("speedup", lambda row: _number(row.get("speedup"), ".2f")),
     ("accuracy, mean chain [95%]", _accuracy),
+    ("  against the first [95%]", lambda row: _difference(row, "mean_chain")),
+    ("accuracy, the policy's vote", lambda row: _number(row["accuracy"]["voted"], ".1%")),
+    ("  against the first [95%]", lambda row: _difference(row, "voted")),
     ("accuracy, majority", lambda row: _number(row["accuracy"]["majority"], ".1%")),
     ("  answers that could not be checked", lambda row: str(row["accuracy"]["unknown_chains"] or "-")),
     ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
@@ -111,8 +138,20 @@ _FIGURES: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("question latency p50, s", lambda row: _number(row["latency_s"]["p50"], ".2f")),
     ("tokens, draft", lambda row: _number(row["tokens"]["draft"])),
     ("tokens, target wrote", lambda row: _number(row["tokens"]["takeover"])),
+    ("  share of all that was written", lambda row: _number(row.get("target_token_share"), ".1%")),
     ("tokens, target scored", lambda row: _number(row["tokens"]["scored"])),
     ("r by the chains' stall", lambda row: _number(row["intensity"]["r"], ".3f")),
     ("r by the engines' idle time", lambda row: _number(row["intensity"].get("r_engine"), ".3f")),
     ("busier engine / wall", lambda row: _number(row["lower_bound_s"] and row["lower_bound_s"] / row["wall_s"], ".2f")),
+)
+_JUDGED: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("wall, s", lambda row: _number(row["wall_s"], ".1f")),
+    ("speedup", lambda row: _number(row.get("speedup"), ".2f")),
+    ("mean chain, %", _accuracy),
+    ("against the first, points", lambda row: _difference(row, "mean_chain")),
+    ("vote", lambda row: _number(row["accuracy"]["voted"], ".1%")),
+    ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
+    ("target wrote", lambda row: _number(row["tokens"]["takeover"])),
+    ("of all", lambda row: _number(row.get("target_token_share"), ".0%")),
+    ("r by stall", lambda row: _number(row["intensity"]["r"], ".3f")),
 )

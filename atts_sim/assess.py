@@ -10,12 +10,13 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.intensity import ratio
 from atts_sim.demand import demanded
+from atts_sim.desk import Role
 from atts_sim.devices import Device
-from atts_sim.driver import Role, SimRun
 from atts_sim.metrics import Metrics, quantiles
 from atts_sim.options import ROLES
 from atts_sim.row import QUANTILES, flat_metrics
 from atts_sim.saturation import Saturation, saturation
+from atts_sim.simrun import SimRun
 
 Figures = dict[str, float | int | None]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 from atts_runtime.profiler.counts import Rates
-from atts_sim.driver import Request, Role, SimRun
+from atts_sim.desk import Request, Role
+from atts_sim.simrun import SimRun
 
 Needs = tuple[int, int, int, int]
 """Tokens fed, query-key pairs, rows of logits, and tokens whose keys and values are read or written."""

@@ -71,14 +71,14 @@ class Drawn:
         return replace(written, answer=self._answer(command.chain, chain.state)) if written.answered else written
 
     def ell(self, command: Score) -> float:
-        return self._ell(self._chains[command.chain].text[-1])
+        return self._ell(self._scores, self._chains[command.chain].text[-1])
 
     def grade(self, command: Grade) -> float:
         """What the target wrote scores as a draft that leaves the chain as it did; all of a chain, as the mean over its
         tokens."""
-        text = self._chains[command.chain].text
+        scores, text = self._scores, self._chains[command.chain].text
         graded = text if command.whole else text[-1:]
-        return sum(self._ell(segment) * segment.tokens for segment in graded) / sum(s.tokens for s in graded)
+        return sum(self._ell(scores, segment) * segment.tokens for segment in graded) / sum(s.tokens for s in graded)
 
     def keep(self, command: Keep) -> None:
         chain = self._chains[command.chain]
@@ -102,8 +102,9 @@ class Drawn:
             raise InputError("the workload was fitted to runs without scores; fit it to a run of a policy that scores")
         return self.model.scores
 
-    def _ell(self, segment: _Segment) -> float:
-        return self._scores.kinds[segment.kind].at(segment.turn, segment.z)
+    @staticmethod
+    def _ell(scores: Scores, segment: _Segment) -> float:
+        return scores.kinds[segment.kind].at(segment.turn, segment.z)
 
     def _effects(self, chain: ChainId) -> Effects:
         return self.model.effects[chain.question % len(self.model.effects)]

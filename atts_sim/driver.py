@@ -6,11 +6,9 @@ comes from elsewhere here: time from the clock and the engines, text from the wo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from simpy.core import EmptySchedule
 
@@ -39,82 +37,14 @@ from atts_runtime.control import (
     TakeOver,
     Wake,
 )
-from atts_runtime.control.commands import Cause
 from atts_runtime.records import Kind
-from atts_sim.calls import EngineCall, SimEngine, Totals
+from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.collector import no_collection
+from atts_sim.desk import Desk, Request, Role
+from atts_sim.simrun import SimRun
 from atts_sim.text import Text
-from atts_sim.workload import Workload, Written
-
-Role = Literal["draft", "target"]
-_IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, for each of its rows
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Request(EngineCall):
-    """A call with the event that will answer it and what it writes (None: a score)."""
-
-    role: Role
-    event: Event
-    written: Written | None
-
-
-class _Desk:
-    """An engine as the driver sees it: its place among the engines, the calls that it may have at a time (`free` of
-    them are not taken), and those that wait for one that is done."""
-
-    __slots__ = ("at", "engine", "free", "queue")
-
-    def __init__(self, at: int, engine: SimEngine) -> None:
-        self.at, self.engine = at, engine
-        self.free = engine.spec.slots or engine.spec.max_rows * _IN_FLIGHT_PER_ROW
-        self.queue: deque[Request] = deque()
-
-    def send(self, request: Request) -> None:
-        """Ask the engine now or, where it has all that it may, when a call is done."""
-        if self.free:
-            self.free -= 1
-            self.engine.submit(request)
-        else:
-            self.queue.append(request)
-
-    def drop(self, request: Request) -> None:
-        """Nobody waits for the request any more; it was sent, and is not answered."""
-        if request in self.queue:
-            self.queue.remove(request)
-        else:
-            self.engine.cancel(request)
-            self.done()
-
-    def done(self) -> None:
-        """The engine has answered a call."""
-        if self.queue:
-            self.engine.submit(self.queue.popleft())
-        else:
-            self.free += 1
-
-
-@dataclass(slots=True)
-class SimRun:
-    """What a simulation left: requests in the order in which they were made, waits (chain, cause, from, to), verdicts,
-    ends, times of arrival and admission by question; the engines' totals by role, one object under both where they
-    share one. one_device: the engines' steps take turns."""
-
-    questions: int
-    chains: int
-    wall_s: float = 0.0
-    requests: list[Request] = field(default_factory=list)
-    holds: list[tuple[ChainId, Cause, float, float]] = field(default_factory=list)
-    decided: list[Decided] = field(default_factory=list)
-    finished: list[tuple[Finish, float]] = field(default_factory=list)
-    arrived_s: tuple[float, ...] = ()
-    admitted_s: dict[int, float] = field(default_factory=dict)
-    alarms: list[Alarmed] = field(default_factory=list)
-    totals: dict[Role, Totals] = field(default_factory=dict)
-    correct: dict[ChainId, bool | None] = field(default_factory=dict)
-    events: int = 0
-    one_device: bool = False
+from atts_sim.workload import Workload, Written, asked
 
 
 class SimDriver:
@@ -147,16 +77,17 @@ class SimDriver:
             raise ValueError(f"{workload.questions} questions need as many times of arrival, ascending from 0 on")
         self._workload, self._clock, self._handling_s, self._watch = workload, clock, handling_s, watch
         self._controller = Controller(policy, limits, questions=workload.questions, chains=workload.chains)
-        self._desks: dict[Role, _Desk] = {}
+        self._desks: dict[Role, Desk] = {}
         self._owners: list[Role] = []  # of the engines, by their places: the first role of each
         for role, engine in engines.items():
             known = next((desk for desk in self._desks.values() if desk.engine is engine), None)
-            self._desks[role] = known or _Desk(len(self._owners), engine)
+            self._desks[role] = known or Desk(len(self._owners), engine)
             if known is None:
                 self._owners.append(role)
         self._texts: dict[ChainId, Text] = {}
         self._under_way: dict[ChainId, Request] = {}
         self._remembers = policy.action.retries  # what texts came to, for what is kept or copied
+        self._asked = asked(policy)
         self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
@@ -262,6 +193,8 @@ class SimDriver:
         written, text = self._workload.written(command), self._text(command.chain)
         if command.attempt:
             text.withdraw()
+        if self._asked is not None:
+            self._asked(written, draft=True)
         event = Drafted(
             command.call, written.answered, written.ended, written.answer, written.tokens, bool(written.cue)
         )
@@ -271,6 +204,8 @@ class SimDriver:
         written, text = self._workload.written(command), self._text(command.chain)
         if command.replace:
             text.withdraw()
+        if self._asked is not None:
+            self._asked(written, draft=False)
         event = TakenOver(command.call, written.answered, written.ended, written.answer, written.tokens)
         self._ask(command, "takeover", "target", text, 0, written.tokens, written.eos, event, written)
 

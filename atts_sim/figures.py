@@ -13,9 +13,9 @@ from atts_runtime.profiler.intensity import ratio
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.calibrate import Costs
 from atts_sim.demand import demanded
-from atts_sim.driver import SimRun
 from atts_sim.measured import MeasuredRun
 from atts_sim.metrics import measure
+from atts_sim.simrun import SimRun
 
 Peaks = Mapping[str, tuple[float, float]]
 """FLOP/s and bytes/s of each engine's device."""

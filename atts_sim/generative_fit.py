@@ -3,9 +3,10 @@ from what it says of each segment; by state, scores (`score_fit`) and stops (`st
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 
@@ -92,7 +93,22 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
         errors,
         {writer: _ratio([p.written for p in seen.pieces if p.writer == writer]) for writer in WRITERS},
         tuple(source.name for source in sources),
+        _agreement(sources),
     )
+
+
+def _agreement(sources: Sequence[Source]) -> tuple[float, ...]:
+    """Shares of a question's wrong answers that are its most frequent one, the next, and so on, over all questions.
+    An answer that one chain alone gives agrees with none."""
+    wrong: dict[Hashable, Counter[str]] = defaultdict(Counter)
+    for source in sources:
+        for chain, recorded in source.recorded.recorded.items():
+            if recorded.correct is False and recorded.answer is not None:
+                wrong[source.questions[chain.question]][recorded.answer] += 1
+    ranked = [[count for _, count in answers.most_common() if count > 1] for answers in wrong.values()]
+    of_all = sum(answers.total() for answers in wrong.values())
+    by_rank = [sum(counts) for counts in zip_longest(*ranked, fillvalue=0)]
+    return tuple(count / of_all for count in by_rank)
 
 
 def _drafted(recorded: Recorded) -> Iterator[tuple[ChainId, int]]:

@@ -13,7 +13,7 @@ from atts_runtime.errors import InputError
 from atts_sim.generative import WRITERS, Effects, Ells, Errors, FittedWorkload, Lengths, Scores, Stops
 from atts_sim.recorded import Prompt
 
-_FORMAT = "atts-fitted-workload/2"
+_FORMAT = "atts-fitted-workload/3"
 T = TypeVar("T")
 
 
@@ -60,6 +60,7 @@ def _workload(data: Mapping[str, Any]) -> FittedWorkload:
         errors=_maybe(data["errors"], _errors),
         elsewhere={writer: _real(data["elsewhere"][writer], 0.0) for writer in WRITERS},
         sources=tuple(str(name) for name in data["sources"]),
+        agreement=_shares(data["agreement"]),
     )
 
 
@@ -130,6 +131,13 @@ def _share(value: Any) -> float:
     if _real(value, 0.0) > 1:
         raise ValueError(f"{value!r} where a share belongs")
     return float(value)
+
+
+def _shares(data: Any) -> tuple[float, ...]:
+    """Parts of a whole; none is fine."""
+    if not isinstance(data, list) or math.fsum(shares := [_share(share) for share in data]) > 1 + 1e-9:
+        raise ValueError(f"{data!r} where shares belong")
+    return tuple(shares)
 
 
 def _count(value: Any, least: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atts_runtime.control import ChainId
-from atts_sim.driver import SimRun
+from atts_sim.simrun import SimRun
 
 _QUANTILES = (0.1, 0.5, 0.9)
 

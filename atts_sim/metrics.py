@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.backlog import Backlog, backlog
-from atts_sim.driver import Request, SimRun
+from atts_sim.desk import Request
+from atts_sim.simrun import SimRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
 from atts_sim.collector import no_collection
 from atts_sim.cost import StepCost
+from atts_sim.desk import Role
 from atts_sim.devices import Device, device
-from atts_sim.driver import Role, SimDriver, SimRun
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
 from atts_sim.options import ARRIVALS, Options, Value
 from atts_sim.row import Row, mean_by_turn, mean_figures
+from atts_sim.simrun import SimRun
 from atts_sim.study import Study
 from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of

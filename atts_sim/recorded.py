@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -238,7 +238,17 @@ def _own_chain(record: ChainRecord, replaces: bool) -> RecordedChain:
                 recorded.ells_again[call.turn, call.attempt] = score.ell
         elif call.kind == "grade":
             recorded.grade = call.ell
+    _give_answer(recorded)
     return recorded
+
+
+def _give_answer(recorded: RecordedChain) -> None:
+    """Let the last piece say what the chain's answer is, where the run did not ask for it while it ran."""
+    if recorded.answer is None or not recorded.drafts:
+        return
+    pieces = recorded.drafts if recorded.takeovers[-1] is None else recorded.takeovers
+    if (last := pieces[-1]) is not None and last.answer is None:
+        pieces[-1] = replace(last, answer=recorded.answer)
 
 
 def _drafted(draft: CallRecord, score: CallRecord | None) -> Written:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from atts_runtime.control import ChainId, Knobs, recipe
 from atts_runtime.errors import InputError
 from atts_sim.drawn import Drawn
-from atts_sim.driver import SimRun
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.recorded import Recorded, RecordedChain
+from atts_sim.simrun import SimRun
 from atts_sim.tracefit import TraceCosts
 
 Floats = NDArray[np.float64]

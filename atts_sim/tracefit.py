@@ -25,9 +25,11 @@ from atts_runtime.errors import InputError
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
-from atts_sim.driver import Role, SimDriver, SimRun
+from atts_sim.desk import Role
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.recorded import Recorded, follow_record
+from atts_sim.simrun import SimRun
 
 Floats = NDArray[np.float64]
 _STEP_TOKENS = 1 << 20  # what these engines feed at once is not known; enough for any

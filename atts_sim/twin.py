@@ -13,8 +13,10 @@ from atts_sim.calibrate import Costs
 from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
-from atts_sim.driver import Role, SimDriver, SimRun
+from atts_sim.desk import Role
+from atts_sim.driver import SimDriver
 from atts_sim.reference import ReferenceEngine
+from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
 

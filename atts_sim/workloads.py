@@ -15,11 +15,11 @@ from atts_runtime.config import RunConfig, read_options
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.drawn import Drawn
-from atts_sim.driver import SimRun
 from atts_sim.generative_store import load_workload
 from atts_sim.options import Options
 from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded, RecordedChain, read_run
+from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload, Written
 
 

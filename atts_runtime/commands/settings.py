@@ -12,7 +12,11 @@ from atts_runtime.config import P_VALUES, SWITCH, TAKEOVERS, RunConfig
 GROUPS: Mapping[str, Sequence[str]] = {
     "what is asked": ("task", "questions", "system_prompt", "seed", "temperature"),
     "scaling": ("chains", "turns", "draft_tokens", "takeover_tokens", "questions_in_flight"),
-    "policy and calibration": ("policy", "alpha", "budget", "gamma", "takeover", "p_value", "bank"),
+    "policy": ("policy", "alpha", "budget", "gamma", "takeover", "p_value", "bank", "threshold", "cues"),
+    "parts of the policy": (
+        "gate", "action", "schedule", "vote", "attempts", "fork_gap", "fork_width", "early_stop", "beta_level",
+        "deadline_s", "token_budget",
+    ),
     "models and engine": ("draft", "target", "engine", "device", "threads", "max_rows", "kv_budget_tokens"),
     "engine vllm": ("draft_args", "target_args"),
     "engine http": (
@@ -29,7 +33,8 @@ _METAVARS = {
     "bank": "FILE", "draft": "MODEL", "target": "MODEL", "draft_args": "JSON", "target_args": "JSON",
     "draft_url": "URL", "target_url": "URL", "draft_name": "NAME", "target_name": "NAME", "draft_key_env": "VARIABLE",
     "target_key_env": "VARIABLE", "patience_s": "SECONDS", "call_timeout_s": "SECONDS", "profiler": "|".join(SWITCH),
-    "takeover": "|".join(TAKEOVERS), "p_value": "|".join(P_VALUES),
+    "deadline_s": "SECONDS", "token_budget": "TOKENS", "threshold": "NATS", "fork_gap": "NATS", "cues": "WORD,...",
+    "early_stop": "RULE,...", "takeover": "|".join(TAKEOVERS), "p_value": "|".join(P_VALUES),
     "hardware": "PROFILE", "out": "DIR",
 }  # fmt: skip
 _TYPES: Mapping[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}

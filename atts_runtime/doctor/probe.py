@@ -70,7 +70,7 @@ def embedded() -> Iterator[Check]:
     config, task = load(RunConfig(questions=1, chains=1, turns=1, profiler="off"))
 
     async def run(path: Path) -> str | None:
-        async with engines_for(config, set(roles(config.policy))) as engines:
+        async with engines_for(config, set(roles(config).values())) as engines:
             made = RunDir.create(path, config, config.fingerprint(task.fingerprint))
             summary = await run_once(config, task, engines, made, lambda progress: None)
             where = ", ".join(sorted({str(e.placement.device) for e in engines.values() if e.placement}))

@@ -29,13 +29,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from atts_runtime.accuracy import wilson
 from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
 from atts_runtime.control import ChainId
 from atts_runtime.engines.base import Engine, GenerateCall, Piece, ScoreCall
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
-from atts_runtime.summary import wilson
 from atts_runtime.tasks.arithmetic import PARAGRAPH, WAIT, Sum, questions
 from atts_runtime.tasks.load import load_task
 

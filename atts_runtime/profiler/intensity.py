@@ -168,7 +168,7 @@ def _stalls(records: Iterable[ChainRecord]) -> dict[str, dict[Phase, float]]:
             if span.call is not None:
                 last = record.calls[span.call]
             elif span.kind in STALL_CAUSES and last is not None:
-                stalls[last.engine]["score" if last.kind == "score" else "decode"] += span.duration_s
+                stalls[last.engine]["score" if last.kind in ("score", "grade") else "decode"] += span.duration_s
     return stalls
 
 

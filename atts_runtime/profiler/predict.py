@@ -145,8 +145,8 @@ class Predictor:
         Raises InputError for a policy that does not draft and score, and for more turns than the run had.
         """
         kind = POLICIES.get(policy)
-        if kind is None or not (kind.drafts and kind.scores):
-            raise InputError(f"cannot predict r under {policy!r}: only policies that draft and score")
+        if kind is None or not (kind.drafts and kind.scores and kind.action.takes_over) or kind.one_model:
+            raise InputError(f"cannot predict r under {policy!r}: only policies of two models that draft and score")
         if not 1 <= turns <= len(self.alive) or chains < 1:
             raise InputError(f"cannot predict {chains} chains over {turns} turns from a run of {len(self.alive)} turns")
         living = chains * self.alive[:turns]

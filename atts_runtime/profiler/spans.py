@@ -37,10 +37,10 @@ from atts_runtime.control.commands import Cause
 from atts_runtime.errors import InputError
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord, Kind
 
-SpanKind = Kind | Cause | Literal["queue", "failed", "driver"]
+SpanKind = Kind | Cause | Literal["queue", "failed", "dropped", "driver"]
 WORK: tuple[Kind, ...] = get_args(Kind)
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-SPAN_KINDS: tuple[SpanKind, ...] = (*WORK, "queue", "failed", *CAUSES, "driver")
+SPAN_KINDS: tuple[SpanKind, ...] = (*WORK, "queue", "failed", "dropped", *CAUSES, "driver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def chain_spans(record: ChainRecord) -> list[Span]:
         call = record.calls[step]
         turn = call.turn
         if call.t_start_s is None:
-            until(stop, "failed", step, always=True)
+            until(stop, _lost(call), step, always=True)
         else:
             until(call.t_start_s, "queue", step)
             until(stop, call.kind, step, always=True)
@@ -107,6 +107,11 @@ def _steps(record: ChainRecord) -> list[tuple[float, float, int | HoldRecord]]:
     steps: list[tuple[float, float, int | HoldRecord]] = [(h.t_start_s, h.t_end_s, h) for h in record.holds_s]
     steps += [(call.t_queued_s, _end_s(call), place) for place, call in enumerate(record.calls)]
     return sorted(steps, key=lambda step: step[:2])
+
+
+def _lost(call: CallRecord) -> Literal["failed", "dropped"]:
+    """Of a call whose service is not known: it never began, or nobody waited for its end."""
+    return "dropped" if call.dropped else "failed"
 
 
 def _end_s(call: CallRecord) -> float:
@@ -151,7 +156,7 @@ def check_tiling(record: ChainRecord, spans: Sequence[Span]) -> None:
     due: list[tuple[str, float, float]] = [(h.cause, h.t_start_s, h.t_end_s) for h in record.holds_s]
     for call in record.calls:
         if call.t_start_s is None:
-            due.append(("failed", call.t_queued_s, _end_s(call)))
+            due.append((_lost(call), call.t_queued_s, _end_s(call)))
         else:
             due += [("queue", call.t_queued_s, call.t_start_s), (call.kind, call.t_start_s, _end_s(call))]
     if sorted(told) != sorted(wait for wait in due if wait[2] > wait[1]):

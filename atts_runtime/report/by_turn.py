@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from atts_runtime.accuracy import wilson
 from atts_runtime.profiler.spans import Span, seconds_by_turn
 from atts_runtime.records import STALL_CAUSES
 from atts_runtime.report.amounts import fixed, percent, seconds
 from atts_runtime.report.facts import RunFacts
 from atts_runtime.report.shown import Shown, nothing
 from atts_runtime.report.theme import BLUE, GREY, INK, ORANGE, RED, drawing, inline_svg, wrapped
-from atts_runtime.summary import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,21 @@ from atts_runtime.profiler.spans import SPAN_KINDS, Span, SpanKind, level, to_ns
 from atts_runtime.report.amounts import percent
 from atts_runtime.report.facts import RunFacts
 from atts_runtime.report.shown import Shown
-from atts_runtime.report.theme import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, drawing, inline_svg
+from atts_runtime.report.theme import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    OLIVE,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    drawing,
+    inline_svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,18 +38,21 @@ _COLORS: dict[SpanKind, str] = {
     "score": GREEN,
     "takeover": BLUE,
     "queue": GREY,
+    "grade": OLIVE,
     "failed": INK,
+    "dropped": MUTED,
     "barrier": RED,
     "bank": ORANGE,
     "admission": FAINT,
     "driver": PURPLE,
 }
 _GROUPS: tuple[tuple[str, tuple[SpanKind, ...]], ...] = (
-    ("in service", ("draft", "score", "takeover")),
+    ("in service", ("draft", "score", "takeover", "grade")),
     ("in a queue", ("queue",)),
     ("stalled", ("barrier", "bank")),
     ("between commands", ("driver",)),
     ("in failed calls", ("failed",)),
+    ("in calls given up", ("dropped",)),
 )
 _WIDTH_PT = 700
 _LEAST_PT = 0.15  # narrower spans are not seen

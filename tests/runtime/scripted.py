@@ -67,7 +67,8 @@ class ScriptedEngine:
     """An `Engine` that follows the rules above.
 
     `writes` fixes what a chain's call of a turn writes (text, end of text) instead. `wrote` has what each call of a
-    turn wrote last; `asked` the generate calls; `answered` the calls by chain, faults included.
+    turn wrote last, `pieces` what each wrote by chain, turn and the last part of its seed, its role and attempt;
+    `asked` the generate calls; `answered` the calls by chain, faults included.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ScriptedEngine:
     max_context: int | None = None
     calls: Counter[ChainId] = field(default_factory=Counter)
     wrote: dict[tuple[ChainId, int], Piece] = field(default_factory=dict)
+    pieces: dict[tuple[ChainId, int, int], Piece] = field(default_factory=dict)
     asked: list[GenerateCall] = field(default_factory=list)
     released: list[ChainId] = field(default_factory=list)
     spec: None = None
@@ -132,7 +134,7 @@ class ScriptedEngine:
             else:
                 text, eos = self._continue(call)
             piece = Piece(text[: call.max_tokens], tuple(map(ord, text[: call.max_tokens])), self.name, eos)
-            self.wrote[call.chain, turn] = piece
+            self.wrote[call.chain, turn] = self.pieces[call.chain, turn, call.seed[4]] = piece
             self._end(usage, tokens_new=len(piece.ids), context=call.pieces)
             return Generated(piece, False, usage)
 

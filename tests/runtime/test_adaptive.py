@@ -17,7 +17,8 @@ from atts_runtime.cli import main
 from atts_runtime.config import RunConfig
 from atts_runtime.conformal import AdaptiveAlpha, tie_breaker
 from atts_runtime.control import POLICIES
-from atts_runtime.control.adaptive import AsyncAdaptive
+from atts_runtime.control.gates.adaptive import AdaptiveGate
+from atts_runtime.control.gates.presampled import Conditional, Marginal
 from atts_runtime.errors import InputError
 from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord
 from atts_runtime.render import comparison_rows, comparison_table
@@ -45,8 +46,8 @@ def budget_of(config: RunConfig, finished: list[ChainRecord], order: int) -> tup
     """All records of a run that goes on from some, and what its alpha remembers."""
     outcome = drive(config, pair(order=order), finished)
     policy = outcome.driver.policy
-    assert isinstance(policy, AsyncAdaptive)
-    return [*finished, *outcome.records.values()], policy.calibrator.budget
+    assert isinstance(policy.gate, AdaptiveGate)
+    return [*finished, *outcome.records.values()], policy.gate.calibrator.budget
 
 
 # -- what the records say
@@ -200,7 +201,8 @@ def test_the_summary_of_a_run_has_the_calibration_that_its_policy_does(policy: s
     found = record_run(tmp_path, settings(policy))["calibration"]
     records = [ChainRecord.from_line(line) for line in (tmp_path / "chains.jsonl").read_bytes().splitlines()]
     assert json.loads((tmp_path / "summary.json").read_text())["calibration"] == found
-    if not policy.startswith("async"):
+    gate = POLICIES[policy].gate
+    if not issubclass(gate, Marginal | Conditional):
         assert found is None
         return
     tested = [call for _, call in verdicts(records)]
@@ -209,7 +211,7 @@ def test_the_summary_of_a_run_has_the_calibration_that_its_policy_does(policy: s
     fallbacks = sum(call.bank in ("cold", "late", "thin") for call in tested)
     assert found["fallback_rate"] == fallbacks / len(tested)
     assert (found["alarms"] is None) == (policy != "async-adaptive")
-    if policy != "async-adaptive":
+    if gate is not AdaptiveGate:
         assert (set(found["compared_with"]), fallbacks) == ({"presample"}, 0)
         assert found["alpha_t"] == {"min": 0.4, "max": 0.4}
 

@@ -33,7 +33,7 @@ def test_every_policy_has_a_default_configuration(policy: str) -> None:
         ({"alpha": 0.0}, "alpha must lie strictly between 0 and 1, got 0.0"),
         ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1, got 1.0"),
         ({"alpha": NAN}, "alpha must lie strictly between 0 and 1, got nan"),
-        ({"bank": "b.npz", "policy": "barrier"}, "bank: only async-marginal takes one, not barrier"),
+        ({"bank": "b.npz", "policy": "barrier"}, "bank: only gate marginal takes one (async-marginal), not barrier"),
         ({"profiler": "maybe"}, "profiler must be on or off"),
         ({"budget": 9}, "budget must lie between 0 and the 8 chains, got 9"),
         ({"budget": -1}, "budget must lie between 0 and the 8 chains, got -1"),
@@ -114,6 +114,14 @@ def test_the_fingerprint_changes_with_every_setting_that_shapes_results(name: st
         "temperature": 0.0,
         "call_timeout_s": 1.5,
         "profiler": "off",
+        "gate": "conditional",
+        "action": "redraft",
+        "schedule": "barrier",
+        "early_stop": "majority",
+        "vote": "best",
+        "beta_level": 0.9,
+        "token_budget": 500,
+        "cues": "hm",
         **dict.fromkeys(("task", "system_prompt", "draft", "target", "device", "hardware", "out"), "other"),
     }
     changed = RunConfig().with_options({name: changes.get(name, 5)})

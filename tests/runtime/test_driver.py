@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from atts_runtime import driver as driver_module
+from atts_runtime import calls as calls_module
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
-from atts_runtime.records import ChainRecord
+from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.session import roles
 from tests.runtime.scripted import (
     Fault,
@@ -33,7 +33,7 @@ VICTIM = ChainId(1, 2)
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(calls_module, "_BACKOFF_S", 0.0)
 
 
 def everybody(questions: int = 3, chains: int = 4) -> list[ChainId]:
@@ -56,7 +56,7 @@ def test_every_policy_finishes_every_chain_and_gives_all_of_them_back(policy: st
     for record in outcome.records.values():
         assert record.reason in ("answered", "ended", "turns")
         assert record.turns == record.calls[-1].turn + 1 <= 12
-    for role in roles(policy):
+    for role in roles(settings(policy)).values():
         assert sorted(scripted(engines, role).released) == everybody()
         assert scripted(engines, role).open == 0
 
@@ -72,9 +72,12 @@ def test_a_guarded_turn_is_a_draft_its_verdict_and_a_takeover_only_where_the_ver
             assert score.ell is not None
             assert score.taken_over is not None
             taken.append(score.taken_over)
-            expected += [(turn, "draft"), (turn, "score")] + [(turn, "takeover")] * score.taken_over
+            attempts = sum(call.turn == turn and call.kind == "draft" for call in record.calls)
+            expected += [(turn, "draft"), (turn, "score")] * attempts + [(turn, "takeover")] * score.taken_over
+            rejected = [record.call(turn, "score", attempt) for attempt in range(attempts - 1)]
+            assert all(call is not None and call.outcome == "redraft" for call in rejected)
         assert kinds(record) == expected
-    assert len(set(taken)) == 2
+    assert len(set(taken)) == 1 + POLICIES[policy].action.takes_over
 
 
 @pytest.mark.parametrize(("policy", "kind"), [("target-only", "takeover"), ("draft-only", "draft")])
@@ -87,12 +90,14 @@ def test_without_a_guard_a_turn_is_one_call(policy: str, kind: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_call_belongs_to_the_engine_of_its_role(policy: str) -> None:
     engines = pair()
-    records = drive(settings(policy), engines).records
-    roles_of = {"draft": "draft", "score": "target", "takeover": "target"}
+    config = settings(policy)
+    records = drive(config, engines).records
+    roles_of = {"draft": "draft", "score": "target", "takeover": "target", "grade": "target"}
+    served = roles(config)
     calls = [(record.chain, call) for record in records.values() for call in record.calls]
     assert all(call.engine == roles_of[call.kind] for _, call in calls)
     for role in engines:
-        assert scripted(engines, role).calls.total() == sum(call.engine == role for _, call in calls)
+        assert scripted(engines, role).calls.total() == sum(served[call.engine] == role for _, call in calls)
 
 
 @pytest.mark.parametrize("policy", ASYNC)
@@ -119,17 +124,36 @@ def test_the_barrier_ranks_and_tests_nothing() -> None:
 def test_the_text_is_what_the_calls_wrote_and_resampling_replaces_what_was_taken_over(
     policy: str, takeover: str
 ) -> None:
-    engines = pair()
-    for record in drive(settings(policy, takeover=takeover), engines).records.values():
+    engines, config = pair(), settings(policy, takeover=takeover)
+    served = roles(config)
+    records = drive(config, engines).records
+
+    def wrote(call: CallRecord, chain: ChainId) -> str:
+        seed = (call.kind == "takeover") + 2 * call.attempt
+        return scripted(engines, served[call.engine]).pieces[chain, call.turn, seed].text
+
+    def text_of(record: ChainRecord, turns: int) -> str:
+        """The text after so many turns."""
         text = ""
-        for turn in range(record.turns):
-            drafted = record.call(turn, "draft")
+        for turn in range(turns):
+            drafts = [call for call in record.calls if call.turn == turn and call.kind == "draft"]
+            scores = [call for call in record.calls if call.turn == turn and call.kind == "score"]
             taken = record.call(turn, "takeover")
-            if drafted and not (taken and takeover == "resample"):
-                text += scripted(engines, "draft").wrote[record.chain, turn].text
+            outcome = scores[-1].outcome if scores else None
+            if outcome == "fork":
+                assert scores[-1].forked_from is not None
+                source = records[ChainId(record.question, scores[-1].forked_from)]
+                text = text_of(source, scores[-1].forked_upto or 0)
+            elif drafts and not (taken and takeover == "resample"):
+                ells = [score.ell for score in scores]
+                kept = ells.index(min(ells)) if outcome == "keep" else -1
+                text += wrote(drafts[kept], record.chain)
             if taken:
-                text += scripted(engines, "target").wrote[record.chain, turn].text
-        assert record.text == text
+                text += wrote(taken, record.chain)
+        return text
+
+    for record in records.values():
+        assert record.text == text_of(record, record.turns)
 
 
 @pytest.mark.parametrize("takeover", ["continue", "resample"])
@@ -273,7 +297,7 @@ def test_backoff_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
             slept.append(delay)
         await sleep(0)
 
-    monkeypatch.setattr(driver_module, "_BACKOFF_S", 0.5)
+    monkeypatch.setattr(calls_module, "_BACKOFF_S", 0.5)
     monkeypatch.setattr(asyncio, "sleep", watched)
     faulty("draft", Fault("retryable", "generate"), retries=3)
     assert slept == [0.5, 1.0, 2.0]
@@ -283,9 +307,11 @@ def test_backoff_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("first", [0, 1])
 def test_under_every_policy_a_failed_chain_holds_up_nobody(policy: str, first: int) -> None:
     fault = {"faults": {VICTIM: Fault("error", "generate", first=first)}}
-    writer = "target" if policy == "target-only" else "draft"
+    recipe = POLICIES[policy]
+    writer = "draft" if recipe.drafts and not recipe.one_model else "target"
     failed = only_failure(drive(settings(policy), pair(**{writer: fault})).records)
-    assert failed.turns == first + 1
+    assert failed.turns == 1 + failed.calls[-1].turn <= 1 + first
+    assert failed.calls[-1].attempt == first or not recipe.action.retries or failed.turns == 1 + first
 
 
 @pytest.mark.parametrize("retries", [0, 1])
@@ -305,7 +331,7 @@ def test_a_score_that_is_no_number_fails_only_its_chain_and_leaves_a_line_of_jso
     failed = only_failure(drive(settings(policy), pair(target=fault)).records)
     assert failed.detail is not None
     assert "finite" in failed.detail
-    assert failed.turns == 2
+    assert failed.turns == 2 or POLICIES[policy].action.retries
     assert failed.calls[-1].taken_over is None
     assert ChainRecord.from_line(failed.to_line()) == failed
 
@@ -313,7 +339,8 @@ def test_a_score_that_is_no_number_fails_only_its_chain_and_leaves_a_line_of_jso
 @pytest.mark.parametrize("policy", GUARDED)
 def test_an_empty_segment_fails_only_its_chain(policy: str) -> None:
     fault = {"faults": {VICTIM: Fault("empty", "generate")}}
-    failed = only_failure(drive(settings(policy), pair(draft=fault)).records)
+    engines = pair(target=fault) if POLICIES[policy].one_model else pair(draft=fault)
+    failed = only_failure(drive(settings(policy), engines).records)
     assert failed.detail == "score: empty segment: there is nothing to score"
 
 
@@ -384,7 +411,8 @@ def assert_nothing_runs(engines: dict[str, Engine]) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_cancelled_run_leaves_no_task_behind_and_has_kept_what_was_finished(policy: str, after: int) -> None:
     config = settings(policy)
-    engines = {role: engine for role, engine in pair().items() if role in roles(policy)}
+    made = pair()
+    engines = {role: made[of] for role, of in roles(config).items()}
     kept: list[ChainId] = []
 
     async def run() -> None:

@@ -132,13 +132,15 @@ def test_events_have_a_row_a_call_in_the_columns_of_the_contract(policy: str, tm
         assert rows["seq"].tolist() == list(range(len(record.calls)))
         assert rows["problem"].tolist() == [record.question] * len(rows)
         assert rows["question"].tolist() == [record.question_id] * len(rows)
-        names = {"draft": "draft", "score": "score", "target": "takeover"}
+        names = {"draft": "draft", "score": "score", "target": "takeover", "grade": "grade"}
         assert [names[kind] for kind in rows["kind"]] == [call.kind for call in record.calls]
         assert rows["tokens_new"].tolist() == [call.tokens_new for call in record.calls]
         taken = [None if flag is pd.NA else bool(flag) for flag in rows["taken_over"]]
         assert taken == [call.taken_over for call in record.calls]
     assert events["flops"].isna().all()
-    assert (events["accepted"].dropna() == ~events["taken_over"].dropna()).all()
+    stands = events["outcome"].dropna() == "stands"
+    assert (events["accepted"].dropna() == stands).all()
+    assert (events["taken_over"].dropna() == (events["outcome"].dropna() == "takeover")).all()
 
 
 def test_a_call_that_reached_no_engine_has_no_start_in_the_events(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from atts_runtime.accuracy import accuracy, wilson
+from atts_runtime.config import RunConfig
 from atts_runtime.engines.base import EngineStats
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
-from atts_runtime.summary import accuracy, summarize, tables, takeover_by_turn, tokens, wilson
+from atts_runtime.summary import summarize, tables, takeover_by_turn, tokens
 from atts_runtime.tasks.answers import ExactAnswers
 from atts_runtime.tasks.base import Question, Task
 
@@ -46,7 +48,7 @@ def chain(question: int, index: int, answer: str | None, right: str = "1", **mor
 
 def summary_of(records: list[ChainRecord], of: Task, **more: Any) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "policy": "barrier",
+        "config": RunConfig(policy="barrier"),
         "wall_s": 10.0,
         "engines": {"draft": EngineStats(), "target": EngineStats()},
         "shared_engine": False,
@@ -92,7 +94,9 @@ def test_a_question_of_which_every_chain_failed_is_wrong_everywhere() -> None:
 
 
 def test_without_records_accuracy_is_unknown() -> None:
-    assert accuracy([], task("1")) == dict.fromkeys(("mean_chain", "mean_chain_ci95", "majority", "pass_at_m")) | {
+    assert accuracy([], task("1")) == dict.fromkeys(
+        ("mean_chain", "mean_chain_ci95", "majority", "voted", "pass_at_m")
+    ) | {
         "unknown_chains": 0,
         "unknown_checks": 0,
     }
@@ -245,7 +249,7 @@ def test_the_summary_is_strict_json_whatever_happened() -> None:
 
 
 def test_a_score_is_shown_as_perplexity_percentile_and_acceptance() -> None:
-    calls = [CallRecord(0, "score", "target", ell=2.0, p_value=0.25, alpha=0.4, taken_over=True)]
+    calls = [CallRecord(0, "score", "target", ell=2.0, p_value=0.25, alpha=0.4, rejected=True, taken_over=True)]
     (row,) = tables([chain(1, 2, "1", calls=calls)], task("1", "1"), chains=3)["events"].to_dict("records")
     assert row["ppl"] == pytest.approx(math.exp(2.0))
     assert (row["percentile"], row["accepted"], row["taken_over"]) == (0.75, False, True)

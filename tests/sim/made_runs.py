@@ -16,9 +16,9 @@ from atts_sim import twin
 from atts_sim.calibrate import ROWS, Correction, Costs, EngineCosts, stated_costs
 from atts_sim.contention import Contended
 from atts_sim.cost import Cost, Phase, StepShape
-from atts_sim.driver import SimRun
 from atts_sim.metrics import measure
 from atts_sim.recorded import Recorded, from_records
+from atts_sim.simrun import SimRun
 from tests.runtime.scripted import drive, settings
 
 MODELS = Path(__file__).resolve().parents[2] / "atts_runtime" / "models"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from atts_runtime.control import POLICIES, ChainId
+from atts_runtime.control import ChainId
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
-from atts_sim.driver import SimDriver, SimRun
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Scores, Stops
 from atts_sim.recorded import Prompt, Recorded, RecordedChain
+from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload, Written
 from tests.runtime.scripted import settings
 
@@ -40,13 +41,14 @@ MODEL = FittedWorkload(
     errors=Errors((-2.0,), 0.5, (0.9, 0.95), (0.5, 0.3), (0.01, 0.02), 1000, 100),
     elsewhere={"draft": 1.0, "takeover": 1.0, "alone": 1.0},
     sources=("made",),
+    agreement=(0.5, 0.25),
 )
 
 
 def simulate(workload: Workload, policy: str, **changes: Any) -> SimRun:
     config, clock = settings(policy, **{"takeover": "resample", "turns": 16} | changes), Clock()
     engines: Any = {role: BatchingEngine(clock, EngineSpec(), COST) for role in ("draft", "target")}
-    return SimDriver(POLICIES[policy](config.knobs), config.limits, workload, engines, clock).run()
+    return SimDriver(config.recipe(config.knobs), config.limits, workload, engines, clock).run()
 
 
 def as_recorded(run: SimRun, model: FittedWorkload) -> Recorded:

@@ -15,8 +15,9 @@ from atts_sim.arrivals import AllAtOnce, Bursts, Poisson, Recorded, arrivals_of
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
-from atts_sim.driver import SimDriver, SimRun
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
+from atts_sim.simrun import SimRun
 from tests.runtime.scripted import settings
 from tests.sim.made_runs import recorded_of
 
@@ -26,7 +27,7 @@ COST = AffineCost(overhead_s=0.01, token_s=1e-4)
 def arriving(policy: str, times: Any, **changes: Any) -> SimRun:
     config, clock = settings(policy, **changes), Clock()
     engines: Any = {role: BatchingEngine(clock, EngineSpec(), COST) for role in ("draft", "target")}
-    knobs, work = POLICIES[policy](config.knobs), recorded_of(config)
+    knobs, work = config.recipe(config.knobs), recorded_of(config)
     return SimDriver(knobs, config.limits, work, engines, clock, arrivals_s=times).run()
 
 

@@ -14,10 +14,11 @@ from atts_runtime.control import POLICIES, ChainId, Knobs, Limits, Policy
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
-from atts_sim.driver import SimDriver, SimRun
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import Metrics, measure, quantiles
 from atts_sim.recorded import Prompt, Recorded, RecordedChain, follow_record
+from atts_sim.simrun import SimRun
 from atts_sim.workload import Written
 
 SECOND = AffineCost(overhead_s=1.0)  # every pass takes a second

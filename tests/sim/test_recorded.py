@@ -14,10 +14,11 @@ from atts_runtime.errors import InputError
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
-from atts_sim.driver import SimDriver, SimRun
+from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded, follow_record, from_records, read_run
+from atts_sim.simrun import SimRun
 from tests.runtime.scripted import drive, record_run, settings
 
 COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)

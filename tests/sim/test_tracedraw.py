@@ -11,7 +11,7 @@ from statistics import NormalDist
 import pandas as pd
 import pytest
 
-from atts_runtime.control import POLICIES, Knobs
+from atts_runtime.control import Knobs, recipe
 from atts_runtime.errors import InputError
 from atts_sim.cli import main
 from atts_sim.recorded import Recorded
@@ -40,7 +40,7 @@ TRUE = TraceModel(
 def made(seed: int = 1, questions: int = 30) -> Recorded:
     """What a draw of `TRUE` would have left on record, question after question."""
     drawn = TRUE.drawn(seed, seed=0, questions=questions)
-    run = COSTS.run(drawn, POLICIES["async-marginal"](Knobs(ALPHA, bank=BANK)), in_flight=1)
+    run = COSTS.run(drawn, recipe("async-marginal", action="continue")(Knobs(ALPHA, bank=BANK)), in_flight=1)
     recorded = as_recorded(run, drawn.model)
     for finish, end in run.finished:
         recorded.recorded[finish.chain].duration_s = end - run.admitted_s[finish.chain.question]

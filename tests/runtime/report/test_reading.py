@@ -149,9 +149,10 @@ def test_the_report_asks_for_no_number_that_a_run_does_not_write() -> None:
     records = [ChainRecord(0, 0, "q", calls=[call], t_end_s=1.0)]
     told = run_intensity(records, {"draft": EngineRun(stats, steps, peak)}, 1.0, whole=True)
     assert told is not None
-    task = task_of(settings("draft-only"))
+    config = settings("draft-only")
+    task = task_of(config)
     summary = summarize(
-        records, task, policy="draft-only", wall_s=1.0, engines={"draft": stats}, shared_engine=False, run_dir=None
+        records, task, config=config, wall_s=1.0, engines={"draft": stats}, shared_engine=False, run_dir=None
     )
     engine = summary["engines"]["draft"] | told["engines"]["draft"]
     asked: list[tuple[type, dict[str, Any]]] = [
