@@ -183,11 +183,11 @@ class Answer(NamedTuple):
 class Driver:
     """Runs a world under a policy. Every call that the controller emits is open until it is answered."""
 
-    def __init__(self, policy: str, world: World) -> None:
+    def __init__(self, policy: str | Recipe, world: World) -> None:
         self.world = world
-        self.policy = world.recipe(policy)
+        self.policy = world.recipe(policy) if isinstance(policy, str) else policy
         self.controller = Controller(
-            self.policy(world.knobs_for(policy)), world.limits, questions=world.questions, chains=world.chains
+            self.policy(world.knobs_for(self.policy.name)), world.limits, questions=world.questions, chains=world.chains
         )
         self.open: dict[int, Call] = {}
         self.steps: list[Step] = []
@@ -200,6 +200,10 @@ class Driver:
         attempt = call.attempt if isinstance(call, Draft | Score) else 0
         event = self.world.outcome(type(call), call.chain, call.turn, number, attempt)
         return self._record(event, call, self.controller.handle(event))
+
+    def wake(self, question: int) -> tuple[Command, ...]:
+        """Let a question's time be up."""
+        return self._record(None, None, self.controller.wake(question))
 
     def pick(self, among: list[int], order: bytes | None = None) -> int:
         order = self.world.order if order is None else order
@@ -220,6 +224,8 @@ class Driver:
             if isinstance(command, Call):
                 assert command.call not in self.open
                 self.open[command.call] = command
+            elif isinstance(command, Finish) and command.reason == "stopped":
+                self.open = {number: call for number, call in self.open.items() if call.chain != command.chain}
         return step.commands
 
     @property
