@@ -16,11 +16,12 @@ _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, fo
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
-    """A call with the event that will answer it and what it writes (None: a score)."""
+    """A call with the event that will answer it and what it writes (None: a score); `void`: its chain was stopped since."""
 
     role: Role
     event: Event
     written: Written | None
+    void: bool = False
 
 
 class Desk:

@@ -37,6 +37,7 @@ from atts_runtime.control import (
     TakeOver,
     Wake,
 )
+from atts_runtime.errors import InputError
 from atts_runtime.records import Kind
 from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
@@ -44,7 +45,7 @@ from atts_sim.collector import no_collection
 from atts_sim.desk import Desk, Request, Role
 from atts_sim.simrun import SimRun
 from atts_sim.text import Text
-from atts_sim.workload import Workload, Written, asked
+from atts_sim.workload import Workload, Written
 
 
 class SimDriver:
@@ -87,7 +88,7 @@ class SimDriver:
         self._texts: dict[ChainId, Text] = {}
         self._under_way: dict[ChainId, Request] = {}
         self._remembers = policy.action.retries  # what texts came to, for what is kept or copied
-        self._asked = asked(policy)
+        self._policy, self._reads = policy, policy.gate.judges == "text"
         self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
@@ -150,6 +151,11 @@ class SimDriver:
         chain, run = command.chain, self.run_record
         if command.reason == "stopped":
             self._stop(chain)
+        elif command.reason == "answered" and self._policy.asks_for_answers and self._texts[chain].answer is None:
+            raise InputError(
+                f"{self._policy.name} compares answers, which the workload does not know; replay a run, or fit to runs "
+                "that know what is right"
+            )
         self._end_hold(chain, self._text(chain))
         for role in self._owners:
             self._desks[role].engine.release(chain)
@@ -161,7 +167,7 @@ class SimDriver:
         """Drop the chain's call, if it has one that is not answered."""
         request = self._under_way.get(chain)
         if request is not None and request.t_end_s is None:
-            request.dropped = True
+            request.void = True
             self._desks[request.role].drop(request)
 
     def _keep(self, command: Keep) -> None:
@@ -193,8 +199,10 @@ class SimDriver:
         written, text = self._workload.written(command), self._text(command.chain)
         if command.attempt:
             text.withdraw()
-        if self._asked is not None:
-            self._asked(written, draft=True)
+        if self._reads and written.cue is None:
+            raise InputError(
+                f"{self._policy.name} reads cues in the text, which the workload does not know; replay a run of it"
+            )
         event = Drafted(
             command.call, written.answered, written.ended, written.answer, written.tokens, bool(written.cue)
         )
@@ -204,8 +212,6 @@ class SimDriver:
         written, text = self._workload.written(command), self._text(command.chain)
         if command.replace:
             text.withdraw()
-        if self._asked is not None:
-            self._asked(written, draft=False)
         event = TakenOver(command.call, written.answered, written.ended, written.answer, written.tokens)
         self._ask(command, "takeover", "target", text, 0, written.tokens, written.eos, event, written)
 
@@ -266,6 +272,8 @@ class SimDriver:
 
     def _answered(self, call: EngineCall) -> None:
         assert isinstance(call, Request)
+        if call.void:  # the engine answers in this very step
+            return
         desk = self._desks[call.role]
         desk.done()
         if call.written is not None:

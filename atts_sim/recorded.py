@@ -194,6 +194,9 @@ def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
         raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
     if not records:
         raise InputError(f"{path} has no chain that is over, so there is nothing to replay; resume the run")
+    stopped = sum(record.reason == "stopped" for record in records)
+    if stopped:
+        raise InputError(f"{path} has {stopped} stopped chains: what else they would have written is not on record")
     failed = sum(record.reason == "failed" for record in records)
     if failed:
         raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")

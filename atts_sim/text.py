@@ -30,16 +30,19 @@ class _Written(NamedTuple):
     full: tuple[int, ...]
     piece: tuple[int, ...]
     eos: bool
+    answer: str | None
 
 
 class Text:
-    """A chain's text, by engine. `eos`: it ends with an end of text; `hold`: why its chain waits, and since when."""
+    """A chain's text, by engine. `eos`: it ends with an end of text; `answer`: what its last piece answers (None: it
+    does not, or that is not known); `hold`: why its chain waits, and since when."""
 
-    __slots__ = ("_written", "eos", "hold", "sides")
+    __slots__ = ("_written", "answer", "eos", "hold", "sides")
 
     def __init__(self, prompts: Iterable[int]) -> None:
         self.sides = [Side(prompt) for prompt in prompts]
         self.eos = False
+        self.answer: str | None = None
         self.hold: tuple[Cause, float] | None = None
         self._written: list[_Written] = []
 
@@ -51,7 +54,7 @@ class Text:
 
     def add(self, written: Written, at: int, turn: int | None = None) -> None:
         """A piece that the engine of this place has written; `turn`: remember it, for `keep` and `copy`."""
-        self.eos = written.eos
+        self.eos, self.answer = written.eos, written.answer
         kept = written.tokens - written.eos
         elsewhere = kept if written.elsewhere is None else written.elsewhere
         for place, side in enumerate(self.sides):
@@ -71,7 +74,7 @@ class Text:
         turn = self._written[-1].turn
         kept = [written for written in self._written if written.turn == turn][attempt]
         self.withdraw()
-        self.eos = kept.eos
+        self.eos, self.answer = kept.eos, kept.answer
         for side, piece in zip(self.sides, kept.piece, strict=True):
             side.piece = piece
             side.full += piece
@@ -80,7 +83,7 @@ class Text:
     def copy(self, source: Text, turn: int, upto: int) -> None:
         """Put what `source` wrote in its first `upto` turns in place of the text, as if written by `turn`."""
         last = [written for written in source._written if written.turn < upto][-1]
-        self.eos = last.eos
+        self.eos, self.answer = last.eos, last.answer
         for side, full, piece in zip(self.sides, last.full, last.piece, strict=True):
             side.full, side.piece = full, piece
             side.stable = min(side.stable, side.prompt)
@@ -88,4 +91,4 @@ class Text:
 
     def _remember(self, turn: int) -> None:
         full, piece = (tuple(getattr(side, name) for side in self.sides) for name in ("full", "piece"))
-        self._written.append(_Written(turn, full, piece, self.eos))
+        self._written.append(_Written(turn, full, piece, self.eos, self.answer))

@@ -6,12 +6,10 @@ stands, how the target scores it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from atts_runtime.control import ChainId, Draft, Fork, Grade, Keep, Policy, Score, TakeOver
-from atts_runtime.errors import InputError
+from atts_runtime.control import ChainId, Draft, Fork, Grade, Keep, Score, TakeOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +35,6 @@ class Written:
     def kept(self) -> int:
         """Tokens that stay in the chain's text."""
         return self.tokens - self.eos
-
-
-def asked(policy: Policy) -> Callable[..., None] | None:
-    """A check that pieces say what the policy asks for, which raises InputError; None where it asks for nothing."""
-    votes, cues = policy.asks_for_answers, policy.gate.judges == "text"
-    if not votes and not cues:
-        return None
-
-    def check(written: Written, *, draft: bool) -> None:
-        if votes and written.answered and written.answer is None:
-            raise InputError(
-                f"{policy.name} compares answers, which the workload does not know; replay a run, or fit to runs that "
-                "know what is right"
-            )
-        if cues and draft and written.cue is None:
-            raise InputError(
-                f"{policy.name} reads cues in the text, which the workload does not know; replay a run of gate "
-                f"{policy.gate.name}"
-            )
-
-    return check
 
 
 class Workload(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_runtime.control import ChainId, Draft, Score, TakeOver
+from atts_runtime.control import ChainId, Draft, Fork, Grade, Keep, Score, TakeOver
 from atts_runtime.errors import InputError
-from atts_sim.drawn import Drawn
+from atts_sim.drawn import Drawn, _State
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
 from atts_sim.goodness import Sampled, goodness
+from atts_sim.simrun import SimRun
 from tests.runtime.scripted import settings
 from tests.sim.made_runs import recorded_of
-from tests.sim.made_workloads import MODEL, as_recorded, simulate
+from tests.sim.made_workloads import MODEL, WRONG, as_recorded, simulate
 
 
 @cache
@@ -170,3 +172,92 @@ def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> Non
         load_workload(tmp_path / "bad.json")
     with pytest.raises(InputError, match="cannot write"):
         save_workload(MODEL, tmp_path)
+
+
+# -- further attempts, copies, votes
+
+
+@pytest.mark.parametrize("policy", ["self-reject", "fork", "best-of-n", "budget", "threshold", "self"])
+def test_every_policy_runs_on_a_drawn_workload(policy: str) -> None:
+    run = simulate(Drawn(MODEL, 6, 8, seed=1), policy, alpha=0.3, takeover="resample")
+    outcomes = {decided.outcome for decided in run.decided}
+    expected = {"self-reject": {"stands", "redraft", "keep"}, "fork": {"stands", "redraft", "fork"}, "best-of-n": set()}
+    assert outcomes >= expected.get(policy, {"stands", "takeover"})
+    assert run.correct.keys() == {finish.chain for finish, _ in run.finished}
+    if policy == "best-of-n":
+        assert all(f.weight is not None and 0 < f.weight <= 1 for f, _ in run.finished if f.reason == "answered")
+
+
+def test_an_attempt_is_a_new_draw_from_where_the_turn_began_and_the_kept_one_counts() -> None:
+    work, chain = Drawn(MODEL, 1, 1, seed=5), ChainId(0, 0)
+    first = work.written(Draft(0, chain, 0, 99))
+    ells = [work.ell(Score(1, chain, 0))]
+    again = [work.written(Draft(2, chain, 0, 99, attempt)) for attempt in (1, 2)]
+    ells.append(work.ell(Score(3, chain, 0, 2)))
+    assert len({first.tokens, *(written.tokens for written in again)}) > 1
+    assert ells[0] != ells[1]
+    work.keep(Keep(chain, 0, 0))
+    assert work.ell(Score(4, chain, 0)) == ells[0]
+    fresh = Drawn(MODEL, 1, 1, seed=5)
+    assert fresh.written(Draft(0, chain, 0, 99)) == first
+    assert fresh.written(Draft(1, chain, 1, 99)) == work.written(Draft(5, chain, 1, 99))
+
+
+def test_a_fork_goes_on_from_where_its_source_stood() -> None:
+    """A source whose text is wrong hands on the error; what it drafts meanwhile is not copied."""
+    model = replace(MODEL, errors=replace(MODEL.errors, level=(9.0,), stands=(1.0, 1.0)))  # every draft is wrong
+    work, source, chain = Drawn(model, 1, 2, seed=3), ChainId(0, 0), ChainId(0, 1)
+    work.written(Draft(0, source, 0, 99))
+    sound = Drawn(replace(model, errors=replace(model.errors, level=(-9.0,), stands=(0.0, 0.0))), 1, 2, seed=3)
+    sound.written(Draft(0, source, 0, 99))
+    for made, wrong in ((work, True), (sound, False)):
+        made.written(Draft(1, source, 1, 99))  # under way, not copied
+        made.written(Draft(2, chain, 0, 99))
+        made.fork(Fork(chain, 0, source, 1))
+        ell = made.grade(Grade(3, chain, 0, whole=True))
+        assert (ell >= min(WRONG)) == wrong
+
+
+def test_whole_chains_are_graded_by_the_mean_over_their_tokens() -> None:
+    work, chain = Drawn(MODEL, 1, 1, seed=5), ChainId(0, 0)
+    tokens, ells = [], []
+    for turn in range(3):
+        tokens.append(work.written(Draft(turn, chain, turn, 99)).tokens)
+        ells.append(work.ell(Score(9, chain, turn)))
+    mean = sum(t * ell for t, ell in zip(tokens, ells, strict=True)) / sum(tokens)
+    assert work.grade(Grade(9, chain, 2, whole=True)) == pytest.approx(mean, abs=1e-12)
+    assert work.grade(Grade(9, chain, 2, whole=False)) == ells[-1]
+
+
+def test_wrong_answers_agree_as_often_as_the_recorded_ones() -> None:
+    """Two questions of wrong answers: 3 of 4 alike, and 2 of 4 alike with another pair."""
+    recorded = recorded_of(settings("async-marginal", questions=2))
+    for chain, answer in zip(sorted(recorded.recorded), "aaabccdd", strict=True):
+        recorded.recorded[chain].answer, recorded.recorded[chain].correct = answer, False
+    found = fit_workload([Source("made", recorded, False, (0, 1))])
+    assert found.agreement == (5 / 8, 2 / 8)
+    answers = Counter(Drawn(MODEL, 1, 400, seed=0)._answer(ChainId(0, i), _State(wrong=True)) for i in range(400))
+    share = answers["wrong 0"] / 400  # MODEL says a half: within 5 standard deviations
+    assert abs(share - 0.5) < 5 * (0.25 / 400) ** 0.5
+    assert Drawn(MODEL, 1, 1, seed=0)._answer(ChainId(0, 0), _State()) == "right"
+
+
+def test_early_stop_changes_no_vote_and_saves_work_on_a_drawn_workload() -> None:
+    whole = simulate(Drawn(MODEL, 20, 16, seed=2), "async-marginal", alpha=0.2, takeover="resample")
+    early = simulate(
+        Drawn(MODEL, 20, 16, seed=2), "async-marginal", alpha=0.2, takeover="resample", early_stop="majority"
+    )
+    stopped = {finish.chain for finish, _ in early.finished if finish.reason == "stopped"}
+    assert stopped
+    assert early.totals["draft"].decode_rows < whole.totals["draft"].decode_rows
+    for question in range(20):
+        counted, in_time = (votes(run, question).most_common() for run in (whole, early))
+        if len(counted) == 1 or counted[0][1] > counted[1][1]:
+            assert in_time[0][0] == counted[0][0]
+
+
+def votes(run: SimRun, question: int) -> Counter[str]:
+    """Answers of a question's chains that were not stopped."""
+    last = {request.chain: request.written for request in run.requests if request.written is not None}
+    whole = [f.chain for f, _ in run.finished if f.reason == "answered" and f.chain.question == question]
+    return Counter(written.answer for chain in whole if (written := last[chain]) and written.answer)
