@@ -133,7 +133,7 @@ class BatchingEngine:
             self._idle = not (waits or self._batch.size)
             self.device.ended(self, more=not self._idle)
         elif waits:
-            self._clock.call(0.0, self._begin, self._on_begin)
+            self._clock.last(self._begin, self._on_begin)
         elif self._batch.size:
             self._start_run(line.steps())
             self._may_undo = True

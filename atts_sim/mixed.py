@@ -98,13 +98,18 @@ class Mixed:
             self._any_dropped = False
             for call in [call for call in self._running if call.dropped]:
                 self._leave(call)
-        self._preempted = self._preempt()
+        need = self._next_growth()
+        self._preempted = need > self._pool.blocks - self._pool.used
+        if self._preempted:
+            self._preempt(need)
         if not self._waiting and self._partial is None:
             return None
-        if self._batch.size and not self._ahead:
-            self._pool.take(self._next_growth())
+        rows = self._batch.size
+        if rows and not self._ahead:
+            if need:
+                self._pool.take(need)
             self._ahead = 1
-        budget = self._step_tokens - self._batch.size
+        budget = self._step_tokens - rows
         if self._partial is not None:
             budget = self._feed(self._partial, budget)
         if not self._preempted:
@@ -112,8 +117,8 @@ class Mixed:
         return self._shape() if self._fed else None
 
     def _admit(self, budget: int) -> None:
-        waiting, pool = self._waiting, self._pool
-        while waiting and budget > 0 and len(self._running) < self._rows:
+        waiting, running, pool, most_rows = self._waiting, self._running, self._pool, self._rows
+        while waiting and budget > 0 and len(running) < most_rows:
             call = waiting[0]
             if call.dropped:
                 waiting.popleft()
@@ -121,29 +126,34 @@ class Mixed:
             seat: Seat = call.held
             if not pool.fits(seat):
                 return
-            seen = max(min(seat.chain.seen, seat.stable), seat.prompt.seen)
-            most = call.context_tokens - 1 if call.kind == "score" else seat.full - 1
+            most = (call.context_tokens if call.kind == "score" else seat.full) - 1
             if not self._chunked and self._fed and seat.full - pool.hit(seat, most) > budget:
                 return
             waiting.popleft()
             pool.sit(seat, most)
-            self._count(call, seat, seen)
+            self._count(call, seat)
             self._admissions += 1
             seat.order = self._admissions
-            self._running[call] = None
+            running[call] = None
             budget = self._feed(call, budget)
 
-    def _count(self, call: EngineCall, seat: Seat, seen: int) -> None:
+    def _count(self, call: EngineCall, seat: Seat) -> None:
         """Write down what of the call's context is cached; a call that comes back adds what it computes again."""
+        chain, cached = seat.chain, seat.tokens
+        if chain.seen > seat.stable:
+            chain.seen = seat.stable
+        seen, context = chain.seen, call.context_tokens
+        if seat.prompt.seen > seen:
+            seen = seat.prompt.seen
         if call.t_start_s is None:
             call.t_start_s = self._clock.now
-            call.tokens_cached = min(seat.tokens, call.context_tokens)
-            call.tokens_prefilled = call.context_tokens - call.tokens_cached
-            call.tokens_recomputed = max(0, min(seen, call.context_tokens) - seat.tokens)
-            seat.chain.seen = min(seat.chain.seen, seat.stable)
+            call.tokens_cached = cached if cached < context else context
+            call.tokens_prefilled = context - call.tokens_cached
             seat.stable = _ALL
         else:
-            call.tokens_recomputed += max(0, min(seen, seat.full) - seat.tokens)
+            context = seat.full
+        if cached < seen and cached < context:
+            call.tokens_recomputed += (seen if seen < context else context) - cached
 
     def _feed(self, call: EngineCall, budget: int) -> int:
         """Feed the call as much as the budget allows; returns what is left of it."""
@@ -153,9 +163,10 @@ class Mixed:
             end = start + budget
         self._pool.feed(seat, end, call.prompt_tokens)
         self._fed.append((call, start, end))
-        self._prefilled += end - start
+        fed = end - start
+        self._prefilled += fed
         self._partial = call if end < seat.full else None
-        return budget - (end - start)
+        return budget - fed
 
     def _shape(self) -> StepShape:
         rows, kept, longest = self._batch.shape()
@@ -164,7 +175,6 @@ class Mixed:
         longest, longest_new = (longest + 1, 1) if rows else (0, 0)
         for call, start, end in self._fed:
             feed = end - start
-            rows += 1
             new += feed
             kept += end
             pairs += feed * start + feed * (feed + 1) // 2
@@ -172,21 +182,26 @@ class Mixed:
                 longest = end
             if feed > longest_new:
                 longest_new = feed
-            logits += max(1, end - max(start, call.context_tokens - 1)) if call.kind == "score" else 1
-        return StepShape(rows, new, longest_new, kept, longest, logits, pairs)
+            wanted = 1
+            if call.kind == "score":
+                first = call.context_tokens - 1
+                wanted = end - (start if start > first else first)
+            logits += wanted if wanted > 1 else 1
+        return StepShape(rows + len(self._fed), new, longest_new, kept, longest, logits, pairs)
 
     def passed(self) -> None:
         batch = self._batch
         self._ahead = 0
         if batch.size:
             batch.step += 1
-            self._finish(batch.done())
+            if done := batch.done():
+                self._finish(done)
         for call, _, end in self._fed:
             seat: Seat = call.held
             if end == seat.full:
-                seat.left -= 1
-                if seat.left > 0:
-                    batch.join(call, end, seat.left)
+                left = seat.left = seat.left - 1
+                if left > 0:
+                    batch.join(call, end, left)
                     self._phases[call.offset % self._pool.size] += 1
                 else:
                     self._leave(call)
@@ -205,10 +220,13 @@ class Mixed:
 
     @property
     def waits(self) -> bool:
-        return bool(self._waiting) or self._partial is not None or self._next_growth() > self._pool.available
+        pool = self._pool
+        return bool(self._waiting) or self._partial is not None or self._next_growth() > pool.blocks - pool.used
 
     def cut(self, steps: int) -> None:
-        self._pool.take(self._growth(self._ahead - steps, steps - self._ahead))
+        more = steps - self._ahead
+        if more:
+            self._pool.take(self._growth(-more, more))
         self._ahead = 0
 
     def decoded(self, steps: int) -> None:
@@ -228,8 +246,12 @@ class Mixed:
         phases = self._phases
         size = len(phases)
         whole, rest = divmod(steps, size)
-        start = -(self._batch.step + first)
-        return whole * self._batch.size + sum([phases[(start - j) % size] for j in range(rest)])
+        if not rest:
+            return whole * self._batch.size
+        low = (1 - self._batch.step - first - rest) % size  # phases go down as steps go on
+        high = low + rest
+        some = sum(phases[low:high]) if high <= size else sum(phases[low:]) + sum(phases[: high - size])
+        return whole * self._batch.size + some
 
     def _next_growth(self) -> int:
         """Blocks that the rows need for the next step."""
@@ -241,19 +263,19 @@ class Mixed:
         phases, rows = self._phases, self._batch.size
         size = len(phases)
         whole, left = divmod(self._pool.available, rows)
-        start, steps = -(self._batch.step + self._ahead), whole * size + self._ahead
+        steps = whole * size + self._ahead
+        if steps >= most:
+            return most
+        start = -(self._batch.step + self._ahead)
         while steps < most and (need := phases[(start - steps + self._ahead) % size]) <= left:
             left -= need
             steps += 1
-        return min(steps, most)
+        return steps
 
-    def _preempt(self) -> bool:
-        """Put back whom the next decode step has no blocks for; the others then have theirs. As vLLM, which goes from
-        row to row, it takes what there is before it puts somebody back."""
-        pool = self._pool
-        need, taken = self._next_growth(), 0
-        if need <= pool.available:
-            return False
+    def _preempt(self, need: int) -> None:
+        """Put back whom the next decode step, which needs so many blocks, has none for; the others then have theirs. As
+        vLLM, which goes from row to row, it takes what there is before it puts somebody back."""
+        pool, taken = self._pool, 0
         while need > taken + pool.available:
             taken += pool.available
             pool.take(pool.available)
@@ -268,7 +290,6 @@ class Mixed:
             need = self._next_growth()
         pool.take(need - taken)
         self._ahead = 1
-        return True
 
     def _leave(self, call: EngineCall) -> int:
         """The call runs no longer; returns the tokens that were computed of its chain."""
