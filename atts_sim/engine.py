@@ -26,11 +26,19 @@ _Message = tuple[Literal["drop"], EngineCall] | tuple[Literal["release"], ChainI
 
 class BatchingEngine:
     """A `SimEngine`. Between events it is idle, in a run of decode steps that a message may cut, or else bound: in a
-    pass, about to begin a step, or waiting for its turn on a shared device."""
+    pass, about to begin a step, or waiting for its turn on a shared device. `runs`: of `cost`, shared between engines
+    (None: its own)."""
 
-    def __init__(self, clock: Clock, spec: EngineSpec, cost: StepCost, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        spec: EngineSpec,
+        cost: StepCost,
+        device: Device | None = None,
+        runs: DecodeRuns | None = None,
+    ) -> None:
         self.spec, self.device, self._totals = spec, device, Totals()
-        self._clock, self._cost, self._runs = clock, cost, DecodeRuns(cost)
+        self._clock, self._cost, self._runs = clock, cost, runs or DecodeRuns(cost)
         self._batch = DecodeBatch()
         make = Alternating if spec.paged is None else Mixed
         self._line: Discipline = make(clock, spec, self._batch, self._answer)

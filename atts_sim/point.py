@@ -17,7 +17,7 @@ from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, wi
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
 from atts_sim.collector import no_collection
-from atts_sim.cost import StepCost
+from atts_sim.cost import DecodeRuns, StepCost
 from atts_sim.devices import Device, device
 from atts_sim.driver import Role, SimDriver, SimRun
 from atts_sim.engine import BatchingEngine
@@ -41,6 +41,7 @@ class Points:
         self._devices: dict[str, Device | InputError] = {}
         self._arrivals: dict[str, Arrivals | InputError] = {}
         self._at_once_s: dict[str, float] = {}
+        self._runs: list[tuple[StepCost, DecodeRuns]] = []
 
     def options(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
         """All options of a point."""
@@ -134,7 +135,8 @@ class Points:
         engines: dict[Role, SimEngine] = {}
         for role, found in self._engines(options, config).items():
             if id(found) not in made:
-                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, cast(StepCost, found.steps)))
+                steps = cast(StepCost, found.steps)
+                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, steps, runs=self._runs_of(steps)))
             engines[role] = made[id(found)]
         policy = POLICIES[config.policy](config.knobs)
         workload = self._source(options).workload(config)
@@ -143,6 +145,14 @@ class Points:
         handling_s = float(options.get("engines.handling_s", 0.0))
         driver = SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s, arrivals_s=times_s)
         return driver.run()
+
+    def _runs_of(self, steps: StepCost) -> DecodeRuns:
+        """What is known of the step model: many points differ in all but that."""
+        known = next((runs for model, runs in self._runs if model == steps), None)
+        if known is None:
+            known = DecodeRuns(steps)
+            self._runs.append((steps, known))
+        return known
 
     def _arrivals_of(self, options: Options) -> Arrivals:
         """When questions come. Raises InputError where it is said twice, or their file cannot be read."""
