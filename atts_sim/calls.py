@@ -108,8 +108,7 @@ class Totals:
 
     outside_s: time of steps that the step-time model does not vouch for. kv_tokens: held now, by a paged engine in
     blocks that requests use; evictions: chains and prompts whose KV went, of a paged engine its cached blocks;
-    preemptions: calls put back because blocks ran out. The last four are the largest batches: rows of a decode, tokens
-    kept by its rows together and by its longest, and new tokens of an append.
+    preemptions: calls put back because blocks ran out.
     """
 
     busy_s: float = 0.0
@@ -123,10 +122,6 @@ class Totals:
     preemptions: int = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
-    most_rows: int = 0
-    most_kept: int = 0
-    longest_kept: int = 0
-    most_new: int = 0
 
 
 class SimEngine(Protocol):

@@ -51,7 +51,8 @@ def needs(request: Request) -> Needs:
     """Of the context that had to be fed, and of the request's own tokens."""
     context, fed, new = request.context_tokens, request.tokens_prefilled, request.new_tokens
     if request.kind == "score":
-        tokens, pairs, logit_rows, kv_tokens = new, new * (context + new), new, context + 2 * new
+        tokens = logit_rows = new
+        pairs, kv_tokens = new * (context + new), context + 2 * new
     else:
         tokens = logit_rows = new - 1  # the last token is drawn and not fed
         pairs = tokens * context + tokens * new // 2

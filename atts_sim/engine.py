@@ -99,15 +99,15 @@ class BatchingEngine:
                 self.device.ask(self)
 
     def _take_messages(self) -> None:
-        line = self._line
-        for message in self._inbox:
+        line, inbox = self._line, self._inbox
+        for message in inbox:
             if not isinstance(message, tuple):
                 line.add(message)
             elif message[0] == "drop":
                 line.drop(message[1])
             else:
                 line.release(message[1])
-        self._inbox.clear()
+        inbox.clear()
 
     def _answer(self, call: EngineCall) -> None:
         call.t_end_s = self._clock.now
@@ -152,14 +152,12 @@ class BatchingEngine:
 
     def _start_pass(self, shape: StepShape) -> None:
         seconds, inside = self._cost.cost("append", shape)
-        totals, new = self._totals, shape.new_tokens
+        totals = self._totals
         totals.steps += 1
         totals.busy_s += seconds
         totals.append_s += seconds
         if not inside:
             totals.outside_s += seconds
-        if new > totals.most_new:
-            totals.most_new = new
         self._clock.call(seconds, self._end, self._on_passed)
 
     def _on_passed(self, number: int) -> None:
@@ -235,9 +233,3 @@ class BatchingEngine:
         totals.decode_rows += steps * rows
         totals.busy_s += seconds
         totals.outside_s += self._runs.outside_s(rows, kept, longest, steps, seconds)
-        if rows > totals.most_rows:
-            totals.most_rows = rows
-        if kept + rows * steps > totals.most_kept:
-            totals.most_kept = kept + rows * steps
-        if longest + steps > totals.longest_kept:
-            totals.longest_kept = longest + steps

@@ -182,7 +182,6 @@ class ReferenceEngine(Stepping):
         cost = self._cost.cost("append", shape)
         self.totals.append_s += cost.seconds
         self.totals.prefilled_tokens += sum(feeds)
-        self.totals.most_new = max(self.totals.most_new, sum(feeds))
         yield self._pass(cost)
         for job, tokens in zip(batch, kept, strict=True):
             held = job.held
@@ -206,9 +205,6 @@ class ReferenceEngine(Stepping):
         totals = self.totals
         totals.decode_steps += 1
         totals.decode_rows += len(kept)
-        totals.most_rows = max(totals.most_rows, len(kept))
-        totals.most_kept = max(totals.most_kept, sum(kept))
-        totals.longest_kept = max(totals.longest_kept, max(kept))
         rows = len(kept)
         yield self._pass(self._cost.cost("decode", StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept))))
         for job in self._rows:
