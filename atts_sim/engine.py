@@ -120,6 +120,15 @@ class BatchingEngine:
         if self._inbox:
             self._take_messages()
         shape = self._line.schedule()
+        taken_s = self._line.taken_s
+        if taken_s:
+            self._totals.busy_s += taken_s
+            self._clock.call(taken_s, self._end, lambda number: self._go_on(shape))
+        else:
+            self._go_on(shape)
+
+    def _go_on(self, shape: StepShape | None) -> None:
+        """The step's calls are let in."""
         if shape is None:
             self._decode()
         else:

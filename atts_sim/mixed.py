@@ -28,6 +28,7 @@ from atts_sim.blocks import BlockPool, Seat
 from atts_sim.calls import EngineCall, EngineSpec, Totals
 from atts_sim.clock import Clock
 from atts_sim.cost import StepShape
+from atts_sim.growth import Growth
 
 _ALL = 1 << 62
 
@@ -36,6 +37,7 @@ class Mixed:
     """A `Discipline`: vLLM's."""
 
     decodes_after_pass = False
+    taken_s = 0.0
 
     def __init__(
         self, clock: Clock, spec: EngineSpec, batch: DecodeBatch, answer: Callable[[EngineCall], None]
@@ -48,7 +50,7 @@ class Mixed:
         self._running: dict[EngineCall, None] = {}  # in the order of admission
         self._partial: EngineCall | None = None  # the one whose prefill was cut: the last of those that run
         self._fed: list[tuple[EngineCall, int, int]] = []  # in this step's pass, from and to how many tokens
-        self._phases = [0] * spec.paged.block_tokens  # decoding rows by their offset, modulo the tokens of a block
+        self._growth = Growth(batch, spec.paged.block_tokens)
         self._ahead = 0  # decode steps to come whose blocks have been taken
         self._any_dropped = self._preempted = False
         self._admissions = self._prefilled = self._preemptions = 0
@@ -98,7 +100,7 @@ class Mixed:
             self._any_dropped = False
             for call in [call for call in self._running if call.dropped]:
                 self._leave(call)
-        need = self._next_growth()
+        need = self._growth.next()
         self._preempted = need > self._pool.blocks - self._pool.used
         if self._preempted:
             self._preempt(need)
@@ -202,7 +204,7 @@ class Mixed:
                 left = seat.left = seat.left - 1
                 if left > 0:
                     batch.join(call, end, left)
-                    self._phases[call.offset % self._pool.size] += 1
+                    self._growth.join(call)
                 else:
                     self._leave(call)
                     self._answer(call)
@@ -216,17 +218,17 @@ class Mixed:
         if self._preempted:
             self._preempted = False
             return 1
-        return self._steps_in_memory(batch.steps_left())
+        return self._growth.steps_within(self._pool.available, batch.steps_left(), self._ahead)
 
     @property
     def waits(self) -> bool:
         pool = self._pool
-        return bool(self._waiting) or self._partial is not None or self._next_growth() > pool.blocks - pool.used
+        return bool(self._waiting) or self._partial is not None or self._growth.next() > pool.blocks - pool.used
 
     def cut(self, steps: int) -> None:
         more = steps - self._ahead
         if more:
-            self._pool.take(self._growth(-more, more))
+            self._pool.take(self._growth.past(more))
         self._ahead = 0
 
     def decoded(self, steps: int) -> None:
@@ -239,38 +241,6 @@ class Mixed:
         for call in done:
             self._leave(call)
             self._answer(call)
-
-    def _growth(self, first: int, steps: int) -> int:
-        """Blocks that the rows need for so many steps, from `first` steps after the batch's last on. A row whose tokens
-        fill its blocks needs one."""
-        phases = self._phases
-        size = len(phases)
-        whole, rest = divmod(steps, size)
-        if not rest:
-            return whole * self._batch.size
-        low = (1 - self._batch.step - first - rest) % size  # phases go down as steps go on
-        high = low + rest
-        some = sum(phases[low:high]) if high <= size else sum(phases[low:]) + sum(phases[: high - size])
-        return whole * self._batch.size + some
-
-    def _next_growth(self) -> int:
-        """Blocks that the rows need for the next step."""
-        phases = self._phases
-        return phases[-self._batch.step % len(phases)]
-
-    def _steps_in_memory(self, most: int) -> int:
-        """Decode steps, at most so many, for which there are blocks."""
-        phases, rows = self._phases, self._batch.size
-        size = len(phases)
-        whole, left = divmod(self._pool.available, rows)
-        steps = whole * size + self._ahead
-        if steps >= most:
-            return most
-        start = -(self._batch.step + self._ahead)
-        while steps < most and (need := phases[(start - steps + self._ahead) % size]) <= left:
-            left -= need
-            steps += 1
-        return steps
 
     def _preempt(self, need: int) -> None:
         """Put back whom the next decode step, which needs so many blocks, has none for; the others then have theirs. As
@@ -287,7 +257,7 @@ class Mixed:
                 seat.full = tokens + 1
             self._waiting.appendleft(call)
             self._preemptions += 1
-            need = self._next_growth()
+            need = self._growth.next()
         pool.take(need - taken)
         self._ahead = 1
 
@@ -297,7 +267,7 @@ class Mixed:
         pool = self._pool
         tokens = seat.tokens
         if call.joined >= 0:
-            self._phases[call.offset % pool.size] -= 1
+            self._growth.leave(call)
             tokens = self._batch.leave(call)
             seat.blocks = -(-tokens // pool.size) - seat.prompt_blocks
         elif call is self._partial:

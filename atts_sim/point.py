@@ -28,7 +28,7 @@ from atts_sim.study import Study
 from atts_sim.workloads import Source, source_of
 
 Roles = tuple[Role, ...]
-_FORMAT = "rows/2"
+_FORMAT = "rows/3"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 
