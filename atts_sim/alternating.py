@@ -37,7 +37,8 @@ class Alternating:
         self, clock: Clock, spec: EngineSpec, batch: DecodeBatch, answer: Callable[[EngineCall], None]
     ) -> None:
         self._clock, self._batch, self._answer = clock, batch, answer
-        self._rows, self._step_tokens = spec.max_rows, spec.step_tokens
+        self._rows, self._step_tokens, self._per_call = spec.max_rows, spec.step_tokens, spec.per_call
+        self.taken_s = 0.0
         self._kv = KvLedger(spec.kv_budget_tokens)
         self._scores: deque[EngineCall] = deque()
         self._generates: deque[EngineCall] = deque()
@@ -86,6 +87,7 @@ class Alternating:
     # -- scheduling
 
     def schedule(self) -> StepShape | None:
+        self.taken_s = 0.0
         if self._kv.awaited:
             self._kv.awaited.clear()
         if self._scores:
@@ -112,6 +114,8 @@ class Alternating:
                 continue
             call.held = held
             call.t_start_s = now
+            if self._per_call is not None:
+                self.taken_s += self._per_call.seconds(call)
             if call.full_tokens - held.tokens > (call.kind != "score"):
                 self._appending.append(call)
             else:

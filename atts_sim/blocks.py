@@ -74,15 +74,18 @@ class BlockPool:
 
     def hit(self, seat: Seat, most: int) -> int:
         """How many of the first `most` tokens of a call's prefix are cached."""
-        blocks = seat.prompt.blocks
-        if seat.chain.blocks and blocks == seat.prompt_blocks:
-            blocks = min(blocks + seat.chain.blocks, max(blocks, seat.stable // self.size))
-        return min(blocks, most // self.size) * self.size
+        size, blocks, own = self.size, seat.prompt.blocks, seat.chain.blocks
+        if own and blocks == seat.prompt_blocks:
+            own_stable = seat.stable // size - blocks
+            if own_stable > 0:
+                blocks += own if own < own_stable else own_stable
+        most //= size
+        return (blocks if blocks < most else most) * size
 
     def sit(self, seat: Seat, most: int) -> None:
         """Let a call that fits have its blocks, and begin with what is a hit."""
-        chain, prompt = seat.chain, seat.prompt
-        seat.tokens = self.hit(seat, most)
+        chain, prompt, size = seat.chain, seat.prompt, self.size
+        tokens = seat.tokens = self.hit(seat, most)
         if chain.blocks:
             self._wake(chain)
             chain.blocks = 0
@@ -90,20 +93,24 @@ class BlockPool:
             self._wake(prompt)
             self.used += prompt.blocks
         prompt.users += 1
-        own = max(0, seat.tokens // self.size - seat.prompt_blocks)
-        seat.blocks = -(-seat.full // self.size) - prompt.blocks
-        self.used += own
-        self.take(seat.blocks - own)
+        blocks = seat.blocks = -(-seat.full // size) - prompt.blocks
+        own = tokens // size - seat.prompt_blocks
+        if own > 0:
+            self.used += own
+            blocks -= own
+        self.take(blocks)
 
     def feed(self, seat: Seat, end: int, prompt_tokens: int) -> None:
         """The call is fed up to `end` tokens: what fills the prompt's blocks may be hit from now on."""
         seat.tokens = end
         prompt = seat.prompt
-        more = min(end // self.size, seat.prompt_blocks) - prompt.blocks
-        if more > 0:
-            prompt.blocks += more
-            seat.blocks -= more
-        prompt.seen = max(prompt.seen, min(end, prompt_tokens))
+        if prompt.blocks < seat.prompt_blocks:
+            more = min(end // self.size, seat.prompt_blocks) - prompt.blocks
+            if more > 0:
+                prompt.blocks += more
+                seat.blocks -= more
+        if prompt.seen < prompt_tokens:
+            prompt.seen = max(prompt.seen, min(end, prompt_tokens))
 
     def leave(self, seat: Seat, tokens: int) -> None:
         """The call goes, and `tokens` of its chain were computed."""
@@ -111,8 +118,10 @@ class BlockPool:
         self.used -= seat.blocks
         if chain.blocks:  # of another call on the chain
             self._wake(chain)
-        chain.blocks = max(0, tokens // self.size - seat.prompt_blocks)
-        chain.seen = max(chain.seen, tokens)
+        blocks = tokens // self.size - seat.prompt_blocks
+        chain.blocks = blocks if blocks > 0 else 0
+        if tokens > chain.seen:
+            chain.seen = tokens
         self._rest(chain)
         prompt.users -= 1
         if not prompt.users:

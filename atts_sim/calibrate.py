@@ -30,6 +30,7 @@ from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.steptime import StepModel
 from atts_runtime.records import ChainRecord
+from atts_sim.calls import PerCall, per_call_of
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
 from atts_sim.measured import Floats, MeasuredRun, StepLog
 
@@ -73,12 +74,14 @@ class FitError:
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
     """An engine's step times, corrected. A `cost.StepCost`; `shared` is the share of time in which the other engine is
-    taken to be in a step too: 0 where `contention.Contended` says so step by step."""
+    taken to be in a step too: 0 where `contention.Contended` says so step by step. `per_call`: what calls cost besides;
+    None where it is in the steps, as it is once they are fitted to runs."""
 
     model: StepModel
     step_tokens: int
     corrections: Mapping[Phase, Correction]
     shared: float = 0.0
+    per_call: PerCall | None = None
 
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         seconds, inside = self.model.cost(phase, steptime.StepShape(*shape))
@@ -154,7 +157,8 @@ def stated_costs(
     for role, spec in specs.items():
         profile = profile_of(spec, profiles)
         plain = dict.fromkeys(_PHASES, Correction())
-        engines[role] = EngineCosts(profile.step_model(spec), profile.step_tokens, plain)
+        model, calls = profile.step_model(spec), per_call_of(profile)
+        engines[role] = EngineCosts(model, profile.step_tokens, plain, per_call=calls)
     return Costs(engines, one_engine, 0.0, {}, {})
 
 
@@ -174,7 +178,7 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     }
     corrections = {key: _fit(parts) for key, parts in samples.items()}
     engines = {
-        role: replace(costs, corrections={phase: corrections[role, phase] for phase in _PHASES})
+        role: replace(costs, corrections={phase: corrections[role, phase] for phase in _PHASES}, per_call=None)
         for role, costs in stated.engines.items()
     }
     fitted = {key: error for key, parts in samples.items() if (error := _error(parts, corrections[key]))}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from atts_runtime.control.events import ChainId
+from atts_runtime.profiler.engineprofile import EngineProfile
+from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.records import Kind
 from atts_sim.device import Device
 
@@ -29,13 +31,32 @@ class Paged:
             raise ValueError(f"block_tokens and blocks must be at least 1, got {self}")
 
 
+class PerCall(NamedTuple):
+    """What calls cost besides their steps, by kind; the embedded engine's, as its profile has it."""
+
+    generate: CallCosts
+    score: CallCosts
+
+    def seconds(self, call: EngineCall) -> float:
+        """Of a call that is let in: a generating one will hold all of its tokens when it joins the batch."""
+        if call.kind == "score":
+            return self.score.seconds(call.tokens_cached)
+        return self.generate.seconds(call.full_tokens)
+
+
+def per_call_of(profile: EngineProfile) -> PerCall:
+    """As the profile has it."""
+    return PerCall(profile.calls("generate"), profile.calls("score"))
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """Limits of one engine, as the embedded engine has them, and its discipline.
 
     max_rows: chains that decode together; step_tokens: most tokens of an append pass, padding included;
     kv_budget_tokens: KV kept for idle chains and prompts, None: no bound; slots: calls that a driver lets at the engine
-    at a time, later ones wait for their turn (None: four times the rows, as `atts_runtime.driver`).
+    at a time, later ones wait for their turn (None: four times the rows, as `atts_runtime.driver`); per_call: what a
+    call costs when it is let in, before the step that lets it in (None: nothing).
 
     paged: schedule as vLLM does (None: as the embedded engine). Then max_rows is its ``max_num_seqs``, step_tokens its
     ``max_num_batched_tokens``, and the KV is bounded by `Paged.blocks`, not by a budget.
@@ -46,6 +67,7 @@ class EngineSpec:
     kv_budget_tokens: int | None = None
     slots: int | None = None
     paged: Paged | None = None
+    per_call: PerCall | None = None
 
     @property
     def kv_tokens(self) -> int | None:
@@ -63,6 +85,8 @@ class EngineSpec:
             raise ValueError(f"a step of {self.step_tokens} tokens has no room for {self.max_rows} rows; raise it")
         if self.paged is not None and self.kv_budget_tokens is not None:
             raise ValueError("a paged engine's KV is bounded by paged.blocks: leave kv_budget_tokens out")
+        if self.paged is not None and self.per_call is not None:
+            raise ValueError("costs a call are known of the embedded engine, not of a paged one: leave per_call out")
 
 
 @dataclass(slots=True, eq=False)
@@ -111,12 +135,12 @@ class EngineCall:
 
 @dataclass(slots=True)
 class Totals:
-    """What an engine did. `busy_s` is the time of its steps, `append_s` of its append passes; `steps` are passes.
+    """What an engine did. `busy_s` is the time of its steps, calls let in included, `append_s` of its append passes;
+    `steps` are passes.
 
     outside_s: time of steps that the step-time model does not vouch for. kv_tokens: held now, by a paged engine in
     blocks that requests use; evictions: chains and prompts whose KV went, of a paged engine its cached blocks;
-    preemptions: calls put back because blocks ran out. The last four are the largest batches: rows of a decode, tokens
-    kept by its rows together and by its longest, and new tokens of an append.
+    preemptions: calls put back because blocks ran out.
     """
 
     busy_s: float = 0.0
@@ -130,10 +154,6 @@ class Totals:
     preemptions: int = 0
     kv_tokens: int = 0
     kv_peak_tokens: int = 0
-    most_rows: int = 0
-    most_kept: int = 0
-    longest_kept: int = 0
-    most_new: int = 0
 
 
 class SimEngine(Protocol):

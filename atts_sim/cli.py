@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from atts_runtime.commands.parser import OneLineParser, add_completion, add_output
 from atts_runtime.errors import InputError
 from atts_sim.commands import report, run, sweep, validate, whatif
+from atts_sim.commands.console import stdout_console
 
 BAD_USAGE, INTERRUPTED = 2, 130
 
@@ -111,7 +112,6 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from atts_runtime.conformal.store import load_bank
     from atts_sim.render import replay_plot, replay_tables
@@ -143,7 +143,7 @@ def _replay(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, allow_nan=False))
     else:
-        Console().print(*replay_tables(summary), sep="\n\n")
+        stdout_console().print(*replay_tables(summary), sep="\n\n")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 import simpy
+from simpy.core import EmptySchedule
 from simpy.events import NORMAL
 
 ARRIVAL = NORMAL
@@ -30,6 +31,8 @@ class Tick(simpy.Event):
 class Clock(simpy.Environment):
     """Seconds from 0 on, and which engines have begun a step at this very time."""
 
+    now = 0.0  # an attribute where SimPy has a property: it is read several times an event
+
     def __init__(self) -> None:
         super().__init__(0.0)
         self._begun_at, self._begun_rank = -1.0, -1
@@ -45,11 +48,23 @@ class Clock(simpy.Environment):
     def step(self) -> None:
         """What comes next: a call, or an event, as SimPy does it."""
         queue = self._queue
-        if queue and not isinstance(queue[0][3], simpy.Event):
-            self._now, _, number, then = heappop(queue)
-            then(number)
-        else:
+        if not queue:
+            raise EmptySchedule
+        if isinstance(queue[0][3], simpy.Event):
+            self.now = queue[0][0]
             super().step()
+        else:
+            time, _, number, then = heappop(queue)
+            self._now = self.now = time
+            then(number)
+
+    def last(self, priority: int, then: Callable[[int], None]) -> None:
+        """`call` without delay, as the last thing that an event does: at once, where nothing else comes before it."""
+        queue = self._queue
+        if queue and queue[0][:2] < (self._now, priority):
+            self.call(0.0, priority, then)
+        else:
+            then(-1)
 
     def rank(self) -> int:
         """A rank for one more engine."""

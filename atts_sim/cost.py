@@ -86,7 +86,7 @@ class DecodeRuns:
     """Runs of decode steps of one engine in closed form.
 
     A run starts from `rows` rows that keep `kept` tokens in total and `longest` at most; its j-th step (from 1) keeps
-    kept + j * rows and longest + j.
+    kept + j * rows and longest + j. What it has asked of the step model it keeps: engines of one model can share it.
     """
 
     def __init__(self, cost: StepCost) -> None:
@@ -124,7 +124,8 @@ class DecodeRuns:
     def outside_s(self, rows: int, kept: int, longest: int, steps: int, seconds: float) -> float:
         """Of the `seconds` that the run takes, those of steps that the model does not vouch for: the last ones, as what
         it vouches for ends with the longest row."""
-        if self._inside(rows, longest + steps):
+        vouched = self._vouched.get(rows)
+        if (vouched is not None and longest + steps <= vouched[0]) or self._inside(rows, longest + steps):
             return 0.0
         least, most = self._vouched[rows]
         low, high = max(0, least - longest), min(steps, most - longest)  # it vouches for `low` steps, not for `high`
@@ -152,6 +153,11 @@ class DecodeRuns:
 
     def _series(self, rows: int, kept: int, longest: int, steps: int) -> list[_Series]:
         """The run as arithmetic series, one for each line that is the largest and each block of padding."""
+        block = self._unpadded.get(rows)
+        if block is not None:
+            end, seconds, per_token = block[1][0]
+            if kept + rows * steps <= end:
+                return [(steps, seconds + per_token * (kept + rows), per_token * rows)]
         found: list[_Series] = []
         done = 0
         while done < steps:

@@ -23,15 +23,16 @@ def demanded(
     and bytes/s of all the engine's devices together."""
     engine = {role: id(totals) for role, totals in run.totals.items()}
     needs_of: dict[Role, list[Needs]] = {role: [] for role in run.totals}
-    seen: set[tuple[int, Hashable]] = set()
+    seen_of: dict[int, set[Hashable]] = {of: set() for of in engine.values()}
+    by_role = {role: (needs_of[role], seen_of[engine[role]]) for role in run.totals}
     for request in run.requests:
-        role = request.role
-        needs_of[role].append(needs(request))
-        if (prompt := (engine[role], request.prompt)) not in seen:
-            seen.add(prompt)
+        mine, seen = by_role[request.role]
+        mine.append(needs(request))
+        if request.prompt not in seen:
+            seen.add(request.prompt)
             tokens = request.prompt_tokens
             if request.tokens_prefilled < tokens:  # a paged engine feeds it with the first call that needs it
-                needs_of[role].append((tokens, tokens * tokens, 1, 2 * tokens))
+                mine.append((tokens, tokens * tokens, 1, 2 * tokens))
     compute_s = memory_s = 0.0
     counted: set[int] = set()
     for role, totals in run.totals.items():
@@ -51,7 +52,8 @@ def needs(request: Request) -> Needs:
     """Of the context that had to be fed, and of the request's own tokens."""
     context, fed, new = request.context_tokens, request.tokens_prefilled, request.new_tokens
     if request.kind == "score":
-        tokens, pairs, logit_rows, kv_tokens = new, new * (context + new), new, context + 2 * new
+        tokens = logit_rows = new
+        pairs, kv_tokens = new * (context + new), context + 2 * new
     else:
         tokens = logit_rows = new - 1  # the last token is drawn and not fed
         pairs = tokens * context + tokens * new // 2

@@ -16,7 +16,7 @@ _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, fo
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
-    """A call with the event that will answer it and what it writes (None: a score); `void`: its chain was stopped since."""
+    """A call with the event that will answer it and what it writes (None: a score). `void`: its chain was stopped."""
 
     role: Role
     event: Event

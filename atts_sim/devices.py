@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder, shipped
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.steptime import StepModel
-from atts_sim.calls import EngineSpec, Paged
+from atts_sim.calls import EngineSpec, Paged, per_call_of
 from atts_sim.capacity import kv_blocks
 from atts_sim.options import PER_ENGINE, Options
 
@@ -87,8 +87,9 @@ def _profiled(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | 
     told = f"{role}: engine profile {profile.name}, {profile.model}, measured on {profile.measured_on}"
     model = profile.step_model(model_spec(profile.model))
     paged = (given["scheduler"] or profile.engine) == "vllm"
+    spec = _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None)
     return Device(
-        _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None),
+        spec if paged else replace(spec, per_call=per_call_of(profile)),
         model,
         1,
         None,

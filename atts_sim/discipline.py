@@ -13,12 +13,13 @@ class Discipline(Protocol):
     """Who computes what in which step, and who holds how much KV. It owns the waiting calls and shares the decode batch
     with its engine, which takes the time.
 
-    A step begins with `schedule`. If that yields a pass, `passed` follows at its end. Then, where `decodes_after_pass`,
-    or if there was no pass, come as many decode steps as `steps` says (none: it has settled the step's end itself), and
-    `decoded` or `cut` at their end.
+    A step begins with `schedule`; `taken_s` is how long it takes to let those calls in. If it yields a pass, `passed`
+    follows at its end. Then, where `decodes_after_pass`, or if there was no pass, come as many decode steps as `steps`
+    says (none: it has settled the step's end itself), and `decoded` or `cut` at their end.
     """
 
     decodes_after_pass: bool
+    taken_s: float
 
     def add(self, call: EngineCall) -> None:
         """A call has come; heard at the begin of a step."""

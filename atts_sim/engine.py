@@ -26,11 +26,19 @@ _Message = tuple[Literal["drop"], EngineCall] | tuple[Literal["release"], ChainI
 
 class BatchingEngine:
     """A `SimEngine`. Between events it is idle, in a run of decode steps that a message may cut, or else bound: in a
-    pass, about to begin a step, or waiting for its turn on a shared device."""
+    pass, about to begin a step, or waiting for its turn on a shared device. `runs`: of `cost`, shared between engines
+    (None: its own)."""
 
-    def __init__(self, clock: Clock, spec: EngineSpec, cost: StepCost, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        spec: EngineSpec,
+        cost: StepCost,
+        device: Device | None = None,
+        runs: DecodeRuns | None = None,
+    ) -> None:
         self.spec, self.device, self._totals = spec, device, Totals()
-        self._clock, self._cost, self._runs = clock, cost, DecodeRuns(cost)
+        self._clock, self._cost, self._runs = clock, cost, runs or DecodeRuns(cost)
         self._batch = DecodeBatch()
         make = Alternating if spec.paged is None else Mixed
         self._line: Discipline = make(clock, spec, self._batch, self._answer)
@@ -91,15 +99,15 @@ class BatchingEngine:
                 self.device.ask(self)
 
     def _take_messages(self) -> None:
-        line = self._line
-        for message in self._inbox:
+        line, inbox = self._line, self._inbox
+        for message in inbox:
             if not isinstance(message, tuple):
                 line.add(message)
             elif message[0] == "drop":
                 line.drop(message[1])
             else:
                 line.release(message[1])
-        self._inbox.clear()
+        inbox.clear()
 
     def _answer(self, call: EngineCall) -> None:
         call.t_end_s = self._clock.now
@@ -112,6 +120,15 @@ class BatchingEngine:
         if self._inbox:
             self._take_messages()
         shape = self._line.schedule()
+        taken_s = self._line.taken_s
+        if taken_s:
+            self._totals.busy_s += taken_s
+            self._clock.call(taken_s, self._end, lambda number: self._go_on(shape))
+        else:
+            self._go_on(shape)
+
+    def _go_on(self, shape: StepShape | None) -> None:
+        """The step's calls are let in."""
         if shape is None:
             self._decode()
         else:
@@ -133,7 +150,7 @@ class BatchingEngine:
             self._idle = not (waits or self._batch.size)
             self.device.ended(self, more=not self._idle)
         elif waits:
-            self._clock.call(0.0, self._begin, self._on_begin)
+            self._clock.last(self._begin, self._on_begin)
         elif self._batch.size:
             self._start_run(line.steps())
             self._may_undo = True
@@ -144,14 +161,12 @@ class BatchingEngine:
 
     def _start_pass(self, shape: StepShape) -> None:
         seconds, inside = self._cost.cost("append", shape)
-        totals, new = self._totals, shape.new_tokens
+        totals = self._totals
         totals.steps += 1
         totals.busy_s += seconds
         totals.append_s += seconds
         if not inside:
             totals.outside_s += seconds
-        if new > totals.most_new:
-            totals.most_new = new
         self._clock.call(seconds, self._end, self._on_passed)
 
     def _on_passed(self, number: int) -> None:
@@ -227,9 +242,3 @@ class BatchingEngine:
         totals.decode_rows += steps * rows
         totals.busy_s += seconds
         totals.outside_s += self._runs.outside_s(rows, kept, longest, steps, seconds)
-        if rows > totals.most_rows:
-            totals.most_rows = rows
-        if kept + rows * steps > totals.most_kept:
-            totals.most_kept = kept + rows * steps
-        if longest + steps > totals.longest_kept:
-            totals.longest_kept = longest + steps

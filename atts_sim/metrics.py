@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from atts_runtime.records import STALL_CAUSES
-from atts_sim.backlog import Backlog, backlog
 from atts_sim.desk import Request
 from atts_sim.simrun import SimRun
 
@@ -57,7 +56,7 @@ class Metrics:
     queue_s: between a request and its start, summed by kind; stall_s: waits for other chains, summed by cause;
     takeovers_in_flight: the most that the target served at a time. accuracy: right chains, of all where every one is
     known. lower_bound_s: the busier engine's steps; one engine for both models counts once, engines on one device
-    together. backlog: calls that an engine has not begun, by role.
+    together.
     """
 
     makespan_s: float
@@ -82,7 +81,6 @@ class Metrics:
     answered: float
     accuracy: float | None
     pass_at_m: float | None
-    backlog: dict[str, Backlog | None] = field(default_factory=dict)
 
 
 def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
@@ -91,15 +89,11 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
     tokens = {"draft": 0, "score": 0, "takeover": 0}
     queue = dict.fromkeys(tokens, 0.0)
     recomputed = 0
-    waits_of: dict[str, list[tuple[float, float]]] = {role: [] for role in run.totals}
     for request in requests:
         kind, start = request.kind, request.t_start_s
         assert start is not None
         tokens[kind] += request.new_tokens
-        queued = request.t_queued_s
-        if start > queued:
-            queue[kind] += start - queued
-            waits_of[request.role].append((queued, start))
+        queue[kind] += start - request.t_queued_s
         if kind == "score":
             recomputed += request.tokens_recomputed
     waits: dict[str, float] = defaultdict(float)
@@ -148,7 +142,6 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
         answered=sum(finish.reason == "answered" for finish, _ in run.finished) / (run.questions * run.chains),
         accuracy=None if known is None else sum(known) / len(known),
         pass_at_m=None if known is None else len(solved) / run.questions,
-        backlog={role: backlog(waits_of[role], wall) for role in engines},
     )
 
 
@@ -196,13 +189,14 @@ def _takeover_rates(run: SimRun) -> tuple[float | None, tuple[float | None, ...]
 
 
 def _most_at_once(requests: Iterable[Request]) -> int:
-    changes: list[tuple[float, int]] = []
-    for request in requests:
-        assert request.t_start_s is not None
-        assert request.t_end_s is not None
-        changes += [(request.t_start_s, 1), (request.t_end_s, -1)]
-    most = now = 0
-    for _, change in sorted(changes):
-        now += change
-        most = max(most, now)
+    """Those that end at a time make room for those that start then."""
+    served = list(requests)
+    starts = sorted([request.t_start_s for request in served if request.t_start_s is not None])
+    ends = [*sorted([request.t_end_s for request in served if request.t_end_s is not None]), math.inf]
+    most = over = 0
+    for begun, start in enumerate(starts, 1):
+        while ends[over] <= start:
+            over += 1
+        if begun - over > most:
+            most = begun - over
     return most

@@ -28,6 +28,7 @@ from atts_sim.blocks import BlockPool, Seat
 from atts_sim.calls import EngineCall, EngineSpec, Totals
 from atts_sim.clock import Clock
 from atts_sim.cost import StepShape
+from atts_sim.growth import Growth
 
 _ALL = 1 << 62
 
@@ -36,6 +37,7 @@ class Mixed:
     """A `Discipline`: vLLM's."""
 
     decodes_after_pass = False
+    taken_s = 0.0
 
     def __init__(
         self, clock: Clock, spec: EngineSpec, batch: DecodeBatch, answer: Callable[[EngineCall], None]
@@ -48,7 +50,7 @@ class Mixed:
         self._running: dict[EngineCall, None] = {}  # in the order of admission
         self._partial: EngineCall | None = None  # the one whose prefill was cut: the last of those that run
         self._fed: list[tuple[EngineCall, int, int]] = []  # in this step's pass, from and to how many tokens
-        self._phases = [0] * spec.paged.block_tokens  # decoding rows by their offset, modulo the tokens of a block
+        self._growth = Growth(batch, spec.paged.block_tokens)
         self._ahead = 0  # decode steps to come whose blocks have been taken
         self._any_dropped = self._preempted = False
         self._admissions = self._prefilled = self._preemptions = 0
@@ -98,13 +100,18 @@ class Mixed:
             self._any_dropped = False
             for call in [call for call in self._running if call.dropped]:
                 self._leave(call)
-        self._preempted = self._preempt()
+        need = self._growth.next()
+        self._preempted = need > self._pool.blocks - self._pool.used
+        if self._preempted:
+            self._preempt(need)
         if not self._waiting and self._partial is None:
             return None
-        if self._batch.size and not self._ahead:
-            self._pool.take(self._next_growth())
+        rows = self._batch.size
+        if rows and not self._ahead:
+            if need:
+                self._pool.take(need)
             self._ahead = 1
-        budget = self._step_tokens - self._batch.size
+        budget = self._step_tokens - rows
         if self._partial is not None:
             budget = self._feed(self._partial, budget)
         if not self._preempted:
@@ -112,8 +119,8 @@ class Mixed:
         return self._shape() if self._fed else None
 
     def _admit(self, budget: int) -> None:
-        waiting, pool = self._waiting, self._pool
-        while waiting and budget > 0 and len(self._running) < self._rows:
+        waiting, running, pool, most_rows = self._waiting, self._running, self._pool, self._rows
+        while waiting and budget > 0 and len(running) < most_rows:
             call = waiting[0]
             if call.dropped:
                 waiting.popleft()
@@ -121,29 +128,34 @@ class Mixed:
             seat: Seat = call.held
             if not pool.fits(seat):
                 return
-            seen = max(min(seat.chain.seen, seat.stable), seat.prompt.seen)
-            most = call.context_tokens - 1 if call.kind == "score" else seat.full - 1
+            most = (call.context_tokens if call.kind == "score" else seat.full) - 1
             if not self._chunked and self._fed and seat.full - pool.hit(seat, most) > budget:
                 return
             waiting.popleft()
             pool.sit(seat, most)
-            self._count(call, seat, seen)
+            self._count(call, seat)
             self._admissions += 1
             seat.order = self._admissions
-            self._running[call] = None
+            running[call] = None
             budget = self._feed(call, budget)
 
-    def _count(self, call: EngineCall, seat: Seat, seen: int) -> None:
+    def _count(self, call: EngineCall, seat: Seat) -> None:
         """Write down what of the call's context is cached; a call that comes back adds what it computes again."""
+        chain, cached = seat.chain, seat.tokens
+        if chain.seen > seat.stable:
+            chain.seen = seat.stable
+        seen, context = chain.seen, call.context_tokens
+        if seat.prompt.seen > seen:
+            seen = seat.prompt.seen
         if call.t_start_s is None:
             call.t_start_s = self._clock.now
-            call.tokens_cached = min(seat.tokens, call.context_tokens)
-            call.tokens_prefilled = call.context_tokens - call.tokens_cached
-            call.tokens_recomputed = max(0, min(seen, call.context_tokens) - seat.tokens)
-            seat.chain.seen = min(seat.chain.seen, seat.stable)
+            call.tokens_cached = cached if cached < context else context
+            call.tokens_prefilled = context - call.tokens_cached
             seat.stable = _ALL
         else:
-            call.tokens_recomputed += max(0, min(seen, seat.full) - seat.tokens)
+            context = seat.full
+        if cached < seen and cached < context:
+            call.tokens_recomputed += (seen if seen < context else context) - cached
 
     def _feed(self, call: EngineCall, budget: int) -> int:
         """Feed the call as much as the budget allows; returns what is left of it."""
@@ -153,9 +165,10 @@ class Mixed:
             end = start + budget
         self._pool.feed(seat, end, call.prompt_tokens)
         self._fed.append((call, start, end))
-        self._prefilled += end - start
+        fed = end - start
+        self._prefilled += fed
         self._partial = call if end < seat.full else None
-        return budget - (end - start)
+        return budget - fed
 
     def _shape(self) -> StepShape:
         rows, kept, longest = self._batch.shape()
@@ -164,7 +177,6 @@ class Mixed:
         longest, longest_new = (longest + 1, 1) if rows else (0, 0)
         for call, start, end in self._fed:
             feed = end - start
-            rows += 1
             new += feed
             kept += end
             pairs += feed * start + feed * (feed + 1) // 2
@@ -172,22 +184,27 @@ class Mixed:
                 longest = end
             if feed > longest_new:
                 longest_new = feed
-            logits += max(1, end - max(start, call.context_tokens - 1)) if call.kind == "score" else 1
-        return StepShape(rows, new, longest_new, kept, longest, logits, pairs)
+            wanted = 1
+            if call.kind == "score":
+                first = call.context_tokens - 1
+                wanted = end - (start if start > first else first)
+            logits += wanted if wanted > 1 else 1
+        return StepShape(rows + len(self._fed), new, longest_new, kept, longest, logits, pairs)
 
     def passed(self) -> None:
         batch = self._batch
         self._ahead = 0
         if batch.size:
             batch.step += 1
-            self._finish(batch.done())
+            if done := batch.done():
+                self._finish(done)
         for call, _, end in self._fed:
             seat: Seat = call.held
             if end == seat.full:
-                seat.left -= 1
-                if seat.left > 0:
-                    batch.join(call, end, seat.left)
-                    self._phases[call.offset % self._pool.size] += 1
+                left = seat.left = seat.left - 1
+                if left > 0:
+                    batch.join(call, end, left)
+                    self._growth.join(call)
                 else:
                     self._leave(call)
                     self._answer(call)
@@ -201,14 +218,17 @@ class Mixed:
         if self._preempted:
             self._preempted = False
             return 1
-        return self._steps_in_memory(batch.steps_left())
+        return self._growth.steps_within(self._pool.available, batch.steps_left(), self._ahead)
 
     @property
     def waits(self) -> bool:
-        return bool(self._waiting) or self._partial is not None or self._next_growth() > self._pool.available
+        pool = self._pool
+        return bool(self._waiting) or self._partial is not None or self._growth.next() > pool.blocks - pool.used
 
     def cut(self, steps: int) -> None:
-        self._pool.take(self._growth(self._ahead - steps, steps - self._ahead))
+        more = steps - self._ahead
+        if more:
+            self._pool.take(self._growth.past(more))
         self._ahead = 0
 
     def decoded(self, steps: int) -> None:
@@ -222,38 +242,10 @@ class Mixed:
             self._leave(call)
             self._answer(call)
 
-    def _growth(self, first: int, steps: int) -> int:
-        """Blocks that the rows need for so many steps, from `first` steps after the batch's last on. A row whose tokens
-        fill its blocks needs one."""
-        phases = self._phases
-        size = len(phases)
-        whole, rest = divmod(steps, size)
-        start = -(self._batch.step + first)
-        return whole * self._batch.size + sum([phases[(start - j) % size] for j in range(rest)])
-
-    def _next_growth(self) -> int:
-        """Blocks that the rows need for the next step."""
-        phases = self._phases
-        return phases[-self._batch.step % len(phases)]
-
-    def _steps_in_memory(self, most: int) -> int:
-        """Decode steps, at most so many, for which there are blocks."""
-        phases, rows = self._phases, self._batch.size
-        size = len(phases)
-        whole, left = divmod(self._pool.available, rows)
-        start, steps = -(self._batch.step + self._ahead), whole * size + self._ahead
-        while steps < most and (need := phases[(start - steps + self._ahead) % size]) <= left:
-            left -= need
-            steps += 1
-        return min(steps, most)
-
-    def _preempt(self) -> bool:
-        """Put back whom the next decode step has no blocks for; the others then have theirs. As vLLM, which goes from
-        row to row, it takes what there is before it puts somebody back."""
-        pool = self._pool
-        need, taken = self._next_growth(), 0
-        if need <= pool.available:
-            return False
+    def _preempt(self, need: int) -> None:
+        """Put back whom the next decode step, which needs so many blocks, has none for; the others then have theirs. As
+        vLLM, which goes from row to row, it takes what there is before it puts somebody back."""
+        pool, taken = self._pool, 0
         while need > taken + pool.available:
             taken += pool.available
             pool.take(pool.available)
@@ -265,10 +257,9 @@ class Mixed:
                 seat.full = tokens + 1
             self._waiting.appendleft(call)
             self._preemptions += 1
-            need = self._next_growth()
+            need = self._growth.next()
         pool.take(need - taken)
         self._ahead = 1
-        return True
 
     def _leave(self, call: EngineCall) -> int:
         """The call runs no longer; returns the tokens that were computed of its chain."""
@@ -276,7 +267,7 @@ class Mixed:
         pool = self._pool
         tokens = seat.tokens
         if call.joined >= 0:
-            self._phases[call.offset % pool.size] -= 1
+            self._growth.leave(call)
             tokens = self._batch.leave(call)
             seat.blocks = -(-tokens // pool.size) - seat.prompt_blocks
         elif call is self._partial:

@@ -192,14 +192,10 @@ class MixedReference(Stepping):
         if all(request.decodes for request, _ in feeds):
             totals.decode_steps += 1
             totals.decode_rows += len(feeds)
-            totals.most_rows = max(totals.most_rows, len(feeds))
-            totals.most_kept = max(totals.most_kept, sum(kept))
-            totals.longest_kept = max(totals.longest_kept, max(kept))
             return self._cost.cost("decode", shape)
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)
-        totals.most_new = max(totals.most_new, sum(new))
         return cost
 
     # -- admission

@@ -18,7 +18,7 @@ from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, wi
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
 from atts_sim.collector import no_collection
-from atts_sim.cost import StepCost
+from atts_sim.cost import DecodeRuns, StepCost
 from atts_sim.desk import Role
 from atts_sim.devices import Device, device
 from atts_sim.driver import SimDriver
@@ -31,7 +31,7 @@ from atts_sim.study import Study
 from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of
 
-_FORMAT = "rows/2"
+_FORMAT = "rows/3"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 
@@ -44,6 +44,7 @@ class Points:
         self._devices: dict[str, Device | InputError] = {}
         self._arrivals: dict[str, Arrivals | InputError] = {}
         self._at_once_s: dict[str, float] = {}
+        self._runs: list[tuple[StepCost, DecodeRuns]] = []
 
     def options(self, chosen: Mapping[str, Value]) -> dict[str, Value]:
         """All options of a point."""
@@ -137,7 +138,8 @@ class Points:
         engines: dict[Role, SimEngine] = {}
         for role, found in self._engines(options, config).items():
             if id(found) not in made:
-                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, cast(StepCost, found.steps)))
+                steps = cast(StepCost, found.steps)
+                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, steps, runs=self._runs_of(steps)))
             engines[role] = made[id(found)]
         workload = self._source(options).workload(config)
         policy = config.recipe(self._knobs(config, options, workload))
@@ -154,6 +156,14 @@ class Points:
             return config.knobs
         prompt = max(workload.prompt_tokens(question, "target") for question in range(workload.questions))
         return bounded(config, prompt, target.spec.kv_tokens)
+
+    def _runs_of(self, steps: StepCost) -> DecodeRuns:
+        """What is known of the step model: many points differ in all but that."""
+        known = next((runs for model, runs in self._runs if model == steps), None)
+        if known is None:
+            known = DecodeRuns(steps)
+            self._runs.append((steps, known))
+        return known
 
     def _arrivals_of(self, options: Options) -> Arrivals:
         """When questions come. Raises InputError where it is said twice, or their file cannot be read."""

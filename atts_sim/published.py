@@ -33,7 +33,10 @@ def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded =
     numbers = {int(problem): q for q, problem in enumerate(sorted(samples["problem"].unique()))}
     prompts = [Prompt(1, 1)] * len(numbers)
     chains: dict[ChainId, RecordedChain] = {}
-    by_sample = {int(sample): rows for sample, rows in events.groupby("sample", sort=False)}
+    calls_of: dict[int, list[tuple[int, str, Any, Any]]] = {}
+    columns = [events[name].tolist() for name in ("sample", "turn", "kind", "tokens", "ppl")]
+    for sample, turn, kind, count, ppl in zip(*columns, strict=True):
+        calls_of.setdefault(int(sample), []).append((int(turn), str(kind), count, ppl))
     index: dict[int, int] = {}
     last_turn = int(events["turn"].max())
     for row in samples.sort_values(["problem", "sample"]).itertuples():
@@ -42,14 +45,9 @@ def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded =
         index[question] = chain.index + 1
         tokens = max(1, round(row.question_chars / _CHARS_PER_TOKEN))
         prompts[question] = Prompt(tokens, tokens)
-        if int(row.sample) not in by_sample:
+        calls = calls_of.get(int(row.sample))
+        if calls is None:
             raise InputError(f"trace {path} has no events of sample {row.sample}")
-        calls = [
-            (int(turn), str(kind), tokens, ppl)
-            for turn, kind, tokens, ppl in by_sample[int(row.sample)][["turn", "kind", "tokens", "ppl"]].itertuples(
-                index=False
-            )
-        ]
         try:
             ends = calls[-1][0] < last_turn
             recorded = _published_chain(calls, token_scale, answered=row.final_answer != "invalid", ends=ends)

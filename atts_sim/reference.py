@@ -69,6 +69,7 @@ class ReferenceEngine(Stepping):
         self._chains: OrderedDict[ChainId, _Held] = OrderedDict()
         self._prompts: OrderedDict[Hashable, _Held] = OrderedDict()
         self._awaited: list[_Held] = []
+        self._taken_s = 0.0
 
     def _add(self, call: EngineCall) -> None:
         (self._scores if call.kind == "score" else self._generates).append(_Job(call.full_tokens, call))
@@ -82,6 +83,9 @@ class ReferenceEngine(Stepping):
 
     def _step(self) -> Passes:
         self._schedule()
+        if self._taken_s:
+            yield self._spend(self._taken_s)
+            self._taken_s = 0.0
         yield from self._append()
         yield from self._decode()
         self._settle()
@@ -141,6 +145,8 @@ class ReferenceEngine(Stepping):
         call.tokens_cached = min(held.tokens, call.context_tokens)
         call.tokens_prefilled = max(0, call.context_tokens - held.tokens)
         call.tokens_recomputed = max(0, min(held.seen, call.context_tokens) - held.tokens)
+        if self.spec.per_call is not None:
+            self._taken_s += self.spec.per_call.seconds(call)
         return True
 
     def _fed(self, job: _Job) -> None:
@@ -182,7 +188,6 @@ class ReferenceEngine(Stepping):
         cost = self._cost.cost("append", shape)
         self.totals.append_s += cost.seconds
         self.totals.prefilled_tokens += sum(feeds)
-        self.totals.most_new = max(self.totals.most_new, sum(feeds))
         yield self._pass(cost)
         for job, tokens in zip(batch, kept, strict=True):
             held = job.held
@@ -206,9 +211,6 @@ class ReferenceEngine(Stepping):
         totals = self.totals
         totals.decode_steps += 1
         totals.decode_rows += len(kept)
-        totals.most_rows = max(totals.most_rows, len(kept))
-        totals.most_kept = max(totals.most_kept, sum(kept))
-        totals.longest_kept = max(totals.longest_kept, max(kept))
         rows = len(kept)
         yield self._pass(self._cost.cost("decode", StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept))))
         for job in self._rows:

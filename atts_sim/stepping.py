@@ -88,10 +88,12 @@ class Stepping:
         raise NotImplementedError
 
     def _pass(self, cost: Cost) -> simpy.Event:
-        seconds = cost.seconds
-        self.totals.busy_s += seconds
-        self.totals.outside_s += 0.0 if cost.inside else seconds
+        self.totals.outside_s += 0.0 if cost.inside else cost.seconds
         self.totals.steps += 1
+        return self._spend(cost.seconds)
+
+    def _spend(self, seconds: float) -> simpy.Event:
+        self.totals.busy_s += seconds
         return Tick(self._clock, seconds, end_priority(self._rank), lambda tick: None)
 
     def _answer(self, call: EngineCall) -> None:

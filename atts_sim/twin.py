@@ -42,7 +42,7 @@ def run_twin(
         if name not in by_name:
             own = costs.engines[name]
             contended[name] = Contended(clock, own)
-            spec = EngineSpec(config.max_rows, own.step_tokens, config.kv_budget_tokens)
+            spec = EngineSpec(config.max_rows, own.step_tokens, config.kv_budget_tokens, per_call=own.per_call)
             by_name[name] = ReferenceEngine(clock, spec, contended[name])
         engines[cast(Role, role)] = by_name[name]
     for mine in contended.values():

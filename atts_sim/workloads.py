@@ -108,7 +108,10 @@ class Replay:
 
     def knows_outcome(self, run: SimRun) -> bool:
         """The recorded chains came out as they did because of the takeovers that they had: with others, who knows?"""
-        written_by = self._parts[run.questions, run.chains].written_by
+        part = self._parts[run.questions, run.chains]
+        if part.unknown:
+            return False
+        written_by = part.written_by
         asked = [request for request in run.requests if request.kind != "score"]
         return len(asked) == len(written_by) and all((r.chain, r.turn, r.kind) in written_by for r in asked)
 
@@ -138,13 +141,15 @@ class _Part(Recorded):
     """The first questions and chains of a recording. Stand-ins for takeovers that it lacks are looked for once.
 
     A chain ends in the turn in which it ended: where the recorded takeover ended it, the draft before ends it too, if
-    this time nobody takes over. `written_by`: the drafts and takeovers on record.
+    this time nobody takes over. `written_by`: the drafts and takeovers on record; `unknown`: of no chain is it on
+    record how it came out.
     """
 
     def __init__(self, whole: Recorded, questions: int, chains: int) -> None:
         kept = {ChainId(q, i): _ending(whole.recorded[ChainId(q, i)]) for q in range(questions) for i in range(chains)}
         super().__init__(whole.prompts[:questions], kept, unrecorded="nearest")
         self._stand_ins: dict[tuple[ChainId, int], Written] = {}
+        self.unknown = all(recorded.correct is None for recorded in kept.values())
         self.written_by = {
             (chain, turn, kind)
             for chain, recorded in kept.items()

@@ -139,6 +139,7 @@ class Rates:
         self.logit_flops = 2 * spec.width * spec.vocab
         self.kv_bytes = spec.kv_bytes_per_token
         self._common, self._head = spec.common_parameters, spec.vocab * spec.width
+        self._width, self._experts, self._weight = spec.width, spec.experts, spec.bytes_per_weight
 
     def flops(self, tokens: int, pairs: int, logit_rows: int) -> int:
         """FLOPs of new tokens, query-key pairs and rows of logits."""
@@ -147,12 +148,12 @@ class Rates:
     def weight_bytes(self, new_tokens: int, logit_rows: int) -> float:
         """Bytes of the weights that a step reads: an embedding row a token, the common ones, expected experts, and the
         head where it is used."""
-        spec = self._spec
-        weights: float = new_tokens * spec.width + self._common + (self._head if logit_rows else 0)
-        if spec.experts is not None:
-            touched = expected_experts(spec.experts.experts, spec.experts.per_token, new_tokens)
-            weights += spec.experts.layers * touched * spec.expert_parameters
-        return spec.bytes_per_weight * weights
+        weights: float = new_tokens * self._width + self._common + (self._head if logit_rows else 0)
+        experts = self._experts
+        if experts is not None:
+            touched = expected_experts(experts.experts, experts.per_token, new_tokens)
+            weights += experts.layers * touched * self._spec.expert_parameters
+        return self._weight * weights
 
 
 def expected_experts(experts: int, per_token: int, tokens: int) -> float:

@@ -17,7 +17,6 @@ therefore extends beyond what was measured, but a cost says whether it does (`Co
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +24,7 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 
 from atts_runtime.profiler.counts import Fed, Rates
 from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.padding import RAGGED, Padding
 from atts_runtime.profiler.provenance import Number
 
 __all__ = [
@@ -70,35 +70,6 @@ class StepShape(NamedTuple):
             longest_new, longest_kept = max(longest_new, n), max(longest_kept, s + n)
             pairs += n * s + n * (n + 1) // 2
         return cls(rows, new, longest_new, kept, longest_kept, logits, pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """How an engine rounds a batch up; the default pads nothing.
-
-    rectangular     every row is fed as many tokens as the longest, attends over as many as the longest keeps, and each
-                    fed token gets logits
-    rows_to         rows of a decode come in multiples of this
-    new_to          new tokens of an append's row come in multiples of this
-    kept_stops      attention runs over one of these lengths, ascending, up to `kept_stops[-1]`, and then over those
-                    plus multiples of it; none: over the length itself
-    """
-
-    rectangular: bool = False
-    rows_to: int = 1
-    new_to: int = 1
-    kept_stops: tuple[int, ...] = ()
-
-    def kept(self, length: int) -> int:
-        """The length that attention runs over for a row that keeps `length` tokens."""
-        if not self.kept_stops:
-            return length
-        whole, rest = divmod(length, self.kept_stops[-1])
-        return whole * self.kept_stops[-1] + (self.kept_stops[bisect_left(self.kept_stops, rest)] if rest else 0)
-
-
-RAGGED = Padding()
-"""An engine that computes only what is asked, as paged engines come down to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +188,14 @@ class StepModel:
     def _rates(self) -> Rates:
         return Rates(self.spec)
 
+    @cached_property
+    def _peaks(self) -> tuple[float, float]:
+        """FLOP/s and bytes/s of all devices together."""
+        return self.tp * self.flops_per_s, self.tp * self.bytes_per_s
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         """Seconds of a step, and whether the profile vouches for them."""
-        return Cost(self._seconds(phase, shape), self.covers(phase, shape))
+        return Cost(self._seconds(phase, shape), not self.ranges or self.covers(phase, shape))
 
     def seconds(self, phase: Phase, shape: StepShape) -> float:
         """Seconds of a step; raises OutOfRange where the profile does not vouch for them."""
@@ -243,8 +219,8 @@ class StepModel:
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         """`decode_seconds` as a function of the kept tokens, for adding up many steps at once."""
         costs, padding = self.decode, self.padding
-        none = self.work("decode", StepShape(rows, rows, 1, 0, longest_kept, rows, 0))
-        each = self.work("decode", StepShape(rows, rows, 1, 1, longest_kept, rows, 1))
+        none = self._amounts("decode", StepShape(rows, rows, 1, 0, longest_kept, rows, 0))
+        each = self._amounts("decode", StepShape(rows, rows, 1, 1, longest_kept, rows, 1))
         at_zero = self._terms(costs, none)
         slopes = [one - zero for one, zero in zip(self._terms(costs, each), at_zero, strict=True)]
         constant = self._overhead(costs, rows, rows)
@@ -255,6 +231,10 @@ class StepModel:
 
     def work(self, phase: Phase, shape: StepShape) -> Work:
         """What the engine executes for a step of this shape."""
+        return Work(*self._amounts(phase, shape))
+
+    def _amounts(self, phase: Phase, shape: StepShape) -> tuple[float, float, float]:
+        """The fields of `Work`, as a plain tuple: it is asked for at every step."""
         rates, padding = self._rates, self.padding
         rows, tokens, _, kept, longest_kept, logits, pairs = shape
         read = kept
@@ -271,7 +251,7 @@ class StepModel:
             # Of rows alike: n * s + n * (n + 1) / 2 each, with n = tokens / rows and s + n = kept / rows.
             pairs = round(tokens * (kept - (tokens - rows) / 2) / rows)
         copies = (self.append if phase == "append" else self.decode).kv_copies
-        return Work(
+        return (
             float(tokens * rates.token_flops + logits * rates.logit_flops),
             float(rates.pair_flops * pairs),
             rates.weight_bytes(tokens, logits) + rates.kv_bytes * (read + copies * kept),
@@ -279,20 +259,24 @@ class StepModel:
 
     def _seconds(self, phase: Phase, shape: StepShape) -> float:
         costs = self.append if phase == "append" else self.decode
-        compute, memory = self._terms(costs, self.work(phase, shape))
-        together = max(compute, memory) if costs.overlapped else compute + memory
+        compute, memory = self._terms(costs, self._amounts(phase, shape))
+        together = compute + memory
+        if costs.overlapped:
+            together = compute if compute > memory else memory
         return together + self._overhead(costs, shape.rows, shape.new_tokens)
 
-    def _terms(self, costs: PhaseCosts, work: Work) -> tuple[float, float]:
+    def _terms(self, costs: PhaseCosts, amounts: tuple[float, float, float]) -> tuple[float, float]:
         """Seconds of computing and of moving bytes."""
-        attention = costs.mfu if costs.mfu_attention is None else costs.mfu_attention
-        compute = (work.linear_flops / costs.mfu + work.attention_flops / attention) / (self.tp * self.flops_per_s)
-        return compute, work.bytes / (self.tp * self.bytes_per_s * costs.eta)
+        linear_flops, attention_flops, moved = amounts
+        flops_per_s, bytes_per_s = self._peaks
+        mfu = costs.mfu
+        attention = mfu if costs.mfu_attention is None else costs.mfu_attention
+        return (linear_flops / mfu + attention_flops / attention) / flops_per_s, moved / (bytes_per_s * costs.eta)
 
     def _overhead(self, costs: PhaseCosts, rows: int, tokens: int) -> float:
-        seconds = costs.step_s + costs.layer_s * self.spec.layers + costs.row_s * rows
-        if self.tp > 1 and self.link is not None:
-            size = tokens * self.spec.width * self.spec.bytes_per_weight
-            ring = 2 * (self.tp - 1) / self.tp * size / self.link.bytes_per_s
-            seconds += 2 * self.spec.layers * (self.link.latency_s + ring)
+        spec, link = self.spec, self.link
+        seconds = costs.step_s + costs.layer_s * spec.layers + costs.row_s * rows
+        if self.tp > 1 and link is not None:
+            ring = 2 * (self.tp - 1) / self.tp * (tokens * spec.width * spec.bytes_per_weight) / link.bytes_per_s
+            seconds += 2 * spec.layers * (link.latency_s + ring)
         return seconds

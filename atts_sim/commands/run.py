@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_sim.commands.console import stdout_console
 from atts_sim.commands.sweep import add_study
 from atts_sim.point import Points
 from atts_sim.results import as_json, json_text
@@ -34,9 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text({"study": study.name, **as_json(row)}))
         return 0
-    from rich.console import Console
-
     from atts_sim.report.text import figures_table
 
-    Console().print(*figures_table(study, row), sep="\n")
+    stdout_console().print(*figures_table(study, row), sep="\n")
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
+from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.pool import InProcess, Pool, Processes, Ray, cores
 from atts_sim.results import BEST, REPORT, TABLE, as_json, json_text
@@ -60,7 +61,6 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the sweep and say what is best."""
-    from rich.console import Console
 
     study = read_study(args.study, args.set)
     pool = pool_for(study, args.jobs, args.ray)
@@ -77,7 +77,7 @@ def execute(args: argparse.Namespace) -> int:
     else:
         from atts_sim.report.text import outcome
 
-        console = Console()
+        console = stdout_console()
         for line in outcome(study, found, out, page):
             console.print(line, soft_wrap=isinstance(line, str), highlight=False)
     if not found.whole:

@@ -13,6 +13,7 @@ from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
+from atts_sim.commands.console import stdout_console
 from atts_sim.commands.validate_trace import execute_traces, is_trace
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
@@ -56,7 +57,12 @@ def add_to(commands: Any) -> None:
         help="what the models write: as each run recorded it, drawn from a model fitted to --fit-on, or from a saved "
         "one (default: %(default)s)",
     )
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the fitted workload as JSON")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the workload that is fitted to --fit-on, or without it to RUN, as JSON",
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -79,11 +85,14 @@ def execute(args: argparse.Namespace) -> int:
     fitted_runs = [measured_run(path) for path in args.fit_on]
     costs = _costs(runs, fitted_runs, [EngineProfile.from_toml(path) for path in args.profile])
     kind: WorkloadKind = "replay" if args.workload == "replay" else "fitted"
-    workload = _workload(args.workload, fitted_runs) if kind == "fitted" or args.save else None
+    seen = fitted_runs
+    if kind == "replay" and not seen:
+        seen = runs  # nothing is predicted with the workload: it is saved
+    workload = _workload(args.workload, seen) if kind == "fitted" or args.save else None
     if args.save and workload is not None:
         save_workload(workload, args.save)
     found = validate(runs, costs, kind=kind, fitted=workload, tolerance=args.tolerance, refused=refused)
-    fits = _goodness(fitted_runs, costs, workload) if workload is not None else ()
+    fits = _goodness(seen, costs, workload) if workload is not None else ()
     if args.json:
         from dataclasses import asdict
 
@@ -140,11 +149,10 @@ def _goodness(runs: Sequence[MeasuredRun], costs: Costs, workload: FittedWorkloa
 
 
 def _print(found: Validation, costs: Costs, fits: Sequence[Fit]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = stdout_console()
     for compared in found.compared:
         config = compared.run.config
         flight = "all questions" if config.questions_in_flight is None else f"{config.questions_in_flight} question(s)"

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of
 from atts_sim.pool import cores
@@ -100,7 +101,6 @@ def _told(errors: DrawnErrors) -> dict[str, Any]:
 
 
 def _print(found: Sequence[DrawnErrors]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -118,4 +118,4 @@ def _print(found: Sequence[DrawnErrors]) -> None:
             error = f"{errors.total_error:+.1%}" if name == "total_s" else f"{predicted - recorded:+.3f}"
             verdict = "inside" if interval.holds(recorded) else "[red]outside[/red]"
             table.add_row(escape(errors.trace), name, fitted, told, mean, f"{low} to {high}", error, verdict)
-    Console().print(table)
+    stdout_console().print(table)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from atts_runtime.errors import InputError
+from atts_sim.commands.console import stdout_console
 from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded
 from atts_sim.tracefit import TraceCosts, TraceErrors, fit_trace, halves, judge
@@ -71,7 +71,6 @@ def costs_of(path: Path, recorded: Recorded) -> TraceCosts:
 
 
 def _print(found: list[tuple[Path, TraceCosts, TraceErrors]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -92,6 +91,6 @@ def _print(found: list[tuple[Path, TraceCosts, TraceErrors]]) -> None:
         for model, cost in (("draft", costs.draft), ("target", costs.target)):
             score = ("", "") if model == "draft" else (f"{1e3 * cost.score_s:.3g}", f"{1e6 * cost.score_token_s:.3g}")
             constants.add_row(name, model, f"{1e3 * cost.step_s:.3g}", f"{1e6 * cost.row_s:.3g}", *score)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = stdout_console()
     console.print(judged)
     console.print(constants)

@@ -11,6 +11,7 @@ from typing import Any
 
 from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
+from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of, is_trace
 from atts_sim.pool import cores
@@ -96,7 +97,6 @@ def _told(args: argparse.Namespace, model: TraceModel, found: Sequence[Answer]) 
 
 
 def _print(args: argparse.Namespace, model: TraceModel, found: Sequence[Answer]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -113,7 +113,7 @@ def _print(args: argparse.Namespace, model: TraceModel, found: Sequence[Answer])
             _shown(answer.takeover, "{:.3f}"), _shown(answer.takeover_change, "{:+.3f}"),
             _shown(answer.answered, "{:.3f}"), _shown(answer.answered_change, "{:+.3f}"),
         )  # fmt: skip
-    console = Console()
+    console = stdout_console()
     console.print(table)
     console.print(
         f"{model.agreement:.1%} of the recorded verdicts are those of alpha {model.alpha:.3f} against the trace's own "

@@ -77,7 +77,7 @@ PARTS = {
     "events": ("atts_sim/clock.py", "simpy/"),
     "workload": ("atts_sim/recorded.py", "atts_sim/workload"),
     "figures": (
-        *("atts_sim/metrics.py", "atts_sim/backlog.py", "atts_sim/saturation.py", "atts_sim/demand.py"),
+        *("atts_sim/metrics.py", "atts_sim/saturation.py", "atts_sim/demand.py"),
         *("atts_runtime/profiler/counts.py", "atts_sim/row.py", "atts_sim/point.py", "atts_sim/collector.py"),
     ),
 }

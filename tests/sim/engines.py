@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 from hypothesis import strategies as st
 
 from atts_runtime.control.events import ChainId
-from atts_sim.calls import EngineCall, EngineSpec, Paged, SimEngine, Totals
+from atts_runtime.profiler.stepfit import CallCosts
+from atts_sim.calls import EngineCall, EngineSpec, Paged, PerCall, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
 from atts_sim.cost import AffineCost, StepCost
 from atts_sim.device import Device
@@ -77,11 +78,13 @@ def works(*, exact: bool) -> st.SearchStrategy[Work]:
             rows_measured=st.none() | st.integers(1, 5),
         )
 
+    per_kind = st.builds(CallCosts, times(0, 1 / 8), times(0, 1 / 16))
     specs = st.builds(
         EngineSpec,
         max_rows=st.integers(1, 5),
         step_tokens=st.sampled_from([4, 16, 64]),
         kv_budget_tokens=st.none() | st.integers(1, 120),
+        per_call=st.none() | st.builds(PerCall, per_kind, per_kind),
     )
     paged = st.builds(
         EngineSpec,

@@ -61,6 +61,11 @@ def test_profiles_stand_as_stated_where_nothing_is_fitted() -> None:
     shape = StepShape(4, 4, 1, 400, 120, 4)
     for engine in costs.engines.values():
         assert engine.cost("decode", shape) == engine.model.cost("decode", shape)  # type: ignore[arg-type]
+        assert engine.per_call is not None
+
+
+def test_what_calls_cost_is_in_the_steps_once_these_are_fitted(runs: list[MeasuredRun]) -> None:
+    assert all(engine.per_call is None for engine in calibrate(runs).engines.values())
 
 
 def test_lines_and_shapes_say_the_same_of_a_corrected_decode_beside_another_engine() -> None:

@@ -7,7 +7,7 @@ import pytest
 from atts_runtime.errors import InputError
 from atts_sim.calls import Paged
 from atts_sim.capacity import kv_blocks
-from atts_sim.devices import device, hardware_profile, model_spec
+from atts_sim.devices import device, engine_profile, hardware_profile, model_spec
 from atts_sim.options import Options
 
 OPEN: dict[str, int | None] = {"max_rows": None, "kv_budget_tokens": None}
@@ -45,6 +45,16 @@ def test_a_profile_batches_as_the_engine_that_was_measured() -> None:
     profile = {"engines.profile": "bundled-draft-amd-epyc-milan"}
     assert device("draft", profile, OPEN).spec.paged is None
     assert device("draft", profile | {"engines.scheduler": "vllm"}, OPEN).spec.paged == Paged(16, None)
+
+
+def test_calls_cost_what_the_profile_of_the_embedded_engine_says_and_elsewhere_nothing() -> None:
+    spec = device("target", BUNDLED, OPEN).spec
+    profile = engine_profile("bundled-target-amd-epyc-milan")
+    assert spec.per_call is not None
+    assert spec.per_call.generate == profile.calls("generate")
+    assert spec.per_call.score == profile.calls("score")
+    assert device("target", BUNDLED | {"engines.scheduler": "vllm"}, OPEN).spec.per_call is None
+    assert device("target", QWQ | {"engines.scheduler": "embedded"}, OPEN).spec.per_call is None
 
 
 def test_weights_that_do_not_fit_say_by_how_much_and_what_holds_them() -> None:
