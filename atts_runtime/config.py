@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from atts_runtime.conformal.store import load_bank
 from atts_runtime.control import Knobs, Limits, Recipe
 from atts_runtime.control.knobs import CUES, LN_2
 from atts_runtime.control.registry import recipe as recipe_of
 from atts_runtime.errors import InputError
+from atts_runtime.settingvalues import scores_of, typed
 
 BUNDLED = "bundled"
 TAKEOVERS = ("continue", "resample")
@@ -187,6 +187,14 @@ class RunConfig:
             return made
         return recipe_of(self.policy, action=self.takeover, **parts)
 
+    @property
+    def label(self) -> str:
+        """The policy's name, and what was put in place of its parts."""
+        named = ("gate", "action", "schedule", "early_stop", "vote", "deadline_s", "token_budget")
+        return ", ".join(
+            [self.policy, *(f"{name} {value}" for name in named if (value := getattr(self, name)) is not None)]
+        )
+
     def engine_args(self, role: str) -> dict[str, Any]:
         """Further arguments of a role's engine; raises InputError where they are no JSON object."""
         text = getattr(self, f"{role}_args")
@@ -206,7 +214,7 @@ class RunConfig:
     @property
     def knobs(self) -> Knobs:
         """What the policy is told."""
-        return self._knobs(None if self.bank is None else _scores(self.bank))
+        return self._knobs(None if self.bank is None else scores_of(self.bank))
 
     def _knobs(self, bank: tuple[float, ...] | None) -> Knobs:
         return Knobs(
@@ -239,53 +247,25 @@ class RunConfig:
             if args:
                 shaping[f"{role}_args"] = args
         if self.bank is not None:
-            shaping["bank"] = _scores(self.bank)  # what is in it, wherever it lies
+            shaping["bank"] = scores_of(self.bank)  # what is in it, wherever it lies
         text = json.dumps({**shaping, "task_fingerprint": task_fingerprint}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_options(self, options: dict[str, Any]) -> RunConfig:
         """A copy with the given settings; raises InputError on unknown names and wrong types."""
         known = {f.name: f for f in fields(self)}
-        typed = {}
+        values = {}
         for name, value in options.items():
             if name not in known:
                 raise InputError(f"unknown setting {name!r}; known are {', '.join(known)}")
-            typed[name] = _typed(name, str(known[name].type), value)
-        return replace(self, **typed)
+            values[name] = typed(name, str(known[name].type), value)
+        return replace(self, **values)
 
     def to_toml(self) -> str:
         """The settings as TOML; what is None is left out."""
         import tomli_w
 
         return tomli_w.dumps({k: v for k, v in asdict(self).items() if v is not None})
-
-
-def _scores(bank: str) -> tuple[float, ...]:
-    """The scores of a bank's file; raises InputError where it is none or empty."""
-    try:
-        scores = load_bank(Path(bank)).scores
-    except OSError as error:
-        raise InputError(f"cannot read bank {bank}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"bank: {error}") from error
-    if not len(scores):
-        raise InputError(f"bank {bank} holds no scores; make it with atts-sim replay EVENTS --save-bank {bank}")
-    return tuple(scores.tolist())
-
-
-def _typed(name: str, annotation: str, value: Any) -> Any:
-    """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
-    if name.endswith("_args") and isinstance(value, dict):
-        return json.dumps(value, sort_keys=True)
-    if name.endswith("_url") and isinstance(value, list):
-        return ",".join(map(str, value))
-    wanted = annotation.split(" | ")
-    actual = "None" if value is None else type(value).__name__
-    if actual == "int" and "float" in wanted:
-        return float(value)
-    if actual not in wanted:
-        raise InputError(f"{name} must be {annotation}, got {value!r}")
-    return value
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Driver:
                     chain = self._chains[command.chain]
                     self._end_hold(chain)
                     if chain.replay is None:
-                        self._under_way[command.chain] = self._start(self._carry_out(command, chain))
+                        self._ask(command, chain)
                     elif self.controller.awaits(command.call):  # what was replayed before it may have stopped it
                         queue.extend(self.controller.handle(replayed(command, chain.replay)))
                 case Keep(chain=chain_id, attempt=attempt):
@@ -152,6 +152,12 @@ class Driver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _ask(self, command: Call, chain: ChainState) -> None:
+        kind, role = KINDS[type(command)]
+        call = CallRecord(command.turn, kind, role, attempt=attempt_of(command), t_queued_s=self.now_s)
+        chain.record.calls.append(call)
+        self._under_way[command.chain] = self._start(self._carry_out(command, chain, call))
 
     def _fork(self, fork: Fork) -> None:
         chain, source = self._chains[fork.chain], self._chains[fork.source]
@@ -207,15 +213,17 @@ class Driver:
         record.reason, record.detail, record.turns = finish.reason, finish.detail, finish.turns
         record.text, record.t_end_s, record.weight = chain.text, self.now_s, finish.weight
         record.t_admitted_s = self._admitted_s.get(finish.chain.question)
+        call = self._under_way.get(finish.chain)
+        if finish.reason == "stopped" and call is not None and not call.done():
+            record.calls[-1].dropped, record.calls[-1].t_end_s = True, record.t_end_s
+            call.cancel()
         self._start(self._over(finish.chain, chain))
 
     async def _over(self, chain_id: ChainId, chain: ChainState) -> None:
         """Drop what is still under way, find and check the answer, then hand the record over."""
         try:
             record, call = chain.record, self._under_way.pop(chain_id, None)
-            if record.reason == "stopped" and call is not None and not call.done():
-                record.calls[-1].dropped, record.calls[-1].t_end_s = True, record.t_end_s
-                call.cancel()
+            if call is not None:
                 await asyncio.wait([call])
             for engine in {id(e): e for e in self.engines.values()}.values():
                 engine.release(chain_id)
@@ -232,16 +240,13 @@ class Driver:
 
     # -- calls
 
-    async def _carry_out(self, command: Call, chain: ChainState) -> None:
+    async def _carry_out(self, command: Call, chain: ChainState, call: CallRecord) -> None:
         """One command to its event, whatever happens on the way."""
-        kind, role = KINDS[type(command)]
-        call = CallRecord(command.turn, kind, role, attempt=attempt_of(command), t_queued_s=self.now_s)
-        chain.record.calls.append(call)
         try:
             event = await self._calls.answer(command, chain, call)
         except EngineError as error:
             call.t_end_s = self.now_s
-            event = Failed(command.call, f"{kind}: {error}")
+            event = Failed(command.call, f"{call.kind}: {error}")
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a fault of ours must end the run, not hang it

@@ -46,6 +46,13 @@ def summarize(
     busy = [stats.busy_s for stats in {id(stats): stats for stats in engines.values()}.values()]
     return {
         "policy": config.policy,
+        "parts": {
+            "gate": recipe.gate.name,
+            "action": recipe.action.name if recipe.gate.judges != "nothing" else None,
+            "schedule": recipe.schedule.name,
+            "early_stop": [stop.name for stop in recipe.stops],
+            "vote": recipe.vote.name,
+        },
         "wall_s": wall_s,
         "questions": len(task.questions),
         "chains": len(records),
@@ -54,6 +61,7 @@ def summarize(
         "accuracy": accuracy(records, task, recipe.vote()),
         "takeover_rate": _mean([taken for _, taken in verdicts]),
         "takeover_rate_by_turn": takeover_by_turn(verdicts),
+        "outcomes": dict(sorted(Counter(c.outcome for r in records for c in r.calls if c.outcome is not None).items())),
         "calibration": calibration(records, monitored=recipe.monitors),
         "tokens": tokens(records),
         "turns_mean": _mean([r.turns for r in records]),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from atts_runtime.config import RunConfig
+from atts_runtime.control.registry import ACTIONS, GATES, SCHEDULES, STOPS, VOTES
 from atts_runtime.errors import InputError
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
@@ -99,6 +100,13 @@ HEEDED = (
     "max_rows",
     "kv_budget_tokens",
 )
+_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "gate": GATES,
+    "action": ACTIONS,
+    "schedule": SCHEDULES,
+    "early_stop": STOPS,
+    "vote": VOTES,
+}
 _LARGE = 1 << 30  # chains of a stand-in, so that a budget is judged by itself
 
 
@@ -130,7 +138,11 @@ def checked(where: str, name: str, value: Any) -> Value:
     """The value of an option, if it can be one at all; whether it goes with others shows when a point is made."""
     if name.startswith("settings."):
         setting = name.removeprefix("settings.")
+        if setting in _PARTS:
+            return _part(where, setting, value)
         stand_in: dict[str, Value] = {} if setting == "chains" else {"chains": _LARGE}
+        if setting == "token_budget":
+            stand_in |= {"draft_tokens": 1, "takeover_tokens": 1}
         if setting == "bank":
             stand_in["policy"] = "async-marginal"
         try:
@@ -146,6 +158,15 @@ def checked(where: str, name: str, value: Any) -> Value:
         except InputError as error:
             raise InputError(f"{where}: {name}: {error}") from error
     return float(value) if kind in ("positive", "share", "not negative") else cast(Value, value)
+
+
+def _part(where: str, setting: str, value: Any) -> Value:
+    """The name of a policy's part; whether it goes with the others shows when a point is made."""
+    names = value.split(",") if setting == "early_stop" and isinstance(value, str) else [value]
+    for name in names:
+        if not isinstance(name, str) or name.strip() not in _PARTS[setting]:
+            raise InputError(f"{where}: unknown {setting} {name!r}; choose one of {', '.join(_PARTS[setting])}")
+    return cast(Value, value)
 
 
 def _is(kind: Kind, value: Any) -> bool:

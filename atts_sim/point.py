@@ -54,9 +54,10 @@ class Points:
         """The settings of a point: the study's over those that the workload brings; a bank is for the policy that
         takes one. Raises InputError."""
         own = {name.removeprefix("settings."): v for name, v in options.items() if name.startswith("settings.")}
-        if own.get("policy", "async-marginal") != "async-marginal" and self._study.sweeps("settings.policy"):
-            own.pop("bank", None)
-        return RunConfig().with_options({**self._source(options).defaults, **own})
+        config = RunConfig().with_options({**self._source(options).defaults, **own, "bank": None})
+        if own.get("bank") is None or (self._study.sweeps("settings.policy") and not config.recipe.gate.takes_bank):
+            return config
+        return config.with_options({"bank": own["bank"]})
 
     def fingerprint(self, options: Options) -> str:
         """SHA-256 of everything that the point's figures hang on. Raises InputError where the point cannot be made."""

@@ -39,5 +39,9 @@ async def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, allow_nan=False))
     else:
-        Console().print(comparison_table([summary], f"{config.task}, {config.chains} chains, run directory {out}"))
+        Console().print(
+            comparison_table(
+                [summary | {"policy": config.label}], f"{config.task}, {config.chains} chains, run directory {out}"
+            )
+        )
     return report_failures([summary])

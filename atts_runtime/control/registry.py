@@ -97,6 +97,8 @@ def recipe(
     """The policy by name, with parts of it replaced; `early_stop` names rules, separated by commas. Raises InputError
     where a name is unknown or the parts contradict each other."""
     made = _named("policy", policy, POLICIES)
+    if gate is not None and gate not in GATES:
+        load_plugins()  # in a process that another one started
     if gate is not None:
         made = replace(made, gate=_named("gate", gate, GATES))
     if action is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from atts_runtime.control.registry import load_plugins
 from atts_runtime.errors import InputError
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.sweep import add_study
@@ -27,6 +28,7 @@ def add_to(commands: Any) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the point's figures."""
+    load_plugins(args.plugin)
     study = read_study(args.study, args.set)
     chosen = {axis.name: axis.values[0] if axis.values else axis.at(0.0) for axis in study.axes}
     row = Points(study).row(0, chosen)

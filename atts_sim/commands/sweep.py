@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.commands.parser import add_output
+from atts_runtime.commands.running import add_plugins
+from atts_runtime.control.registry import load_plugins
 from atts_runtime.errors import InputError
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
@@ -56,12 +58,12 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change an entry: a setting by its name, others by table and name (engines.target.tp=2)",
     )
-    add_output(parser)
+    add_plugins(add_output(parser))
 
 
 def execute(args: argparse.Namespace) -> int:
     """Run the sweep and say what is best."""
-
+    load_plugins(args.plugin)
     study = read_study(args.study, args.set)
     pool = pool_for(study, args.jobs, args.ray)
     out: Path = args.out or Path("sweeps") / args.study.stem

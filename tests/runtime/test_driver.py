@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from atts_runtime import calls as calls_module
+from atts_runtime.accuracy import by_question
 from atts_runtime.control import POLICIES, ChainId
+from atts_runtime.control.votes import Vote
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.spans import chain_spans, check_tiling
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.session import roles
 from tests.runtime.scripted import (
@@ -538,3 +542,47 @@ def test_progress_counts_chains_and_verdicts(policy: str) -> None:
     progress = outcome.driver.progress
     assert (progress.chains, progress.chains_done) == (12, 12)
     assert (progress.decisions, progress.takeovers) == (len(verdicts), sum(map(bool, verdicts)))
+
+
+# -- stopping
+
+
+@pytest.mark.parametrize("policy", ["draft-only", "async-marginal", "barrier", "target-only"])
+def test_stopped_chains_leave_nothing_running_and_their_calls_are_marked(policy: str) -> None:
+    engines = pair(draft={"wrong": 0.0})
+    records = drive(settings(policy, chains=8, early_stop="majority"), engines).records
+    stopped = [record for record in records.values() if record.reason == "stopped"]
+    assert stopped
+    assert len(records) == 24
+    assert all(scripted(engines, role).open == 0 for role in engines)
+    for record in records.values():
+        dropped = [call for call in record.calls if call.dropped]
+        assert len(dropped) <= (record.reason == "stopped")
+        for call in dropped:
+            assert call is record.calls[-1]
+            assert (call.t_start_s, call.tokens_new) == (None, 0)
+        check_tiling(record, chain_spans(record))
+
+
+def test_the_vote_is_that_of_the_run_without_stopping() -> None:
+    config = settings("draft-only", chains=16, questions=6)
+    task = task_of(config)
+    results = [
+        by_question(list(drive(run).records.values()), task, Vote())
+        for run in (config, config.with_options({"early_stop": "majority"}))
+    ]
+    assert [found.voted for found in results[0].values()] == [found.voted for found in results[1].values()]
+
+
+def test_a_deadline_stops_what_hangs() -> None:
+    """One chain of question 0 never answers; the others do, and the run ends when that question's time is up."""
+    hang = {"faults": {ChainId(0, 1): Fault("hang", "generate", first=1)}}
+    records = drive(settings("draft-only", deadline_s=0.5), pair(draft=hang)).records
+    assert [(r.chain, r.detail) for r in records.values() if r.reason == "stopped"] == [(ChainId(0, 1), "deadline")]
+    assert len(records) == 12
+
+
+def test_a_deadline_without_a_single_segment_ends_the_run_in_a_line() -> None:
+    hang = {"faults": {chain: Fault("hang", "generate") for chain in everybody()}}
+    with pytest.raises(InputError, match=r"deadline of 0.05 s is shorter than one segment takes; raise deadline_s"):
+        drive(settings("draft-only", deadline_s=0.05), pair(draft=hang))

@@ -120,6 +120,38 @@ def test_a_finished_run_resumes_into_the_same_totals_without_a_call(policy: str,
     assert again["latency_s"] == whole["latency_s"]
 
 
+STOPS: list[dict[str, Any]] = [{"early_stop": "majority"}, {"token_budget": 900}, {"vote": "confidence"}]
+
+
+@pytest.mark.parametrize("parts", STOPS, ids=str)
+@pytest.mark.parametrize("policy", ["draft-only", "async-marginal", "barrier", "fork", "async-adaptive"])
+def test_a_finished_run_with_stopped_chains_resumes_without_a_call(
+    policy: str, parts: dict[str, Any], tmp_path: Path
+) -> None:
+    config = settings(policy, chains=8, **parts)
+    whole = record_run(tmp_path, config)
+    assert whole["stopped_chains"] or "vote" in parts or (parts.get("early_stop") and policy != "draft-only")
+    engines = pair()
+    again = record_run(tmp_path, config, engines, resume=True)
+    assert not any(scripted(engines, role).calls for role in engines)
+    for name in ("accuracy", "tokens", "stopped_chains", "outcomes", "turns_mean"):
+        assert again[name] == whole[name]
+
+
+@pytest.mark.parametrize("after", [1, 6, 15])
+@pytest.mark.parametrize("policy", ["draft-only", "async-marginal", "barrier", "fork"])
+def test_a_broken_run_with_stopped_chains_keeps_them_and_ends(policy: str, after: int, tmp_path: Path) -> None:
+    config = settings(policy, chains=8, early_stop="majority")
+    stopped_run(tmp_path, config, after)
+    kept = lines(tmp_path)
+    record_run(tmp_path, config, pair(order=3), resume=True)
+    final = lines(tmp_path)
+    assert len({record.chain for record in final}) == len(final) == 24
+    assert all(record in final for record in kept)
+    for record in final:
+        assert (record.reason == "stopped") == (record.detail == "majority")
+
+
 @pytest.mark.parametrize("method", ["generate", "score"])
 @pytest.mark.parametrize("policy", ["barrier", "async-marginal", "async-conditional"])
 def test_a_failed_chain_is_replayed_as_failed_and_not_tried_again(policy: str, method: Any, tmp_path: Path) -> None:

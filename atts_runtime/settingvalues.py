@@ -1,0 +1,38 @@
+"""Values of settings as files and flags give them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.conformal.store import load_bank
+from atts_runtime.errors import InputError
+
+
+def scores_of(bank: str) -> tuple[float, ...]:
+    """The scores of a bank's file; raises InputError where it is none or empty."""
+    try:
+        scores = load_bank(Path(bank)).scores
+    except OSError as error:
+        raise InputError(f"cannot read bank {bank}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"bank: {error}") from error
+    if not len(scores):
+        raise InputError(f"bank {bank} holds no scores; make it with atts-sim replay EVENTS --save-bank {bank}")
+    return tuple(scores.tolist())
+
+
+def typed(name: str, annotation: str, value: Any) -> Any:
+    """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
+    if name.endswith("_args") and isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if name.endswith("_url") and isinstance(value, list):
+        return ",".join(map(str, value))
+    wanted = annotation.split(" | ")
+    actual = "None" if value is None else type(value).__name__
+    if actual == "int" and "float" in wanted:
+        return float(value)
+    if actual not in wanted:
+        raise InputError(f"{name} must be {annotation}, got {value!r}")
+    return value
