@@ -92,6 +92,7 @@ class SimDriver:
         self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
+        run.vote = policy.vote
         run.one_device = len(shared) == 1 and None not in shared
         self._carry_out: dict[type[Command], Callable[[Any], None]] = {
             Draft: self._draft,
@@ -126,6 +127,8 @@ class SimDriver:
                 raise RuntimeError("nothing is left to happen, but chains are not over") from None
             run.events = events
         run.wall_s = clock.now
+        if any(finish.reason == "stopped" for finish, _ in finished):
+            run.requests = [request for request in run.requests if not request.void]
         run.totals = {role: desk.engine.totals for role, desk in self._desks.items()}
         return run
 
@@ -161,6 +164,7 @@ class SimDriver:
             self._desks[role].engine.release(chain)
         run.finished.append((command, self._clock.now))
         run.correct[chain] = self._workload.correct(chain)
+        run.answers[chain] = self._texts[chain].answer
         del self._texts[chain]
 
     def _stop(self, chain: ChainId) -> None:

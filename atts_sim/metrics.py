@@ -54,9 +54,9 @@ class Metrics:
     latency_s: a question's, from its admission to the end of its last chain; first_answer_s: to the end of the first
     chain that ended with an answer, of questions that have one. goodput: questions done within `deadline_s`, a second.
     queue_s: between a request and its start, summed by kind; stall_s: waits for other chains, summed by cause;
-    takeovers_in_flight: the most that the target served at a time. accuracy: right chains, of all where every one is
-    known. lower_bound_s: the busier engine's steps; one engine for both models counts once, engines on one device
-    together.
+    takeovers_in_flight: the most that the target served at a time. accuracy: right chains, of those that were not
+    stopped, where every one is known; voted: questions whose vote is right. lower_bound_s: the busier engine's steps;
+    one engine for both models counts once, engines on one device together.
     """
 
     makespan_s: float
@@ -80,6 +80,7 @@ class Metrics:
     lower_bound_s: float
     answered: float
     accuracy: float | None
+    voted: float | None
     pass_at_m: float | None
 
 
@@ -104,7 +105,7 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
     engines = {role: run.totals[role] for role in run.totals}
     distinct = {id(totals): totals for totals in engines.values()}
     rate, by_turn = _takeover_rates(run)
-    right = [run.correct[finish.chain] for finish, _ in run.finished]
+    right = [run.correct[finish.chain] for finish, _ in run.finished if finish.reason != "stopped"]
     known = [bool(correct) for correct in right] if right and None not in right else None
     solved = {finish.chain.question for finish, _ in run.finished if run.correct[finish.chain]}
     return Metrics(
@@ -141,8 +142,24 @@ def measure(run: SimRun, *, deadline_s: float | None = None) -> Metrics:
         lower_bound_s=(sum if run.one_device else max)([totals.busy_s for totals in distinct.values()] or [0.0]),
         answered=sum(finish.reason == "answered" for finish, _ in run.finished) / (run.questions * run.chains),
         accuracy=None if known is None else sum(known) / len(known),
+        voted=None if known is None else _voted(run),
         pass_at_m=None if known is None else len(solved) / run.questions,
     )
+
+
+def _voted(run: SimRun) -> float | None:
+    """Share of questions whose vote is right; None where a chain that was not stopped answers nobody knows what."""
+    votes: dict[int, list[tuple[str, float]]] = {question: [] for question in range(run.questions)}
+    right: dict[tuple[int, str], bool] = {}
+    for finish, _ in run.finished:
+        chain, answer = finish.chain, run.answers[finish.chain]
+        if finish.reason == "answered" and answer is None:
+            return None
+        if finish.reason not in ("stopped", "failed") and answer is not None:
+            votes[chain.question].append((answer, 1.0 if finish.weight is None else finish.weight))
+            right[chain.question, answer] = bool(run.correct[chain])
+    winners = ((question, run.vote.winner(of_question)) for question, of_question in votes.items())
+    return sum(winner is not None and right[question, winner] for question, winner in winners) / run.questions
 
 
 def quantiles(values: Iterable[float]) -> Quantiles | None:

@@ -31,7 +31,7 @@ from atts_sim.study import Study
 from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of
 
-_FORMAT = "rows/3"
+_FORMAT = "rows/4"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 

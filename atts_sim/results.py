@@ -155,7 +155,17 @@ def best_toml(row: Row, objective: Objective) -> str:
     return "".join(f"# {' '.join(text.split())}\n" for text in told) + chosen
 
 
-_TOLD = ("makespan_s", "latency_s.p50", "latency_s.p95", "accuracy", "answered", "takeover_rate", "usd", "device_s")
+_TOLD = (
+    "makespan_s",
+    "latency_s.p50",
+    "latency_s.p95",
+    "accuracy",
+    "voted",
+    "answered",
+    "takeover_rate",
+    "usd",
+    "device_s",
+)
 
 
 def _known(figures: Mapping[str, Any], name: str) -> bool:

@@ -39,6 +39,7 @@ OF_METRICS: tuple[str, ...] = (
     "lower_bound_s",
     "answered",
     "accuracy",
+    "voted",
     "pass_at_m",
     *(f"{role}.{name}" for role in ROLES for name in _USE),
 )
@@ -60,7 +61,7 @@ BESIDE: tuple[str, ...] = (
 they can be worked off (`saturation`), r and its terms."""
 
 FIGURES = OF_METRICS + BESIDE
-WITH_ERROR = ("makespan_s", "latency_s.p50", "latency_s.p95", "takeover_rate", "answered", "accuracy", "usd")
+WITH_ERROR = ("makespan_s", "latency_s.p50", "latency_s.p95", "takeover_rate", "answered", "accuracy", "voted", "usd")
 """Figures whose standard error is stated where a point was repeated, as NAME.se."""
 
 

@@ -10,6 +10,7 @@ from atts_sim.row import Row
 
 FIGURES_TOLD = (
     "accuracy",
+    "voted",
     "answered",
     "makespan_s",
     "latency_s.p50",
@@ -31,6 +32,7 @@ IN_BRIEF = ("accuracy", "latency_s.p95", "takeover_rate", "usd")
 
 _TITLES = {
     "accuracy": "accuracy",
+    "voted": "vote right",
     "answered": "answered",
     "makespan_s": "makespan",
     "latency_s.p50": "latency p50",
@@ -45,7 +47,7 @@ _TITLES = {
     "goodput_per_s": "goodput",
     "r": "r",
 }
-_SHARES = ("accuracy", "answered", "pass_at_m")
+_SHARES = ("accuracy", "voted", "answered", "pass_at_m")
 
 
 def column_title(name: str) -> str:
