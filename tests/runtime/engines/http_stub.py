@@ -106,6 +106,10 @@ class Stub:
 
         async def die() -> None:
             assert self._server is not None
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(5):  # what it has just accepted becomes a connection; of a closed server it would be lost
+                await asyncio.sleep(0)
             self._server.close()
             for writer in list(self._open):
                 writer.transport.abort()
