@@ -86,7 +86,7 @@ def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
     mean = _mean([r.correct is True for r in records])
     return {
         "mean_chain": mean,
-        "mean_chain_ci95": None if mean is None else list(_clustered_wilson(mean, len(records), shares)),
+        "mean_chain_ci95": None if mean is None else list(clustered_wilson(mean, len(records), shares)),
         "majority": _mean([vote is True for vote in votes]),
         "pass_at_m": _mean([share > 0 for share in shares]),
         "unknown_chains": sum(r.correct is None for r in records),
@@ -94,7 +94,8 @@ def accuracy(records: Sequence[ChainRecord], task: Task) -> dict[str, Any]:
     }
 
 
-def _clustered_wilson(mean: float, n: int, shares: Sequence[float]) -> tuple[float, float]:
+def clustered_wilson(mean: float, n: int, shares: Sequence[float]) -> tuple[float, float]:
+    """A 95% interval of a share seen in `n` trials that come in clusters with these `shares`: questions, as a rule."""
     clusters = len(shares)
     n_eff = float(clusters)
     if 0 < mean < 1 and clusters > 1:

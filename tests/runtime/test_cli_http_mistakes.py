@@ -57,7 +57,10 @@ def test_settings(options: list[str], more: list[str], said: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        ({"logprobs": False}, "gives no log-probabilities of a prompt, which scoring needs (vLLM "),
+        (
+            {"logprobs": False},
+            "which scoring needs (vLLM gives them with --logprobs-mode raw_logprobs, its default; ",
+        ),
         ({"offset": 1}, "give --target the folder or hub id of the model that is served there"),
         ({"key": "sk-very-secret"}, "wants an API key (401 X): put one into an environment variable and name it by"),
         ({"kind": "llamacpp"}, "continues no ids by ids (/v1/completions); a server of vLLM or SGLang does"),

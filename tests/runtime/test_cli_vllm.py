@@ -22,14 +22,14 @@ DEADLINE_S = 600
 STUDY = ["--engine", "vllm", "--questions", "8", "--chains", "8"]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """A command under way, as a user's shell would run it."""
+def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """A command under way, as a user's shell would run it with these variables of the environment."""
     return subprocess.Popen(
         [sys.executable, "-m", "atts_runtime.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables},
     )
 
 
@@ -92,7 +92,7 @@ def test_a_model_that_serves_both_roles_is_served_once(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["--target-args", '{"kv_cache_memory_bytes": 1000000000000000}'], "lower gpu_memory_utilization"),
-        (["--turns", "64"], "lower --turns, --draft-tokens or --takeover-tokens"),
+        (["--policy", "draft-only", "--turns", "64"], "lower --turns, --draft-tokens or --takeover-tokens"),
         (["--device", "cuda"], "this vLLM computes on cpu, not on cuda"),
         (["--target", "nowhere/at/all"], "nowhere/at/all"),
     ],
