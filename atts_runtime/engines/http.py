@@ -145,26 +145,29 @@ class HttpEngine:
         if self._keeps and written.nll is not None:
             self._scores.add(TokenScores.keys(ids.full + kept, len(ids.full)), written.nll[: len(kept)])
         usage.tokens_new = len(drawn)
-        full = limit is not None and len(ids.full) + len(drawn) >= limit
-        return Generated(Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos), full or not drawn, usage)
+        full = not drawn or (limit is not None and len(ids.full) + len(drawn) >= limit)
+        return Generated(Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos), full, usage)
 
     async def score(self, call: ScoreCall) -> Scored:
         usage, (vocab, _, limit) = Usage(time.perf_counter()), self._live
         ids = request(call, vocab, limit)
         keys = TokenScores.keys([*ids.full, END] if ids.eos else ids.full, ids.context)
-        cached, known = True, self._scores.known(keys)
+        cached, known = True, await self._scores.settled(keys)
         while len(known) < len(keys):
             plan = scoring.plan(ids, len(known), vocab.eos_ids, sys.maxsize if limit is None else limit)
             if plan is None:
                 raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
-            nll = await self._rows(call.chain, plan, ids, usage, cached=cached)
-            if nll is not None:
-                self._scores.add(keys[len(known) :], nll)
-                known += nll
-                break
+            unknown = keys[len(known) :]
+            with self._scores.asking(unknown):
+                nll = await self._rows(call.chain, plan, ids, usage, cached=cached)
+                if nll is not None:
+                    self._scores.add(unknown, nll)
+                    known += nll
+                    break
             if not cached:
                 raise EngineError("the server returned no log-probabilities of the prompt")
-            before, known = len(known), self._scores.known(keys)  # another chain may just have scored alike
+            await self._scores.answered(unknown[0])  # too much was cached: another chain may have asked for it
+            before, known = len(known), await self._scores.settled(keys)
             cached = len(known) > before
         if not usage.t_start_s:  # all was known
             usage.t_start_s, usage.tokens_cached = usage.t_queued_s, ids.context

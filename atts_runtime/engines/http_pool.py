@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.engines.base import EngineError, Outage
-from atts_runtime.engines.http_errors import OutageError, Unanswered
+from atts_runtime.engines.base import EngineError, Outage, OutageError
+from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.errors import InputError
 
 _T = TypeVar("_T")
