@@ -39,7 +39,7 @@ from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.engines.http_metrics import ServerLog
 from atts_runtime.engines.http_pool import CHECK_S, Answered, Pool
 from atts_runtime.engines.http_server import Server, Servers, inspect, together
-from atts_runtime.engines.request import Request, request
+from atts_runtime.engines.request import Request, drawn_until, request
 from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_model import vocabulary_of
@@ -134,11 +134,7 @@ class HttpEngine:
         figures = Figures(room, seed, vocab.eos_ids, self._keeps, self._salt)
         answer = await self._ask(call.chain, dialect.generate(ids.full, call, figures), dialect.written, usage)
         written = answer.value
-        drawn = list(written.ids)
-        if call.stop is not None:  # several tokens may have come at once
-            while len(drawn) > 1 and call.stop in vocab.decode(drawn[:-1]):
-                drawn.pop()
-        eos = bool(drawn) and drawn[-1] in vocab.eos_ids
+        drawn, eos = drawn_until(call.stop, written.ids, vocab)
         kept = drawn[:-1] if eos else drawn
         self._spend(call.chain, usage, ids, answer.url, written.cached_tokens)
         self._fed[call.chain] = ids.full + drawn[:-1]
@@ -184,12 +180,16 @@ class HttpEngine:
         answer: Answered[Rows] | None = None
         if plan.tokens:
             ask = dialect.score(plan, self._salt, cached=cached)
+            once = (
+                cached and dialect.reuses_prefix
+            )  # rows that the cache served hold anything, even what JSON cannot say
             try:
-                answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage)
+                answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage, once=once)
             except EngineError:
-                if not (cached and dialect.reuses_prefix):
+                if not once:
                     raise
-                return None  # rows that the cache served hold anything, even what JSON cannot say
+                usage.tries += 1
+                return None
             self._spend(chain, usage, ids, answer.url, answer.value.cached_tokens)
             if answer.value.nll is None:
                 return None
@@ -203,7 +203,9 @@ class HttpEngine:
             nll.append(-scoring.log_sum([-each for each in last.value.nll]))
         return nll
 
-    async def _ask(self, chain: ChainId, ask: Ask, read: Callable[[Any], _T], usage: Usage) -> Answered[_T]:
+    async def _ask(
+        self, chain: ChainId, ask: Ask, read: Callable[[Any], _T], usage: Usage, *, once: bool = False
+    ) -> Answered[_T]:
         assert self._pool is not None
 
         def form(told: Any) -> _T:
@@ -212,7 +214,7 @@ class HttpEngine:
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise Unanswered(f"the answer to {ask.path} has an unknown form: {error!r}", "request") from error
 
-        answer = await self._pool.ask(chain, ask.path, ask.body, form)
+        answer = await self._pool.ask(chain, ask.path, ask.body, form, once=once)
         usage.tries += answer.tries - 1
         usage.t_start_s = usage.t_start_s or answer.sent_s
         usage.t_end_s = time.perf_counter()

@@ -28,7 +28,7 @@ from atts_runtime.engines.base import (
     Usage,
 )
 from atts_runtime.engines.chains import common_prefix
-from atts_runtime.engines.request import Request, request
+from atts_runtime.engines.request import Request, drawn_until, request
 from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_launch import Launch, launch, require
@@ -87,11 +87,7 @@ class VllmEngine:
             return Generated(Piece("", (), vocab.vocab), True, usage)
         output = await self._run(ids.full, self._sampling(call, served))
         written = output.outputs[0]
-        drawn = list(written.token_ids)
-        if call.stop is not None:  # several tokens may have come at once
-            while len(drawn) > 1 and call.stop in vocab.decode(drawn[:-1]):
-                drawn.pop()
-        eos = bool(drawn) and drawn[-1] in vocab.eos_ids
+        drawn, eos = drawn_until(call.stop, written.token_ids, vocab)
         kept = drawn[:-1] if eos else drawn
         await self._spend(call.chain, usage, ids, output, len(drawn))
         self._fed[call.chain] = ids.full + drawn[:-1]
@@ -167,14 +163,14 @@ class VllmEngine:
         try:
             async for finished in self._llm.generate(tokens_input(ids), params, name):
                 output = finished
-        except EngineDeadError as error:
+        except EngineDeadError:
             if self._closing:
-                raise EngineError(f"engine {self.name!r} was closed") from error
+                raise EngineError(f"engine {self.name!r} was closed") from None
             self._died = True
             raise OutageError(
                 f"engine {self.name!r} died; vLLM's log: {self._llm.atts_log}; finished chains are kept, "
                 "go on with --resume"
-            ) from error
+            ) from None  # one error is raised in all calls, which would chain them
         except EngineGenerateError as error:
             raise EngineError(f"engine {self.name!r} failed: {error.__cause__ or error}", retryable=True) from error
         except ValueError as error:

@@ -136,7 +136,9 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         "block_size": block,
     }
     if on_cpu:
-        chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_kv_bytes(wanted.share)}
+        # A prompt in chunks kills vLLM 0.32 where its call has a seed: it rewinds a generator, which a CPU's cannot do.
+        chosen |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        chosen["kv_cache_memory_bytes"] = _cpu_kv_bytes(wanted.share)
     else:
         chosen["gpu_memory_utilization"] = round(0.9 * wanted.share, 4)
         if index:
