@@ -2,8 +2,6 @@
 
     PYTHONPATH=. .venv-vllm/bin/python tests/benchmarks/bench_vllm.py
 
-agree     the three kinds of engine on the same questions and seeds: answers and takeovers, differences by question;
-          of the ten turns' scores, prefix tokens computed again against those of resending everything
 reuse     seconds of a round of scores with the prefix cache and without, two engines (or servers) taking turns
 barrier   wall ratio barrier / async-marginal by chains, runs interleaved on the same engines; r and T_s of either
 """
@@ -18,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,6 @@ from atts_runtime.engines.base import Engine, Piece, ScoreCall
 from atts_runtime.records import ChainRecord
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
-from atts_runtime.summary import clustered_wilson
 from atts_runtime.tasks.load import load_task
 
 MODELS = Path(__file__).parents[2] / "atts_runtime" / "models"
@@ -86,74 +83,6 @@ async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, 
 
 def _quiet(progress: Progress) -> None:
     """No progress."""
-
-
-async def agree(base: RunConfig, block: int, seeds: int, console: Console) -> None:
-    title = f"{base.task}, {seeds} x {base.questions} questions x {base.chains} chains, alpha {base.alpha:g}"
-    answers = Table(title=f"{title}; differences to the embedded engine by question, 95% intervals")
-    for column in ("engine", "chains", "right", "difference", "decisions", "takeover rate", "difference"):
-        answers.add_column(column, justify="right")
-    prefixes = Table(title=f"prefix tokens that scores compute again, blocks of {block}")
-    for column in (
-        "engine",
-        "scores",
-        "turns a chain",
-        "resending everything",
-        "again",
-        "share",
-        "beyond a block a call",
-    ):
-        prefixes.add_column(column, justify="right")
-    first: tuple[list[float], list[float]] | None = None
-    for kind in ("transformers", "vllm", "http"):
-        chains: list[list[ChainRecord]] = []
-        async with running(replace(base, engine=kind), block) as (config, engines):
-            for seed in range(seeds):
-                chains.append((await run(replace(config, seed=seed), engines))[1])
-        right = _by_question(chains, lambda chain: [chain.correct is True])
-        taken = _by_question(chains, lambda chain: [c.taken_over for c in chain.calls if c.taken_over is not None])
-        rates = [np.mean(q) for q in right], [np.mean(q) for q in taken]
-        first = first or rates
-        answers.add_row(
-            kind,
-            *(
-                cell
-                for part, now, then in zip((right, taken), rates, first, strict=True)
-                for cell in _told(part, now, then)
-            ),
-        )
-        calls = [call for run_ in chains for chain in run_ for call in chain.calls if call.kind == "score"]
-        sent = sum(call.tokens_cached + call.tokens_prefilled for call in calls)
-        again = sum(call.tokens_recomputed for call in calls)
-        over = sum(max(0, call.tokens_recomputed - block) for call in calls)
-        turns = np.mean([chain.turns for run_ in chains for chain in run_])
-        prefixes.add_row(
-            kind, str(len(calls)), f"{turns:.1f}", str(sent), str(again), f"{again / sent:.2%}", f"{over / sent:.2%}"
-        )
-    console.print(answers)
-    console.print(prefixes)
-
-
-def _by_question(runs: Sequence[Sequence[ChainRecord]], of: Any) -> list[list[bool]]:
-    """What `of` says of the chains of each question, the questions of all runs in order."""
-    found: dict[tuple[int, int], list[bool]] = {}
-    for seed, chains in enumerate(runs):
-        for chain in chains:
-            found.setdefault((seed, chain.question), []).extend(of(chain))
-    return [found[key] for key in sorted(found)]
-
-
-def _told(part: list[list[bool]], now: Sequence[float], then: Sequence[float]) -> tuple[str, str, str]:
-    """How many there are, their share, its difference to another engine's, with intervals over questions."""
-    flat = [each for question in part for each in question]
-    low, high = clustered_wilson(float(np.mean(flat)), len(flat), now)
-    apart = np.subtract(now, then)
-    half = 1.96 * np.std(apart, ddof=1) / len(apart) ** 0.5
-    return (
-        str(len(flat)),
-        f"{np.mean(flat):.4f} [{low:.4f}, {high:.4f}]",
-        f"{np.mean(apart):+.4f} +- {half:.4f}" if half else "",
-    )
 
 
 async def reuse(kind: str, block: int, repeats: int, console: Console) -> None:
@@ -271,10 +200,10 @@ async def barrier(base: RunConfig, block: int, chains: list[int], repeats: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="vLLM beside the embedded engine, prefix reuse, async and barrier")
-    parser.add_argument("--parts", default="agree,reuse,barrier")
-    parser.add_argument("--engine", default="vllm", help="vllm or http, of reuse and barrier")
-    parser.add_argument("--task", default="arithmetic:9", help="sums of ten terms, whose chains take about ten turns")
+    parser = argparse.ArgumentParser(description="prefix reuse under vLLM, and async against the barrier")
+    parser.add_argument("--parts", default="reuse,barrier")
+    parser.add_argument("--engine", default="vllm", help="vllm or http")
+    parser.add_argument("--task", default="arithmetic:9")
     parser.add_argument("--block-size", type=int, default=32)
     parser.add_argument("--chains", default="16,64", help="of barrier")
     parser.add_argument("--questions", type=int, default=4, help="of barrier")
@@ -285,9 +214,7 @@ def main() -> None:
         console.print("bench_vllm: vLLM is not installed here; make test-vllm sets up .venv-vllm, run it from there")
         return
     parts, block, repeats = args.parts.split(","), args.block_size, args.repeats
-    base = RunConfig(task=args.task, engine=args.engine, turns=24)
-    if "agree" in parts:
-        asyncio.run(agree(replace(base, questions=40, chains=8), block, repeats, console))
+    base = RunConfig(task=args.task, engine=args.engine)
     if "reuse" in parts:
         asyncio.run(reuse(args.engine, block, repeats, console))
     if "barrier" in parts:
