@@ -33,7 +33,7 @@ def accuracy(records: Sequence[ChainRecord], task: Task, vote: Vote | None = Non
     mean = _mean([record.correct is True for record in whole])
     return {
         "mean_chain": mean,
-        "mean_chain_ci95": None if mean is None else list(_clustered_wilson(mean, len(whole), shares)),
+        "mean_chain_ci95": None if mean is None else list(clustered_wilson(mean, len(whole), shares)),
         "majority": _mean([found.majority for found in questions.values()]),
         "voted": _mean([found.voted for found in questions.values()]),
         "pass_at_m": _mean([found.any_right for found in questions.values()]),
@@ -73,7 +73,8 @@ def by_question(records: Sequence[ChainRecord], task: Task, vote: Vote) -> dict[
     return found
 
 
-def _clustered_wilson(mean: float, n: int, shares: Sequence[float]) -> tuple[float, float]:
+def clustered_wilson(mean: float, n: int, shares: Sequence[float]) -> tuple[float, float]:
+    """A 95% interval of a share seen in `n` trials that come in clusters with these `shares`: questions, as a rule."""
     clusters = len(shares)
     n_eff = float(clusters)
     if 0 < mean < 1 and clusters > 1:

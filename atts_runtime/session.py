@@ -176,14 +176,19 @@ def _model_path(model: str, role: str) -> str:
 
 
 def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> None:
-    """Raises InputError where the longest chain that the settings allow would not fit a model's context, or the
-    takeovers of a budget would not fit the target's KV memory."""
+    """Raises InputError where a model does not take a question, its context not the longest chain that may come, or the
+    target's KV memory not the takeovers of a budget."""
     knobs_for(config, task, engines)
     for role, engine in engines.items():
+        prompt, longest_question = max((engine.prompt_tokens(each.prompt), each.id) for each in task.questions)
         limit = engine.max_context_tokens
         if limit is None:
             continue
-        prompt = max(engine.prompt_tokens(question.prompt) for question in task.questions)
+        if prompt >= limit:
+            raise InputError(
+                f"question {longest_question!r} has {prompt} tokens but the {role} model's context is {limit}; "
+                "leave it out, or have the model served with a longer context (max_model_len)"
+            )
         longest = prompt + config.turns * (config.draft_tokens + config.takeover_tokens)
         if longest > limit:
             raise InputError(

@@ -115,6 +115,9 @@ def _logs(path: Path, records: Sequence[ChainRecord]) -> dict[str, StepLog]:
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
         raise InputError(f"{file} lacks the columns {', '.join(lacking)}")
+    for longest, tokens in (("longest_new", "new_tokens"), ("longest_kept", "kept_tokens")):
+        # vLLM pads nothing and does not say which row is the longest: then they are taken to be alike.
+        table[longest] = table[longest].fillna(np.ceil(table[tokens] / table["rows"]))
     values = table[list(_COLUMNS)].to_numpy(np.float64)
     if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError(f"{file} has no steps, or steps without a time")

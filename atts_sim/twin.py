@@ -9,15 +9,18 @@ from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
 from atts_runtime.session import roles
 from atts_sim.arrivals import refuse_late
-from atts_sim.calibrate import Costs
-from atts_sim.calls import EngineSpec, SimEngine
+from atts_sim.calibrate import Costs, EngineCosts
+from atts_sim.calls import EngineSpec, Paged, SimEngine
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
 from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
-from atts_sim.reference import ReferenceEngine
+from atts_sim.mixed_reference import plain_engine
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
+
+_CPU_BLOCK_TOKENS, _STEP_TOKENS = 32, 2048
+"""What `engines.vllm_launch` asks for on a CPU, and vLLM's budget of a step."""
 
 
 def run_twin(
@@ -42,8 +45,7 @@ def run_twin(
         if name not in by_name:
             own = costs.engines[name]
             contended[name] = Contended(clock, own)
-            spec = EngineSpec(config.max_rows, own.step_tokens, config.kv_budget_tokens, per_call=own.per_call)
-            by_name[name] = ReferenceEngine(clock, spec, contended[name])
+            by_name[name] = plain_engine(clock, _spec(config, of, own), contended[name])
         engines[cast(Role, role)] = by_name[name]
     for mine in contended.values():
         mine.rivals = [other for other in contended.values() if other is not mine]
@@ -54,3 +56,14 @@ def run_twin(
         policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
     )
     return driver.run()
+
+
+def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
+    """The engine that the settings ask for; under vLLM without a GPU, if they do not say otherwise."""
+    if config.engine != "vllm":
+        return EngineSpec(config.max_rows, costs.step_tokens, config.kv_budget_tokens, per_call=costs.per_call)
+    args = config.engine_args(role)
+    block = args.get("block_size", _CPU_BLOCK_TOKENS)
+    blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
+    budget = args.get("max_num_batched_tokens", max(_STEP_TOKENS, config.max_rows))
+    return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False)))

@@ -26,6 +26,10 @@ class EngineError(RuntimeError):
         self.retryable = retryable
 
 
+class OutageError(RuntimeError):
+    """Nothing serves a model any more: the run ends, to be resumed; no chain is at fault."""
+
+
 @dataclass(slots=True)
 class Piece:
     """A run of text by one model: its ids in that model's vocabulary.

@@ -39,7 +39,7 @@ from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.engines.http_metrics import ServerLog
 from atts_runtime.engines.http_pool import CHECK_S, Answered, Pool
 from atts_runtime.engines.http_server import Server, Servers, inspect, together
-from atts_runtime.engines.request import Request, request
+from atts_runtime.engines.request import Request, drawn_until, request
 from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_model import vocabulary_of
@@ -134,37 +134,36 @@ class HttpEngine:
         figures = Figures(room, seed, vocab.eos_ids, self._keeps, self._salt)
         answer = await self._ask(call.chain, dialect.generate(ids.full, call, figures), dialect.written, usage)
         written = answer.value
-        drawn = list(written.ids)
-        if call.stop is not None:  # several tokens may have come at once
-            while len(drawn) > 1 and call.stop in vocab.decode(drawn[:-1]):
-                drawn.pop()
-        eos = bool(drawn) and drawn[-1] in vocab.eos_ids
+        drawn, eos = drawn_until(call.stop, written.ids, vocab)
         kept = drawn[:-1] if eos else drawn
         self._spend(call.chain, usage, ids, answer.url, written.cached_tokens)
         self._fed[call.chain] = ids.full + drawn[:-1]
         if self._keeps and written.nll is not None:
             self._scores.add(TokenScores.keys(ids.full + kept, len(ids.full)), written.nll[: len(kept)])
         usage.tokens_new = len(drawn)
-        full = limit is not None and len(ids.full) + len(drawn) >= limit
-        return Generated(Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos), full or not drawn, usage)
+        full = not drawn or (limit is not None and len(ids.full) + len(drawn) >= limit)
+        return Generated(Piece(vocab.decode(kept), tuple(kept), vocab.vocab, eos), full, usage)
 
     async def score(self, call: ScoreCall) -> Scored:
         usage, (vocab, _, limit) = Usage(time.perf_counter()), self._live
         ids = request(call, vocab, limit)
         keys = TokenScores.keys([*ids.full, END] if ids.eos else ids.full, ids.context)
-        cached, known = True, self._scores.known(keys)
+        cached, known = True, await self._scores.settled(keys)
         while len(known) < len(keys):
             plan = scoring.plan(ids, len(known), vocab.eos_ids, sys.maxsize if limit is None else limit)
             if plan is None:
                 raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
-            nll = await self._rows(call.chain, plan, ids, usage, cached=cached)
-            if nll is not None:
-                self._scores.add(keys[len(known) :], nll)
-                known += nll
-                break
+            unknown = keys[len(known) :]
+            with self._scores.asking(unknown):
+                nll = await self._rows(call.chain, plan, ids, usage, cached=cached)
+                if nll is not None:
+                    self._scores.add(unknown, nll)
+                    known += nll
+                    break
             if not cached:
                 raise EngineError("the server returned no log-probabilities of the prompt")
-            before, known = len(known), self._scores.known(keys)  # another chain may just have scored alike
+            await self._scores.answered(unknown[0])  # too much was cached: another chain may have asked for it
+            before, known = len(known), await self._scores.settled(keys)
             cached = len(known) > before
         if not usage.t_start_s:  # all was known
             usage.t_start_s, usage.tokens_cached = usage.t_queued_s, ids.context
@@ -181,12 +180,16 @@ class HttpEngine:
         answer: Answered[Rows] | None = None
         if plan.tokens:
             ask = dialect.score(plan, self._salt, cached=cached)
+            once = (
+                cached and dialect.reuses_prefix
+            )  # rows that the cache served hold anything, even what JSON cannot say
             try:
-                answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage)
+                answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage, once=once)
             except EngineError:
-                if not (cached and dialect.reuses_prefix):
+                if not once:
                     raise
-                return None  # rows that the cache served hold anything, even what JSON cannot say
+                usage.tries += 1
+                return None
             self._spend(chain, usage, ids, answer.url, answer.value.cached_tokens)
             if answer.value.nll is None:
                 return None
@@ -200,7 +203,9 @@ class HttpEngine:
             nll.append(-scoring.log_sum([-each for each in last.value.nll]))
         return nll
 
-    async def _ask(self, chain: ChainId, ask: Ask, read: Callable[[Any], _T], usage: Usage) -> Answered[_T]:
+    async def _ask(
+        self, chain: ChainId, ask: Ask, read: Callable[[Any], _T], usage: Usage, *, once: bool = False
+    ) -> Answered[_T]:
         assert self._pool is not None
 
         def form(told: Any) -> _T:
@@ -209,7 +214,7 @@ class HttpEngine:
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise Unanswered(f"the answer to {ask.path} has an unknown form: {error!r}", "request") from error
 
-        answer = await self._pool.ask(chain, ask.path, ask.body, form)
+        answer = await self._pool.ask(chain, ask.path, ask.body, form, once=once)
         usage.tries += answer.tries - 1
         usage.t_start_s = usage.t_start_s or answer.sent_s
         usage.t_end_s = time.perf_counter()

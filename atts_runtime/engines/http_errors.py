@@ -45,10 +45,6 @@ class Refused(EngineError):
         self.status = status
 
 
-class OutageError(RuntimeError):
-    """No endpoint of a model came back in time: the run ends, to be resumed; no chain is at fault."""
-
-
 def untransported(error: httpx.HTTPError) -> Unanswered:
     """A request that the connection failed."""
     reason = tls_trouble(error) or str(error) or type(error).__name__

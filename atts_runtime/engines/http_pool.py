@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.engines.base import EngineError, Outage
-from atts_runtime.engines.http_errors import OutageError, Unanswered
+from atts_runtime.engines.base import EngineError, Outage, OutageError
+from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.errors import InputError
 
 _T = TypeVar("_T")
@@ -104,9 +104,12 @@ class Pool:
 
     # -- calls
 
-    async def ask(self, chain: ChainId, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> Answered[_T]:
+    async def ask(
+        self, chain: ChainId, path: str, body: dict[str, Any], read: Callable[[Any], _T], *, once: bool = False
+    ) -> Answered[_T]:
         """`read` of the answer, from whichever endpoint gives one that it takes (it raises Unanswered otherwise).
 
+        `once`: what fails is made again in another way, which is not for the pool to do.
         Raises EngineError where the call is refused or failed too often, OutageError after the patience, InputError
         where the key is not taken.
         """
@@ -130,7 +133,8 @@ class Pool:
                     since_s = time.perf_counter()
                 trouble = str(failure)
                 failures += await self._counts(endpoint, failure, tries)
-                if failures > self._retries:
+                if failures > (0 if once else self._retries):
+                    self.retried += once
                     raise EngineError(f"{endpoint.url}: {failure} ({failures} times)") from failure
                 self._within(since_s, trouble)
                 self.retried += 1

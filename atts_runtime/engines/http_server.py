@@ -23,7 +23,7 @@ from atts_runtime.errors import InputError
 SAMPLE = "37 (a)+45 (b)-28 = 54\n\nThe answer is \\boxed{7}. Größe: 3 µm → naïve, 数学 😀"
 """Encoded here and there: two tokenizers that agree on it are taken for the same."""
 _SALT = "probe"
-_WANTS = "vLLM gives them unless it runs with --max-logprobs 0 or --skip-tokenizer-init, SGLang always, llama.cpp never"
+_WANTS = "vLLM gives them with --logprobs-mode raw_logprobs, its default; SGLang always; llama.cpp never"
 
 
 @dataclass(frozen=True, slots=True)

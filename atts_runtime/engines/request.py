@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from atts_runtime.engines.base import EngineError, GenerateCall, ScoreCall
@@ -24,6 +25,15 @@ class Request:
     def segment(self) -> list[int]:
         """The ids to be scored."""
         return self.full[self.context :]
+
+
+def drawn_until(stop: str | None, drawn: Iterable[int], vocabulary: Vocabulary) -> tuple[list[int], bool]:
+    """Tokens up to the end of `stop`, for several may have come at once; whether an end of text is the last."""
+    ids = list(drawn)
+    if stop is not None:
+        while len(ids) > 1 and stop in vocabulary.decode(ids[:-1]):
+            ids.pop()
+    return ids, bool(ids) and ids[-1] in vocabulary.eos_ids
 
 
 def request(call: GenerateCall | ScoreCall, vocabulary: Vocabulary, max_context_tokens: int | None) -> Request:

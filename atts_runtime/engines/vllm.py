@@ -20,6 +20,7 @@ from atts_runtime.engines.base import (
     EngineStats,
     GenerateCall,
     Generated,
+    OutageError,
     Piece,
     Placement,
     ScoreCall,
@@ -27,7 +28,7 @@ from atts_runtime.engines.base import (
     Usage,
 )
 from atts_runtime.engines.chains import common_prefix
-from atts_runtime.engines.request import Request, request
+from atts_runtime.engines.request import Request, drawn_until, request
 from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_launch import Launch, launch, require
@@ -63,7 +64,7 @@ class VllmEngine:
         self._prompts: set[tuple[int, ...]] = set()
         self._open: set[str] = set()
         self._requests = 0
-        self._closing = False
+        self._closing = self._died = False
 
     async def start(self) -> None:
         """Start vLLM, which takes tens of seconds; raises InputError if it cannot serve the model."""
@@ -86,11 +87,7 @@ class VllmEngine:
             return Generated(Piece("", (), vocab.vocab), True, usage)
         output = await self._run(ids.full, self._sampling(call, served))
         written = output.outputs[0]
-        drawn = list(written.token_ids)
-        if call.stop is not None:  # several tokens may have come at once
-            while len(drawn) > 1 and call.stop in vocab.decode(drawn[:-1]):
-                drawn.pop()
-        eos = bool(drawn) and drawn[-1] in vocab.eos_ids
+        drawn, eos = drawn_until(call.stop, written.token_ids, vocab)
         kept = drawn[:-1] if eos else drawn
         await self._spend(call.chain, usage, ids, output, len(drawn))
         self._fed[call.chain] = ids.full + drawn[:-1]
@@ -104,25 +101,27 @@ class VllmEngine:
         usage, served = self._log.usage(), self._live
         ids = request(call, served.vocabulary, served.max_context_tokens)
         keys = TokenScores.keys([*ids.full, END] if ids.eos else ids.full, ids.context)
-        cached, known = True, self._scores.known(keys)
+        cached, known = True, await self._scores.settled(keys)
         while len(known) < len(keys):
             plan = scoring.plan(ids, len(known), served.vocabulary.eos_ids, served.max_context_tokens)
             if plan is None:
                 raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
-            output = await self._run(plan.fed, scoring.params(plan, self._runner, cached=cached))
-            nll = scoring.read(plan, self._runner, output)
-            if nll is not None:
-                if not all(map(math.isfinite, nll)):
-                    raise EngineError(f"the model scored the segment's tokens {nll}"[:200])
-                self._scores.add(keys[len(known) :], nll)  # at once: others may wait for it below
-                known = self._scores.known(keys)
+            unknown = keys[len(known) :]
+            with self._scores.asking(unknown):
+                output = await self._run(plan.fed, scoring.params(plan, self._runner, cached=cached))
+                nll = scoring.read(plan, self._runner, output)
+                if nll is not None:
+                    if not all(map(math.isfinite, nll)):
+                        raise EngineError(f"the model scored the segment's tokens {nll}"[:200])
+                    self._scores.add(unknown, nll)
+                    known = self._scores.known(keys)
             await self._spend(call.chain, usage, ids, output, 1)
             if nll is not None:
                 continue
             if not cached:
                 raise EngineError("vLLM returned no log-probabilities of the prompt", retryable=True)
-            await asyncio.sleep(0)  # what the cache served too much of, another chain may just have scored
-            before, known = len(known), self._scores.known(keys)
+            await self._scores.answered(unknown[0])  # too much was cached: another chain may have asked for it
+            before, known = len(known), await self._scores.settled(keys)
             cached = len(known) > before
         if not usage.t_start_s:  # all was known
             usage.t_start_s, usage.tokens_cached = usage.t_queued_s, ids.context
@@ -164,8 +163,14 @@ class VllmEngine:
         try:
             async for finished in self._llm.generate(tokens_input(ids), params, name):
                 output = finished
-        except EngineDeadError as error:
-            raise EngineError(f"engine {self.name!r} died; vLLM's log: {self._llm.atts_log}") from error
+        except EngineDeadError:
+            if self._closing:
+                raise EngineError(f"engine {self.name!r} was closed") from None
+            self._died = True
+            raise OutageError(
+                f"engine {self.name!r} died; vLLM's log: {self._llm.atts_log}; finished chains are kept, "
+                "go on with --resume"
+            ) from None  # one error is raised in all calls, which would chain them
         except EngineGenerateError as error:
             raise EngineError(f"engine {self.name!r} failed: {error.__cause__ or error}", retryable=True) from error
         except ValueError as error:
@@ -239,9 +244,11 @@ class VllmEngine:
         llm, self._llm, self._closing = self._llm, None, True
         if llm is None:
             return
-        await llm.abort(list(self._open))
+        if not self._died:
+            await llm.abort(list(self._open))
         await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
-        llm.atts_log.unlink(missing_ok=True)
+        if not self._died:
+            llm.atts_log.unlink(missing_ok=True)
         llm.shutdown = lambda timeout=None: None  # it would try again at the interpreter's exit, without its modules
 
     @property

@@ -136,7 +136,9 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         "block_size": block,
     }
     if on_cpu:
-        chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_kv_bytes(wanted.share)}
+        # A prompt in chunks kills vLLM 0.32 where its call has a seed: it rewinds a generator, which a CPU's cannot do.
+        chosen |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        chosen["kv_cache_memory_bytes"] = _cpu_kv_bytes(wanted.share)
     else:
         chosen["gpu_memory_utilization"] = round(0.9 * wanted.share, 4)
         if index:
@@ -195,7 +197,8 @@ def _log_to(log: Path) -> None:
 def _environment(wanted: Launch) -> Iterator[None]:
     """Variables that vLLM's processes read when they start, and those that it sets on the way, for so long only.
 
-    Left alone, each engine binds its threads to the same first cores.
+    Left alone, each engine binds its threads to the same first cores, and a size of the KV pool that is set for all
+    engines wins over that which was asked for this one.
     """
     before = dict(os.environ)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -204,6 +207,8 @@ def _environment(wanted: Launch) -> Iterator[None]:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         if wanted.threads is not None:
             os.environ["OMP_NUM_THREADS"] = str(wanted.threads)
+    if "kv_cache_memory_bytes" in wanted.args:
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     try:
         yield
     finally:

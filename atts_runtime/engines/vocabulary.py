@@ -26,7 +26,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, model: str, more_eos_ids: Iterable[int] = ()) -> None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"the tokenizer of {model!r} has no eos token; set eos_token in its tokenizer_config.json")
-        self.tokenizer = tokenizer
+        self.tokenizer, self._model = tokenizer, model
         self.eos_ids = frozenset([tokenizer.eos_token_id, *more_eos_ids])
         ids = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=True)
         self.vocab = hashlib.sha256(ids.encode()).hexdigest()[:16]
@@ -52,15 +52,35 @@ class Vocabulary:
         return ids
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of a question: through the chat template where the tokenizer has one, else as it stands."""
+        """Ids of a question: through the chat template where the tokenizer has one, else as it stands.
+
+        Raises InputError where the template will not have it.
+        """
         asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
         if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
-            return self.encode(text)
+            return self.encode(self._templated(asked))
         ids: list[int] = self.tokenizer.encode(asked.plain)
         if len(ids) > 1 and ids[-1] in self.eos_ids:
             ids = ids[:-1]
         return ids
+
+    def _templated(self, asked: Prompt) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
+        except (
+            TemplateError,
+            ValueError,
+            TypeError,
+        ) as error:  # templates raise what they like; some know no system role
+            mend = "mend chat_template in its folder" if asked.system is None else "leave --system-prompt out"
+            said = " ".join(str(error).split())[:300].rstrip(". ")
+            with_ = "" if asked.system is None else " with a system message"
+            raise InputError(
+                f"the chat template of {self._model!r} does not take a question{with_}: {said}; {mend}"
+            ) from error
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a run of ids, special tokens left out."""

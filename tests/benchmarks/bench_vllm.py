@@ -1,9 +1,8 @@
-"""What vLLM's prefix cache saves a run, and what the barrier costs under vLLM. Run it in the environment that has vLLM:
+"""vLLM, in this process and behind servers, on the bundled pair. Run it in the environment that has vLLM:
 
-    .venv-vllm/bin/python tests/benchmarks/bench_vllm.py
+    PYTHONPATH=. .venv-vllm/bin/python tests/benchmarks/bench_vllm.py
 
-prefixes  a run's scores: prefix tokens computed again, against those of resending everything
-reuse     seconds of a round of scores with the prefix cache and without, two engines taking turns in one process
+reuse     seconds of a round of scores with the prefix cache and without, two engines (or servers) taking turns
 barrier   wall ratio barrier / async-marginal by chains, runs interleaved on the same engines; r and T_s of either
 """
 
@@ -11,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,77 +29,69 @@ from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
 from atts_runtime.control import ChainId
 from atts_runtime.engines.base import Engine, Piece, ScoreCall
-from atts_runtime.records import CallRecord
+from atts_runtime.records import ChainRecord
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.load import load_task
 
+MODELS = Path(__file__).parents[2] / "atts_runtime" / "models"
+ROLES = ("draft", "target")
 CHAINS_SCORED = 8
 SEGMENT_TOKENS = 48
 CONTEXTS = (128, 512, 1024, 1900)
-LETTERS = 12  # ids 4..15 of the bundled vocabulary are ordinary words
 
 
-def run_config(block: int, **options: Any) -> RunConfig:
-    """The bundled pair under vLLM on sums of ten terms, whose chains take about ten turns."""
-    args = json.dumps({"block_size": block})
-    return replace(
-        RunConfig(task="arithmetic:9", engine="vllm", turns=24, draft_args=args, target_args=args), **options
-    )
+@contextlib.asynccontextmanager
+async def servers(block: int, *commands: tuple[str, ...]) -> AsyncIterator[list[str]]:
+    """Addresses of vLLM servers, each of a model's folder with further flags, started side by side."""
+    from tests.runtime.vllm_server import VllmServer
+
+    made = [VllmServer(Path(folder), "--block-size", str(block), *flags) for folder, *flags in commands]
+    try:
+        for server in made:
+            server.start(wait=False)
+        for server in made:
+            await asyncio.to_thread(server.ready)
+        yield [server.url for server in made]
+    finally:
+        for server in made:
+            server.close()
 
 
-async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, Any], list[CallRecord]]:
-    """A run's summary and its scores."""
+@contextlib.asynccontextmanager
+async def running(base: RunConfig, block: int) -> AsyncIterator[tuple[RunConfig, dict[str, Engine]]]:
+    """The bundled pair under `base.engine`, started, and the settings that name where."""
+    async with contextlib.AsyncExitStack() as stack:
+        config = base
+        if base.engine == "http":
+            urls = await stack.enter_async_context(servers(block, *((str(MODELS / role),) for role in ROLES)))
+            config = replace(base, draft_url=urls[0], target_url=urls[1])
+        if base.engine == "vllm":
+            args = json.dumps({"block_size": block})
+            config = replace(base, draft_args=args, target_args=args)
+        yield config, await stack.enter_async_context(engines_for(config, set(ROLES)))
+
+
+async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, Any], list[ChainRecord]]:
+    """A run's summary and its chains."""
     task = load_task(config.task, config.questions, config.seed)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir.create(Path(folder) / "run", config, "")
         summary = await run_once(config, task, engines, run_dir, _quiet)
-    return summary, [call for record in run_dir.finished for call in record.calls if call.kind == "score"]
+    return summary, run_dir.finished
 
 
 def _quiet(progress: Progress) -> None:
     """No progress."""
 
 
-async def prefixes(block: int, console: Console) -> None:
-    config = run_config(block, questions=8, chains=8)
-    async with engines_for(config, {"draft", "target"}) as engines:
-        summary, scores = await run(config, engines)
-    sent = sum(call.tokens_cached + call.tokens_prefilled for call in scores)
-    again = sum(call.tokens_recomputed for call in scores)
-    over = sum(max(0, call.tokens_recomputed - block) for call in scores)
-    console.print(
-        f"prefixes, blocks of {block}: {len(scores)} scores, {summary['turns_mean']:.1f} turns a chain; resending "
-        f"everything computes {sent} prefix tokens, the cache leaves {again} to compute again "
-        f"({again / sent:.1%}), {over} of them beyond one block a call ({over / sent:.1%})"
-    )
-
-
-async def reuse(block: int, repeats: int, console: Console) -> None:
-    from atts_runtime.engines.vllm import VllmEngine
-    from atts_runtime.engines.vllm_launch import Launch
-
-    models = Path(__file__).parents[2] / "atts_runtime" / "models"
-    engines = {
-        name: VllmEngine(
-            Launch(
-                str(models / "target"),
-                name,
-                64,
-                threads=1,
-                share=0.2,
-                args={"block_size": block, "enable_prefix_caching": name == "cached"},
-            )
-        )
-        for name in ("cached", "anew")
-    }
-    rng = np.random.default_rng(0)
-    table = Table(title=f"seconds of {CHAINS_SCORED} scores of {SEGMENT_TOKENS} tokens, median of {repeats}")
-    for column in ("prefix tokens", "cached, s", "anew, s", "anew / cached", "all ratios"):
-        table.add_column(column, justify="right")
-    try:
-        for engine in engines.values():
-            await engine.start()
+async def reuse(kind: str, block: int, repeats: int, console: Console) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        engines = await stack.enter_async_context(_pair(kind, block))
+        rng = np.random.default_rng(0)
+        table = Table(title=f"{kind}: {CHAINS_SCORED} scores of {SEGMENT_TOKENS} tokens, medians of {repeats}")
+        for column in ("prefix tokens", "cached, s", "anew, s", "anew / cached", "all ratios"):
+            table.add_column(column, justify="right")
         for context in CONTEXTS:
             seconds: dict[str, list[float]] = {name: [] for name in engines}
             for repeat in range(repeats + 1):  # the first round compiles
@@ -106,10 +99,9 @@ async def reuse(block: int, repeats: int, console: Console) -> None:
                 first, second = ([_letters(rng, SEGMENT_TOKENS) for _ in before] for _ in range(2))
                 for name, engine in engines.items():
                     await engine.reset()
-                    vocab = engine._live.vocabulary.vocab
-                    warm = [[_piece(b, vocab), _piece(s, vocab)] for b, s in zip(before, first, strict=True)]
+                    warm = [[_piece(b), _piece(s)] for b, s in zip(before, first, strict=True)]
                     await _score(engine, warm)
-                    asked = [[*pieces, _piece(s, vocab)] for pieces, s in zip(warm, second, strict=True)]
+                    asked = [[*pieces, _piece(s)] for pieces, s in zip(warm, second, strict=True)]
                     started = time.perf_counter()
                     await _score(engine, asked)
                     if repeat:
@@ -121,17 +113,41 @@ async def reuse(block: int, repeats: int, console: Console) -> None:
                 f"{statistics.median(ratios):.1f}",
                 " ".join(f"{ratio:.1f}" for ratio in ratios),
             )
-    finally:
-        await asyncio.gather(*(engine.close() for engine in engines.values()))
-    console.print(table)
+        console.print(table)
 
 
-def _letters(rng: np.random.Generator, n: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in 4 + rng.integers(LETTERS, size=n))
+@contextlib.asynccontextmanager
+async def _pair(kind: str, block: int) -> AsyncIterator[dict[str, Engine]]:
+    """The bundled target twice, with the prefix cache and without."""
+    from atts_runtime.engines.http import HttpEngine
+    from atts_runtime.engines.http_server import Servers, Wanted
+    from atts_runtime.engines.vllm import VllmEngine
+    from atts_runtime.engines.vllm_launch import Launch
+
+    target, names = str(MODELS / "target"), ("cached", "anew")
+    async with contextlib.AsyncExitStack() as stack:
+        engines: dict[str, Engine] = {}
+        if kind == "http":
+            commands = (target,), (target, "--no-enable-prefix-caching")
+            urls = await stack.enter_async_context(servers(block, *commands))
+            for name, url in zip(names, urls, strict=True):
+                engines[name] = HttpEngine(Servers(Wanted("target", target, None, scores=True), (url,)))
+        else:
+            for name in names:
+                args = {"block_size": block, "enable_prefix_caching": name == "cached"}
+                engines[name] = VllmEngine(Launch(target, name, 64, threads=1, share=0.2, args=args))
+        for engine in engines.values():
+            stack.push_async_callback(engine.close)
+            await engine.start()
+        yield engines
 
 
-def _piece(ids: tuple[int, ...], vocab: str) -> Piece:
-    return Piece("", ids, vocab)
+def _letters(rng: np.random.Generator, n: int) -> str:
+    return "".join(str(rng.integers(10)) for _ in range(n))
+
+
+def _piece(text: str) -> Piece:
+    return Piece(text, (), "another vocabulary")
 
 
 async def _score(engine: Engine, chains: list[list[Piece]]) -> None:
@@ -139,9 +155,11 @@ async def _score(engine: Engine, chains: list[list[Piece]]) -> None:
     await asyncio.gather(*(engine.score(call) for call in calls))
 
 
-async def barrier(block: int, chains: list[int], repeats: int, questions: int, console: Console) -> None:
-    base = run_config(block, questions=questions, questions_in_flight=1)
-    table = Table(title=f"{base.task}, {questions} questions, one in flight, alpha {base.alpha:g}, median of {repeats}")
+async def barrier(base: RunConfig, block: int, chains: list[int], repeats: int, console: Console) -> None:
+    table = Table(
+        title=f"{base.engine}: {base.task}, {base.questions} questions, one in flight, alpha {base.alpha:g}, "
+        f"median of {repeats}"
+    )
     for column in (
         "chains",
         "policy",
@@ -154,7 +172,7 @@ async def barrier(block: int, chains: list[int], repeats: int, questions: int, c
         "right",
     ):
         table.add_column(column, justify="right")
-    async with engines_for(base, {"draft", "target"}) as engines:
+    async with running(base, block) as (base, engines):
         for m in chains:
             seen: dict[str, list[dict[str, Any]]] = {"barrier": [], "async-marginal": []}
             for _ in range(repeats):
@@ -183,24 +201,26 @@ async def barrier(block: int, chains: list[int], repeats: int, questions: int, c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="prefix reuse under vLLM, and async against the barrier")
-    parser.add_argument("--parts", default="prefixes,reuse,barrier")
+    parser.add_argument("--parts", default="reuse,barrier")
+    parser.add_argument("--engine", default="vllm", help="vllm or http")
+    parser.add_argument("--task", default="arithmetic:9")
     parser.add_argument("--block-size", type=int, default=32)
-    parser.add_argument("--chains", default="16,64")
-    parser.add_argument("--questions", type=int, default=4)
+    parser.add_argument("--chains", default="16,64", help="of barrier")
+    parser.add_argument("--questions", type=int, default=4, help="of barrier")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    console = Console(width=130)
+    console = Console(width=140)
     if importlib.util.find_spec("vllm") is None:
         console.print("bench_vllm: vLLM is not installed here; make test-vllm sets up .venv-vllm, run it from there")
         return
-    parts, block = args.parts.split(","), args.block_size
-    if "prefixes" in parts:
-        asyncio.run(prefixes(block, console))
+    parts, block, repeats = args.parts.split(","), args.block_size, args.repeats
+    base = RunConfig(task=args.task, engine=args.engine)
     if "reuse" in parts:
-        asyncio.run(reuse(block, args.repeats, console))
+        asyncio.run(reuse(args.engine, block, repeats, console))
     if "barrier" in parts:
         chains = [int(m) for m in args.chains.split(",")]
-        asyncio.run(barrier(block, chains, args.repeats, args.questions, console))
+        one = replace(base, questions=args.questions, questions_in_flight=1)
+        asyncio.run(barrier(one, block, chains, repeats, console))
 
 
 if __name__ == "__main__":

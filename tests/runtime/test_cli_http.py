@@ -151,25 +151,3 @@ def test_an_outage_is_in_the_summary_and_the_report(
     assert main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"endpoint {target.url} was down for" in page.replace("\xa0", " ")
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--target-name", "gone"], "serves no model 'gone', it has: m; name the target's by --target-name"),
-        (["--target-key-env", "NO_SUCH_KEY"], "the environment variable NO_SUCH_KEY is not set"),
-        (["--target-url", "http://127.0.0.1:9"], "--target-url: http://127.0.0.1:9 cannot be used"),
-        (["--target-url", "http://me:secret@host"], "put a key into an environment variable"),
-        (["--draft", "bundled", "--turns", "99"], "lower --turns, --draft-tokens or --takeover-tokens"),
-        (["--target", "no/such/model"], "no/such/model"),
-    ],
-)
-def test_bad_input_is_one_line(options: list[str], more: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
-    assert main([*options, *more]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    wrong = [line for line in err.splitlines() if line.startswith("atts-runtime run: ")]
-    assert len(wrong) == 1
-    assert said in wrong[0]
-    assert "secret@" not in err
-    assert not (tmp_path / "run" / "manifest.json").exists()

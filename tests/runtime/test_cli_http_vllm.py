@@ -20,6 +20,35 @@ pytest.importorskip("vllm", reason="vLLM is not installed (it wants an environme
 MODELS = ROOT / "atts_runtime" / "models"
 
 
+def mistake(arguments: list[str], run: Path, **variables: str) -> str:
+    """What the command says is wrong; it starts no run."""
+    out, err = finish(start(*arguments, "--out", str(run), **variables), 2)
+    assert out == ""
+    assert "Traceback" not in err
+    assert not (run / "manifest.json").exists()
+    (wrong,) = [line for line in err.splitlines() if line.startswith("atts-runtime run: ")]
+    return wrong
+
+
+def test_a_server_that_wants_a_key_and_gives_no_log_probabilities(tmp_path: Path) -> None:
+    """Two claims of one server, which is costly to start; done before the two of `served` run."""
+    key = "sk-very-secret"
+    server = VllmServer(MODELS / "target", "--logprobs-mode", "raw_logits", "--api-key", key)
+    try:
+        server.start()
+        there, model = ["run", "--engine", "http"], str(MODELS / "target")
+        for role in ("draft", "target"):
+            there += [f"--{role}", model, f"--{role}-url", server.url]
+        assert "wants an API key (401 Unauthorized): put one into" in mistake(there, tmp_path / "run")
+        keys = ["--draft-key-env", "THEIR_KEY", "--target-key-env", "THEIR_KEY"]
+        wrong = mistake([*there, *keys], tmp_path / "run", THEIR_KEY=key)
+    finally:
+        server.close()
+    assert "gives no log-probabilities of a prompt" in wrong
+    assert "it wants --logprobs-mode raw_logprobs" in wrong
+    assert key not in wrong
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[VllmServer, VllmServer]]:
     """Draft and target, each started once."""
@@ -99,16 +128,14 @@ def test_a_server_killed_and_restarted_loses_nothing(
     assert f"endpoint {target.url} was down for" in (run / "report.html").read_text().replace("\xa0", " ")
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
+def test_bad_input_is_one_line(
+    study: list[str], served: tuple[VllmServer, VllmServer], tiny_draft: Path, tmp_path: Path
+) -> None:
+    served_as = str(MODELS / "target")
+    for more, said in (
         (["--target-name", "gone"], "serves no model 'gone', it has: "),
         (["--turns", "64"], "lower --turns, --draft-tokens or --takeover-tokens"),
-    ],
-)
-def test_bad_input_is_one_line(study: list[str], more: list[str], said: str, tmp_path: Path) -> None:
-    out, err = finish(start(*study, *more, "--out", str(tmp_path / "run")), 2)
-    assert out == ""
-    wrong = [line for line in err.splitlines() if line.startswith("atts-runtime run: ")]
-    assert len(wrong) == 1
-    assert said in wrong[0]
+        (["--target", str(tiny_draft), "--target-name", served_as], "encodes text unlike the tokenizer of"),
+        (["--target-url", served[1].url.replace("http:", "https:")], "does it speak https at all?"),
+    ):
+        assert said in mistake([*study, *more], tmp_path / "run")

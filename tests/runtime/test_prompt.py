@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from atts_runtime.cli import main
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.prompt import Prompt
 
 TEMPLATE = "{% for message in messages %}{{ message['role'][0] }}{{ message['content'] }}{% endfor %} = "
+
+REFUSING = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 
 
 @pytest.fixture
@@ -36,3 +40,35 @@ def test_a_prompt_is_the_text_of_its_question() -> None:
     assert Prompt("1+2", "be brief") == "1+2"
     assert [m["role"] for m in Prompt("1+2", "be brief").messages] == ["system", "user"]
     assert Prompt("1+2").messages == [{"role": "user", "content": "1+2"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "more", "said"),
+    [
+        (
+            REFUSING,
+            ["--system-prompt", "(a)"],
+            "with a system message: System role not supported; leave --system-prompt out",
+        ),
+        ("{% if %}", [], "does not take a question: Expected an expression"),
+        ("{{ messages[0]['content'] + 1 }}", [], "mend chat_template in its folder"),
+    ],
+)
+def test_a_chat_template_that_does_not_take_the_question_is_named_before_the_run(
+    template: str,
+    more: list[str],
+    said: str,
+    tiny_target: Path,
+    variant: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = str(variant(tiny_target, "tokenizer_config.json", chat_template=template))
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"question": "1+2", "answer": 3}')
+    study = ["--task", str(task), "--draft", model, "--target", model, "--out", str(tmp_path / "run")]
+    assert main(["run", *study, *more]) == 2
+    *_, wrong = capsys.readouterr().err.splitlines()
+    assert wrong.startswith(f"atts-runtime run: the chat template of '{model}' does not take a question")
+    assert said in wrong
+    assert not list((tmp_path / "run").glob("*"))

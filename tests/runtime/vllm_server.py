@@ -28,6 +28,7 @@ class VllmServer:
         self._command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
             *("--host", "127.0.0.1", "--port", str(self.port), "--dtype", "float32", "--enforce-eager"),
+            "--no-enable-chunked-prefill",  # docs/engines.md: on a CPU it kills a server whose calls have seeds
             *("--block-size", "32", "--max-num-seqs", "64", "--enable-scale-out", "--enable-prompt-tokens-details"),
             *more,
         ]

@@ -29,6 +29,18 @@ def test_a_run_is_read_with_its_models_and_steps(run: Path) -> None:
         assert float(log.duration_s.sum()) == pytest.approx(read.summary["engines"][role]["busy_s"], rel=1e-9)
 
 
+def test_a_run_under_vllm_says_no_longest_row_and_is_read_and_simulated(tmp_path: Path) -> None:
+    """Rows are then taken to be alike; the simulated engine schedules as vLLM does, in blocks."""
+    made = make_run(tmp_path / "run", "async-marginal", engine="vllm", target_args='{"block_size": 64}')
+    steps(longest_new=float("nan"), longest_kept=float("nan"))(tmp_path / "run")
+    log = measured_run(tmp_path / "run").logs["target"]
+    rows, new, longest = log.shapes[:, 0], log.shapes[:, 1], log.shapes[:, 2]
+    assert ((longest * rows >= new) & ((longest - 1) * rows < new)).all()
+    whole = [request.tokens_cached % 64 for request in made.requests if request.role == "target"]
+    assert whole
+    assert not any(whole)
+
+
 def drop(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
 

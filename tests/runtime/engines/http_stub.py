@@ -9,16 +9,19 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from atts_runtime.engines.vocabulary import Vocabulary
 
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 Answer = tuple[int, dict[str, str], bytes]
 _CALLS = ("/v1/completions", "/inference/v1/generate", "/generate")
 
@@ -58,14 +61,19 @@ class Stub:
         kind: vllm (with `/inference/v1/generate`), completions (a vLLM without), sglang, llamacpp or other.
         key: what it wants for a bearer token.
         offset: added to all ids that its tokenizer gives.
+        tls: speak https, with a certificate (`CERTIFICATE`) that nobody but itself has signed.
     """
 
     def __init__(
         self, vocabulary: Vocabulary, *, kind: str = "vllm", name: str = "m", key: str | None = None, offset: int = 0,
-        context: int = 1024, logprobs: bool = True, delay_s: float = 0.0,
+        context: int | None = 1024, logprobs: bool = True, delay_s: float = 0.0, tls: bool = False,
     ) -> None:  # fmt: skip
         self._vocabulary, self.kind, self.name, self._key, self._offset = vocabulary, kind, name, key, offset
         self._context, self._logprobs, self._delay_s = context, logprobs, delay_s
+        self._tls: ssl.SSLContext | None = None
+        if tls:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(CERTIFICATE)
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
         self.deaf = False  # to everything
@@ -82,13 +90,13 @@ class Stub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
 
     def up(self) -> None:
         """Listen, on the same port as before."""
 
         async def listen() -> None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
             self._port = self._server.sockets[0].getsockname()[1]
 
         asyncio.run_coroutine_threadsafe(listen(), self._loop).result(10)
@@ -98,6 +106,10 @@ class Stub:
 
         async def die() -> None:
             assert self._server is not None
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(5):  # what it has just accepted becomes a connection; of a closed server it would be lost
+                await asyncio.sleep(0)
             self._server.close()
             for writer in list(self._open):
                 writer.transport.abort()
@@ -200,7 +212,7 @@ class Stub:
         return {"data": [{"id": self.name, "owned_by": owner, "max_model_len": self._context}]}
 
     def _draw(self, ids: Sequence[int], n: int, seed: int, stop: Sequence[str], ends: Sequence[int]) -> list[int]:
-        if len(ids) + n > self._context:
+        if self._context is not None and len(ids) + n > self._context:
             raise ValueError(f"{len(ids)} + {n} tokens are more than the context of {self._context}")
         drawn: list[int] = []
         for _ in range(n):

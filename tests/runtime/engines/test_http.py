@@ -225,7 +225,10 @@ def test_a_key_goes_into_the_header_alone(run: Run, vocabulary: Vocabulary) -> N
         ({"name": "other"}, "serves no model 'm', it has: other; name the target's by --target-name"),
         ({"offset": 1}, "encodes text unlike the tokenizer"),
         ({"kind": "llamacpp"}, "continues no ids by ids"),
-        ({"logprobs": False}, "gives no log-probabilities of a prompt, which scoring needs .vLLM gives them unless"),
+        (
+            {"logprobs": False},
+            "gives no log-probabilities of a prompt, .* .vLLM gives them with --logprobs-mode raw_logprobs",
+        ),
     ],
 )
 def test_a_server_that_does_not_fit_is_named(run: Run, vocabulary: Vocabulary, made: dict[str, Any], said: str) -> None:

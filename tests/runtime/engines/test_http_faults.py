@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from atts_runtime.engines.base import EngineError, EngineStats, Piece
-from atts_runtime.engines.http_errors import OutageError, retry_after_s
+from atts_runtime.engines.base import EngineError, EngineStats, OutageError, Piece
+from atts_runtime.engines.http_errors import retry_after_s
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
 from tests.runtime.engines.http_stub import Fault, Stub, stubs

@@ -3,6 +3,8 @@ start that failed."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import random
 from pathlib import Path
@@ -106,6 +108,31 @@ def test_the_oldest_scores_go_first() -> None:
     scores.add(keys, [float(i) for i in range(5)])
     assert scores.known(keys) == []
     assert scores.known(keys[2:]) == [2.0, 3.0, 4.0]
+
+
+def test_a_chain_waits_for_the_scores_of_one_that_reads_alike() -> None:
+    """And asks itself where those do not come."""
+    scores = TokenScores()
+    keys = TokenScores.keys([1, 2, 3], 0)
+
+    async def other(fails: bool) -> None:
+        with scores.asking(keys), contextlib.suppress(ZeroDivisionError):
+            await asyncio.sleep(0.01)
+            scores.add(keys, [1 / (not fails), 0.5, 0.25])
+
+    async def scenario() -> tuple[list[float], list[float], bool]:
+        failing = asyncio.create_task(other(fails=True))
+        await asyncio.sleep(0)
+        nothing = await scores.settled(keys)
+        await failing
+        working = asyncio.create_task(other(fails=False))
+        await asyncio.sleep(0)
+        longer = await scores.settled(TokenScores.keys([1, 2, 3, 4], 0))  # of which nobody asks for the last
+        asked = await scores.answered(keys[0])
+        await working
+        return [*nothing, *longer], await scores.settled(keys), asked
+
+    assert asyncio.run(scenario()) == ([], [1.0, 0.5, 0.25], True)
 
 
 # -- calls in ids

@@ -1,4 +1,7 @@
-"""The bundled pair under vLLM: the same files load, and score prompts as transformers does."""
+"""The bundled draft under vLLM: the same files load, and score prompts as transformers does.
+
+The target is held against transformers in `tests/runtime/engines/test_vllm.py`, the whole pair by its answers.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,15 @@ from atts_runtime.tasks.arithmetic import questions
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed (it wants an environment of its own)")
-FOLDERS = {role: Path(atts_runtime.models.__file__).parent / role for role in ("draft", "target")}
+DRAFT = str(Path(atts_runtime.models.__file__).parent / "draft")
 
 
-@pytest.mark.parametrize("role", FOLDERS)
-def test_vllm_scores_prompts_as_transformers_does(role: str) -> None:
-    folder = str(FOLDERS[role])
+def test_vllm_scores_prompts_as_transformers_does() -> None:
     texts = [question.prompt + "".join(question.paragraphs) for question in islice(questions(6), 3)]
-    engine = vllm.LLM(folder, dtype="float32", max_model_len=1024, enforce_eager=True, kv_cache_memory_bytes=2**28)
+    engine = vllm.LLM(DRAFT, dtype="float32", max_model_len=1024, enforce_eager=True, kv_cache_memory_bytes=2**28)
     outputs = engine.generate(texts, vllm.SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(DRAFT)
+    model = AutoModelForCausalLM.from_pretrained(DRAFT, dtype=torch.float32).eval()
     for text, output in zip(texts, outputs, strict=True):
         ids = tokenizer.encode(text)
         assert output.prompt_token_ids == ids

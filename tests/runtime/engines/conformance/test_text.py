@@ -71,6 +71,19 @@ def test_what_64_chains_write_together_each_writes_alone(serve: Any, words_model
         assert client.run(alone).piece.ids == texts[chain]
 
 
+def test_long_prompts_may_come_together(serve: Any, words_model: Any) -> None:
+    """Far more tokens than a step takes, of calls that sample."""
+    client = serve(words_model)
+    prompts = [f"{10 + chain} (a)+34 (b)+56 (c)+78\n\n" * 40 for chain in range(ROWS // 4)]
+
+    async def scenario() -> list[Generated]:
+        calls = (client.generate(i, prompt=prompt, n=4, temperature=1.0) for i, prompt in enumerate(prompts))
+        return await asyncio.gather(*calls)
+
+    assert client.engine.prompt_tokens(prompts[0]) > MAX_POSITIONS / 2
+    assert [len(generated.piece.ids) for generated in client.run(scenario)] == [4] * len(prompts)
+
+
 def test_text_ends_with_the_first_stop_string(serve: Any, words_model: Any) -> None:
     client = serve(words_model)
 
