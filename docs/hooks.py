@@ -26,7 +26,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Help of each command in place of `<!-- help: PROGRAM -->`; files outside docs/ by name, since they are no pages."""
+    """Help of each command in place of `<!-- help: PROGRAM -->`; files outside docs/, which are no pages, by name."""
     named = re.sub(r"\[([^\]]+)\]\(\.\./(?!docs)[\w./-]+?(?:#[\w-]+)?\)", r"\1", markdown)
     return HELP.sub(lambda match: _help(match[1]), named)
 
