@@ -68,8 +68,8 @@ docs: $(DOCS_STAMP) ## the documentation as a site in build/site; a warning, or 
 notebooks: $(STAMP) ## execute the notebooks and write their outputs into them
 	$(BIN)/python notebooks/execute.py
 
-shots: $(DOCS_STAMP) ## the screenshots in docs/images, by headless Chromium
-	$(BIN)/python docs/images/shots.py
+shots: docs ## the screenshots in docs/images, and of the site, by headless Chromium
+	$(BIN)/python docs/images/shots.py build/site
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Fits the workload of capacity.ipynb to a trace published with the method: python notebooks/fit_workload.py TRACES
 
-What is written are parameters of `atts_sim.generative`: chances, effects of questions, and of each distribution (lengths,
-scores) so many quantiles. Nothing recorded is in it.
+What is written are parameters of `atts_sim.generative`: chances, effects of questions, and of each distribution
+(lengths, scores) so many quantiles.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from atts_sim.tracetokens import at_cap
 NAME = "pair_math500_raw"
 OUT = Path(__file__).parents[1] / "profiles" / "workloads" / "math500-r1-llama-8b-qwq-32b.json"
 ABOUT = (
-    "fitted: MATH-500, the first 100 questions, DeepSeek-R1-Distill-Llama-8B drafting for QwQ-32B, segments of up to 500 "
-    "tokens; fitted by notebooks/fit_workload.py to the trace that the authors of arXiv 2509.15148 published with their code "
-    "(menik1126/Asynchronous-Test-Time-Scaling, pair_math500_raw), whose token counts are brought to the models' own"
+    "fitted: MATH-500, the first 100 questions, DeepSeek-R1-Distill-Llama-8B drafting for QwQ-32B, segments of up to "
+    "500 tokens; fitted by notebooks/fit_workload.py to the trace that the authors of arXiv 2509.15148 published with "
+    "their code (menik1126/Asynchronous-Test-Time-Scaling, pair_math500_raw), whose token counts are brought to the "
+    "models' own"
 )
 QUANTILES = 21
 CAP = 500
