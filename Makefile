@@ -64,6 +64,7 @@ $(DOCS_STAMP): $(STAMP)
 
 docs: $(DOCS_STAMP) ## the documentation as a site in build/site; a warning, or a link that leads nowhere, is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python docs/linkcheck.py build/site
 
 notebooks: $(STAMP) ## execute the notebooks and write their outputs into them
 	$(BIN)/python notebooks/execute.py

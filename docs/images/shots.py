@@ -1,9 +1,8 @@
 """Screenshots by headless Chromium: python docs/images/shots.py [SITE]
 
 Runs the bundled pair under three policies and a sweep over one of the runs, and writes the heads of both pages to
-report.png
-and sweep-report.png beside this file. Given SITE, the folder of a built site (make docs), it also takes pages of that,
-to be looked at, into SITE/../shots.
+report.png and sweep-report.png beside this file. Given SITE, the folder of a built site (make docs), it also takes
+pages of that, to be looked at, into SITE/../shots.
 """
 
 from __future__ import annotations
