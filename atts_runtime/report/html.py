@@ -7,11 +7,14 @@ from html import escape
 
 from atts_runtime.report.amounts import UNKNOWN
 
+_WORD = 24
+
 
 def cell(text: str, *, head: bool = False, css: str = "") -> str:
-    """A cell of a table; what is unknown looks unknown."""
+    """A cell of a table; what is unknown looks unknown, and one short word is not broken at its hyphens."""
     tag = "th" if head else "td"
-    names = " ".join(filter(None, (css, "unknown" if text == UNKNOWN else "")))
+    word = not head and "-" in text and " " not in text and len(text) <= _WORD
+    names = " ".join(filter(None, (css, "unknown" if text == UNKNOWN else "", "word" if word else "")))
     return f'<{tag} class="{names}">{escape(text)}</{tag}>' if names else f"<{tag}>{escape(text)}</{tag}>"
 
 

@@ -1,4 +1,4 @@
-"""The page: header, warnings, figures, tables, glossary."""
+"""The page: what came out in a few sentences, warnings, figures, tables, what ran, glossary."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from atts_runtime.report.facts import RunFacts
 from atts_runtime.report.gantt import gantt
 from atts_runtime.report.glossary import glossary
 from atts_runtime.report.html import folded
+from atts_runtime.report.lead import lead
 from atts_runtime.report.rates_by_m import r_against_m
 from atts_runtime.report.roof import roofline
 from atts_runtime.report.shown import Shown
@@ -61,6 +62,7 @@ def page(runs: Sequence[RunFacts], on_progress: Callable[[str], None]) -> Page:
     body += ["<h2>Engines and phases</h2>", _phase_note(), tables.phases(runs), tables.engines(runs)]
     body.append("<h2>Turns</h2>")
     body += [folded(run.label, tables.turns(run)) if len(runs) > 1 else tables.turns(run) for run in runs]
+    body += ["<h2>What ran</h2>", tables.header(runs)]
     body += ["<h2>Terms</h2>", glossary()]
     shown = [figure for _, figure in figures] + [chart for _, chart in charts]
     findings = [figure.finding for figure in shown if figure.result]
@@ -73,7 +75,8 @@ def _title(runs: Sequence[RunFacts]) -> str:
 
 
 def _top(runs: Sequence[RunFacts]) -> str:
-    return f"<h1>{escape(_title(runs))}</h1>\n<h2>What ran</h2>\n{tables.header(runs)}"
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in lead(runs))
+    return f'<h1>{escape(_title(runs))}</h1>\n<ul class="lead">{said}</ul>'
 
 
 def _warnings(said: Sequence[str]) -> str:

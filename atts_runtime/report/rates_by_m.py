@@ -44,7 +44,8 @@ def r_against_m(runs: Sequence[RunFacts]) -> Shown:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.minorticks_off()
             axes.set_xlim(min(ms) / 1.25, max(ms) * 1.25)
-            axes.set_ylim(bottom=0)
+            highest = max((value for by_m in lines.values() for values in by_m.values() for value in values), default=1)
+            axes.set_ylim(0, 1.08 * highest or 1)
             if not lines:
                 axes.text(0.5, 0.5, "unknown", transform=axes.transAxes, color=MUTED, ha="center")
         panels[0].set_ylabel("r = T_c / (T_m + T_s)")

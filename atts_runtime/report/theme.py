@@ -113,6 +113,14 @@ def inline_svg(figure: Figure, name: str, says: str) -> str:
     return re.sub(r"\n\s*", "\n", svg)
 
 
+def standalone(svg: str) -> str:
+    """An `inline_svg` as a file of its own, on the page's ground, in the light or dark of whoever looks."""
+    colors = "".join(line for line in style_sheet().splitlines() if ":root" in line and "print" not in line)
+    spaces = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    style = f"><style>{colors}svg{{background:var(--page)}}</style>"
+    return svg.replace("<svg ", spaces, 1).replace(">", style, 1) + "\n"
+
+
 def _shorter(path: str) -> str:
     """A path's numbers to a tenth of a point, without spaces that are not needed."""
     rounded = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), path)
@@ -136,8 +144,11 @@ h3{{font-size:1.02rem;margin:1.4rem 0 .3rem}} p{{max-width:62rem;margin:.4rem 0}
 table{{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;margin:.5rem 0}}
 th,td{{padding:.2rem .7rem .2rem 0;text-align:right;vertical-align:top;border-bottom:1px solid {grid}}}
 th{{font-weight:600}} th:first-child,td:first-child,.left{{text-align:left}} td.left{{overflow-wrap:anywhere}}
+.word{{white-space:nowrap}}
 .by-run td:first-child{{white-space:nowrap}}
 .from{{color:{muted};font-size:.8rem;text-align:left;min-width:9rem}} .unknown{{color:{muted};font-style:italic}}
+.lead{{font-size:1.06rem;padding:.2rem 0 .2rem 1.2rem;margin:.6rem 0;border-left:4px solid var({_VARIABLE[BLUE]})}}
+.lead li{{list-style:none;margin:.15rem 0}}
 .warnings{{border-left:4px solid var({_VARIABLE[RED]});background:{faint};padding:.4rem 1rem .4rem 2rem}}
 .warnings li{{overflow-wrap:anywhere}} dt{{font-weight:600;margin-top:.5rem}} dd{{margin:0 0 0 1.2rem;max-width:58rem}}
 code{{font-size:.9em}} summary{{cursor:pointer}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from atts_runtime.report.shown import Shown, nothing
@@ -13,6 +14,7 @@ from atts_sim.row import Row
 from atts_sim.study import Study
 
 _MOST_VALUES = 24  # of a parameter
+_LABEL = 12  # characters on a line below a cell
 _SHADES = (0.0, 0.55)  # of the colour map: those on which dark text is read, in light mode and dark
 
 
@@ -56,7 +58,7 @@ def heat_map(study: Study, rows: Sequence[Row]) -> Shown:
                 text = told(figure_name, float(cells[i, j])) if known_here else "none"
                 color = ON_SERIES if known_here else INK
                 panel.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=7.5, color=color)
-        panel.set_xticks([j + 0.5 for j in range(len(xs))], [_short(x) for x in xs])
+        panel.set_xticks([j + 0.5 for j in range(len(xs))], [textwrap.fill(_short(x), _LABEL) for x in xs])
         panel.set_yticks([i + 0.5 for i in range(len(ys))], [_short(y) for y in ys])
         panel.set_xlabel(_name(across))
         panel.set_ylabel(_name(down))

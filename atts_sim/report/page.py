@@ -14,6 +14,7 @@ from atts_runtime.report.html import folded
 from atts_runtime.report.shown import Shown
 from atts_runtime.report.theme import style_sheet
 from atts_sim.report import tables
+from atts_sim.report.figures import column_title, parameter_title, told
 from atts_sim.report.heat import heat_map
 from atts_sim.report.pareto import pareto
 from atts_sim.report.r_by_m import r_by_m
@@ -76,9 +77,20 @@ def doubts(found: Swept) -> list[str]:
     return said
 
 
+def lead(study: Study, found: Swept) -> str:
+    """The outcome in a sentence."""
+    best, name = found.best, study.objective.figure
+    if best is None:
+        return f"No point is admissible: {study.objective}."
+    at = ", ".join(f"{parameter_title(axis.name)} {best.parameters.get(axis.name)}" for axis in study.axes)
+    way = "Least" if study.objective.sign > 0 else "Greatest"
+    doubt = "" if best.figures.get("accuracy") is not None else " What it does to accuracy is not known."
+    return f"{way} {column_title(name)}: {told(name, best.figures.get(name))}, at {at or 'the only point'}.{doubt}"
+
+
 def _body(study: Study, found: Swept, figures: Sequence[tuple[str, Shown]], warnings: Sequence[str]) -> str:
     rows: Sequence[Row] = found.rows
-    top = [f"<h1>{escape(study.name)}</h1>"]
+    top = [f'<h1>{escape(study.name)}</h1>\n<ul class="lead"><li>{escape(lead(study, found))}</li></ul>']
     if study.about:
         top.append(f"<p>{escape(study.about)}</p>")
     ways = {"grid": "all of a grid", "random": "drawn at random", "optuna": "chosen by Optuna"}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atts_runtime.control import POLICIES, ChainId, Draft, Knobs, Limits, Score, TakeOver
-from atts_runtime.report.theme import BLUE, GREY, MUTED, ORANGE, RED, drawing, inline_svg, style_sheet
+from atts_runtime.report.theme import BLUE, GREEN, MUTED, RED, SKY, drawing, inline_svg, standalone
 from atts_sim.clock import Clock
 from atts_sim.devices import device
 from atts_sim.driver import SimDriver, SimRun
@@ -31,8 +31,8 @@ ENGINES = {
     "engines.draft.model": "qwen2.5-7b-instruct",
     "engines.target.model": "qwq-32b",
 }
-KINDS = {"draft": (BLUE, "draft writes a segment"), "score": (ORANGE, "target scores it"),
-         "takeover": (RED, "target takes over")}  # fmt: skip
+KINDS = {"draft": (SKY, "draft writes a segment"), "score": (GREEN, "target scores it"),
+         "takeover": (BLUE, "target takes over")}  # fmt: skip
 
 
 class Drawn:
@@ -84,7 +84,7 @@ def panel(axes: Any, run: SimRun, title: str, until_s: float) -> None:
         width = request.t_end_s - request.t_queued_s
         axes.broken_barh([(request.t_queued_s, width)], (request.chain.index - 0.36, 0.72), color=color, lw=0)
     for chain, _, start, end in run.holds:
-        axes.broken_barh([(start, end - start)], (chain.index - 0.36, 0.72), color=GREY, alpha=0.45, lw=0)
+        axes.broken_barh([(start, end - start)], (chain.index - 0.36, 0.72), color=RED, alpha=0.8, lw=0)
     axes.axvline(run.wall_s, color=MUTED, lw=1, ls="--")
     axes.set(xlim=(0, until_s), ylim=(CHAINS - 0.4, -0.6), ylabel="chain", title=title)
     axes.set_yticks(range(CHAINS), [str(chain + 1) for chain in range(CHAINS)])
@@ -103,12 +103,10 @@ with drawing():
     panel(below, free, title, until_s)
     below.set_xlabel("seconds (simulated)")
     handles = [Patch(color=color, label=label) for color, label in KINDS.values()]
-    handles.append(Patch(color=GREY, alpha=0.45, label="waits for other chains"))
+    handles.append(Patch(color=RED, alpha=0.8, label="waits for other chains"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     says = f"One question, six chains: {barrier.wall_s:.1f} s with a barrier, {free.wall_s:.1f} s without."
     drawn = inline_svg(figure, "method", says)
-colours = "".join(line for line in style_sheet().splitlines() if ":root" in line and "print" not in line)
-drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
 path = Path(__file__).with_suffix(".svg")
-path.write_text(drawn.replace(">", f"><style>{colours}</style>", 1) + "\n", encoding="utf-8")
+path.write_text(standalone(drawn), encoding="utf-8")
 print(f"{path}: {says}")

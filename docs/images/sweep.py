@@ -11,14 +11,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from atts_runtime.report.theme import style_sheet
+from atts_runtime.report.theme import standalone
 from atts_sim.report.r_by_m import r_by_m
 from atts_sim.results import read_sweep
 
 shown = r_by_m(read_sweep(Path(sys.argv[1])))
-colours = "".join(line for line in style_sheet().splitlines() if ":root" in line and "print" not in line)
-start = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-drawn = shown.body.replace("<svg ", start, 1).replace(">", f"><style>{colours}</style>", 1)
 path = Path(__file__).with_name("sweep.svg")
-path.write_text(drawn + "\n", encoding="utf-8")
+path.write_text(standalone(shown.body), encoding="utf-8")
 print(f"{path}: {shown.finding}")

@@ -31,7 +31,7 @@ def probed(**failures: str) -> examine.Probe:
 
 def diagnosed(monkeypatch: pytest.MonkeyPatch, **failures: str) -> None:
     made = list(examine.examine(probed(**failures)))
-    monkeypatch.setattr(command, "examine", lambda: iter(made))
+    monkeypatch.setattr(command, "examine", lambda servers: iter(made))
 
 
 def test_where_the_embedded_engine_works_it_exits_with_0(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from atts_sim.pool import InProcess
-from atts_sim.report.page import Page, write_report
+from atts_sim.report.page import Page, lead, write_report
 from atts_sim.study import Study
 from atts_sim.sweep import Swept, sweep
 from tests.sim.made_studies import H100, made_study, made_trace
@@ -56,6 +57,16 @@ def test_the_page_needs_nothing_else_and_has_its_figures(whole: tuple[Study, Pag
     assert tags.tags.count("svg") == 3
     assert len(page.findings) == 3
     assert any("m = 2" in finding for finding in page.findings)
+
+
+def test_the_page_begins_with_the_outcome(whole: tuple[Study, Page, str, Swept]) -> None:
+    study, _, text, found = whole
+    assert found.best is not None
+    first = text.split('<ul class="lead"><li>')[1].split("</li>")[0]
+    assert first == lead(study, found)
+    for axis in study.axes:
+        assert str(found.best.parameters[axis.name]) in first
+    assert lead(study, replace(found, best=None)).startswith("No point is admissible")
 
 
 def test_what_comes_from_the_study_is_escaped(tmp_path: Path) -> None:
