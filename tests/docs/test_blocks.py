@@ -1,6 +1,7 @@
 """The documentation's commands and programs are understood, and in the slow lane they run.
 
-A page's blocks run in order in one folder of their own, which has a run of the bundled pair at runs/mine.
+A page's blocks run in order in one folder of their own, which has a run of the bundled pair at runs/mine. A block that
+begins with a file's name (`# mine.toml`) is that file.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PARSERS = {"atts-runtime": runtime.build_parser, "atts-sim": simulator.build_par
 _COMMAND = re.compile(r"(?:^|[\s(])(atts-runtime|atts-sim) ([^|;&>\n]*)", flags=re.MULTILINE)
 RUN = [page for page in PAGES if any(b.why is None and b.language in ("sh", "python") for b in blocks(page))]
 PATIENCE_S = 900
+_FILE = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
 
 
 def named(language: str) -> list[Block]:
@@ -104,6 +106,9 @@ def test_blocks_run(page: Path, recorded: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     for block in blocks(page):
+        if (file := _FILE.match(block.body)) is not None:
+            (tmp_path / file[1]).write_text(block.body)
+            continue
         if block.why is not None or block.language not in ("sh", "python"):
             continue
         start = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
