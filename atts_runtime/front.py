@@ -30,17 +30,21 @@ def dominated(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In words: who is on the front, and who is beaten by whom."""
-    if len(rows) < 3:
-        return []
-    front = [row["policy"] for row in rows if not row["dominated_by"]]
-    lines = [f"On the front of accuracy (vote), wall and the target's tokens: {', '.join(front)}."]
-    lines += [
-        f"Dominated: {row['policy']}, no better in any of the three than {', '.join(row['dominated_by'][:3])}."
-        for row in rows
-        if row["dominated_by"]
-    ]
-    return [*lines, "By these figures as they are; differences within their intervals may be chance."]
+    """In words: who is on the front, who is beaten by whom, and what lossless means."""
+    lines = []
+    if len(rows) > 2:
+        front = [row["policy"] for row in rows if not row["dominated_by"]]
+        lines.append(f"On the front of accuracy (vote), wall and the target's tokens: {', '.join(front)}.")
+        lines += [
+            f"Dominated: {row['policy']}, no better in any of the three than {', '.join(row['dominated_by'][:3])}."
+            for row in rows
+            if row["dominated_by"]
+        ]
+        lines.append("By these figures as they are; differences within their intervals may be chance.")
+    margins = [told["margin"] for row in rows if (told := row["mean_chain_difference"]) is not None]
+    if margins:
+        lines.append(f"lossless: the 95% interval of the paired difference lies above -{100 * margins[0]:g} points.")
+    return lines
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:

@@ -65,8 +65,10 @@ def _print(told: dict[str, Any]) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=132)
-    table = Table("policy", "what it does", "gate", "action", "schedule", "vote", "paper", box=None, pad_edge=False)
+        console = Console(width=180)
+    table = Table(box=None, pad_edge=False)
+    for title in ("policy", "what it does", "gate", "action", "schedule", "vote", "paper"):
+        table.add_column(title, no_wrap=True)
     for row in told["policies"]:
         table.add_row(*(row[key] or "-" for key in ("name", "about", "gate", "action", "schedule", "vote", "paper")))
     console.print(table, highlight=False)

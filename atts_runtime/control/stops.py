@@ -38,7 +38,6 @@ class Majority(Stop):
 
     name = "majority"
     about = "no chain under way can change the vote"
-    paper = "Li et al. 2024, arXiv 2401.10480"
     counts_votes = True
 
     def __init__(self, knobs: Knobs) -> None:
