@@ -231,8 +231,9 @@ async def run_once(
         async with telemetry:
             for engine in distinct.values():  # only now: what NVML takes to wake is no idle time of theirs
                 await engine.reset(counted=config.profiler == "on")
-            wall_s = await driver.run()
+            await driver.run()
             await asyncio.gather(*(engine.settled() for engine in distinct.values()))
+            wall_s = driver.now_s  # with the step that answered the last call, as the engines' own seconds have it
             stats = {key: _timed(engine.stats(), driver.zero_s) for key, engine in distinct.items()}
     finally:
         run_dir.close()

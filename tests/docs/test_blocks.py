@@ -101,8 +101,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_blocks_run(page: Path, recorded: Path, tmp_path: Path) -> None:
     shutil.copytree(recorded, tmp_path / "runs" / "mine")
-    for name in ("docs", "profiles", "tests"):
+    for name in ("docs", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")  # commands write there
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     for block in blocks(page):
