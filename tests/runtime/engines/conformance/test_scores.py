@@ -96,8 +96,10 @@ def test_a_cached_score_agrees_with_one_computed_anew(serve: Any, plain: Any, wo
 
     asked, scores = client.run(turns)
     # What the cache served reads as whatever memory held: a server fails at a NaN there, and is asked for all anew.
-    assert all(scored.usage.tokens_recomputed < BLOCK_TOKENS or scored.usage.tries > 1 for scored in scores)
-    assert all(scored.usage.tokens_cached for scored in scores[2:])
+    once = [scored.usage if scored.usage.tries == 1 else None for scored in scores]
+    assert all(usage is None or usage.tokens_recomputed < BLOCK_TOKENS for usage in once)
+    assert all(usage is None or usage.tokens_cached for usage in once[2:])
+    assert once.count(None) < len(scores) / 2
     for turn, scored in enumerate(scores):
 
         async def anew(turn: int = turn) -> Scored:
