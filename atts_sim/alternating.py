@@ -39,6 +39,7 @@ class Alternating:
         self._clock, self._batch, self._answer = clock, batch, answer
         self._rows, self._step_tokens, self._per_call = spec.max_rows, spec.step_tokens, spec.per_call
         self.taken_s = 0.0
+        self._let_in: list[EngineCall] = []
         self._kv = KvLedger(spec.kv_budget_tokens)
         self._scores: deque[EngineCall] = deque()
         self._generates: deque[EngineCall] = deque()
@@ -87,7 +88,7 @@ class Alternating:
     # -- scheduling
 
     def schedule(self) -> StepShape | None:
-        self.taken_s = 0.0
+        rows = self._batch.size
         if self._kv.awaited:
             self._kv.awaited.clear()
         if self._scores:
@@ -97,6 +98,9 @@ class Alternating:
             if room and self._appending:
                 room -= sum(call.kind != "score" and call.kind != "prompt" for call in self._appending)
             self._admit(self._generates, room)
+        if self._per_call is not None:
+            self.taken_s = self._per_call.let_in(self._let_in, rows)
+            self._let_in.clear()
         return self._append() if self._appending else None
 
     def _admit(self, queue: deque[EngineCall], room: int) -> None:
@@ -115,7 +119,7 @@ class Alternating:
             call.held = held
             call.t_start_s = now
             if self._per_call is not None:
-                self.taken_s += self._per_call.seconds(call)
+                self._let_in.append(call)
             if call.full_tokens - held.tokens > (call.kind != "score"):
                 self._appending.append(call)
             else:

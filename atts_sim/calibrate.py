@@ -1,81 +1,41 @@
 """Engine costs fitted to runs: what steps take there beyond what the engine's profile says of them.
 
-A profile measures an engine by itself, on an idle machine, step by step. In a run each step also bears a share of what
-happens between steps (calls that come and go, the driver's Python), and where two engines share a process and its
-cores, each slows the other down. With `profile` the profile's seconds of a batch of `rows` rows, a step takes
-
-    (factor(rows) * profile + step_s) * (1 + contention * [the other engine is in a step])
-
-by phase of each engine, none of them negative. The factor is piecewise linear in the logarithm of the rows, between
-`ROWS`: a machine is faster or slower than the profiled one by another factor at one row than at 64, as memory and
-compute are not slowed alike. What batches cost at sizes that the runs did not reach is still the profile's statement,
-by the factor of the nearest size that they did. The log says of each step how much of it lay within a step of the other
-engine. Weighted least squares, a step's weight being one over what the profile says it takes, so that what is fitted
-adds up to the time that passed; bad steps count, because time that is lost is time.
+A profile measures an engine by itself, on an idle machine, step by step. In a run, calls that come and go cost the
+driver's Python besides the engine's, and where two engines share a process and its cores, each slows the other down.
+`correction` says how, by phase of each engine. What a call costs is told by decode passes, since most of those see none
+come or go; scoring calls, one a row of their append, are part of its factor.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atts_runtime.errors import InputError
 from atts_runtime.profiler import steptime
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.profiler.steptime import StepModel
 from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
+from atts_sim.correction import CallFit, Correction, FitError, Samples, fit
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
 from atts_sim.measured import Floats, MeasuredRun, StepLog
 
-ROWS = tuple(1 << k for k in range(9))
-_SMOOTH = 0.01  # weight of a difference between neighbouring factors, beside all steps' weight together
-_CONTENTION = np.linspace(0.0, 3.0, 61)
 _PHASES: tuple[Phase, ...] = ("append", "decode")
-_DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
-_FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """What a phase's steps take beyond the profile; see the module's text. `factors` are those at `ROWS`. The default
-    corrects nothing."""
-
-    factors: tuple[float, ...] = (1.0,) * len(ROWS)
-    step_s: float = 0.0
-    contention: float = 0.0
-
-    def factor(self, rows: int) -> float:
-        """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
-        return float(np.interp(math.log2(rows), range(len(ROWS)), self.factors))
-
-    def seconds(self, profile_s: float, rows: int) -> float:
-        """Of a step while the other engine stands still."""
-        return self.factor(rows) * profile_s + self.step_s
-
-
-@dataclass(frozen=True, slots=True)
-class FitError:
-    """How a fit did on a phase: steps, what they took in sum, and by how much the predicted sum differs, relatively;
-    median absolute relative error of a step."""
-
-    steps: int
-    measured_s: float
-    sum_error: float
-    median_error: float
+_Found = dict[Phase, tuple[Correction, CallFit]]
+"""What was fitted to an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
     """An engine's step times, corrected. A `cost.StepCost`; `shared` is the share of time in which the other engine is
-    taken to be in a step too: 0 where `contention.Contended` says so step by step. `per_call`: what calls cost besides;
-    None where it is in the steps, as it is once they are fitted to runs."""
+    taken to be in a step too: 0 where `contention.Contended` says so step by step. `per_call`: what calls cost
+    besides."""
 
     model: StepModel
     step_tokens: int
@@ -120,6 +80,9 @@ class Costs:
         """What was fitted, for programs."""
         return {
             "handling_s": self.handling_s,
+            "calls": {
+                role: None if of.per_call is None else of.per_call.to_json() for role, of in self.engines.items()
+            },
             "engines": {
                 role: {
                     phase: {
@@ -176,19 +139,17 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
         for role, costs in stated.engines.items()
         for phase in _PHASES
     }
-    corrections = {key: _fit(parts) for key, parts in samples.items()}
-    engines = {
-        role: replace(costs, corrections={phase: corrections[role, phase] for phase in _PHASES}, per_call=None)
-        for role, costs in stated.engines.items()
+    found = {role: _fit({phase: samples[role, phase] for phase in _PHASES}) for role in stated.engines}
+    engines = {role: _corrected(costs, found[role]) for role, costs in stated.engines.items()}
+    predicted = {
+        (role, phase): [part.predicted(*found[role][phase]) for part in parts]
+        for (role, phase), parts in samples.items()
+        if parts
     }
-    fitted = {key: error for key, parts in samples.items() if (error := _error(parts, corrections[key]))}
-    held_out = {}
-    for key, parts in samples.items():
-        if len(parts) > 1:
-            without = [_fit([*parts[:i], *parts[i + 1 :]]) for i in range(len(parts))]
-            predicted = np.concatenate([part.predicted(fit) for part, fit in zip(parts, without, strict=True)])
-            if (error := _error_of(np.concatenate([part.seconds for part in parts]), predicted)) is not None:
-                held_out[key] = error
+    fitted, held_out = (
+        {key: error for key, of in each.items() if (error := _error(samples[key], of))}
+        for each in (predicted, _held_out(samples))
+    )
     handling_s = _handling([record for run in runs for record in run.records])
     return Costs(engines, one_engine, handling_s, fitted, held_out)
 
@@ -196,77 +157,47 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
 # -- fitting
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's."""
-
-    seconds: Floats
-    profile: Floats
-    rows: Floats
-    shared: Floats
-
-    def predicted(self, c: Correction) -> Floats:
-        alone: Floats = self.between() @ c.factors * self.profile + c.step_s
-        return alone * (1 + c.contention * self.shared)
-
-    def between(self) -> Floats:
-        """[steps, ROWS] how much of each step's factor is that of each size."""
-        place = np.minimum(np.log2(self.rows), len(ROWS) - 1)
-        weights: Floats = np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(len(ROWS))))
-        return weights
+def _fit(samples: Mapping[Phase, Sequence[Samples]]) -> _Found:
+    """Of an engine's samples by phase, a run each."""
+    decode = fit(samples["decode"])
+    return {"append": fit(samples["append"], decode[1]), "decode": decode}
 
 
-def _samples(log: StepLog, phase: Phase, model: StepModel) -> _Samples:
+def _error(parts: Sequence[Samples], predicted: Sequence[Floats]) -> FitError | None:
+    return FitError.of(np.concatenate([part.seconds for part in parts]), np.concatenate(predicted))
+
+
+def _corrected(stated: EngineCosts, found: _Found) -> EngineCosts:
+    """Where nothing was fitted the profile stands."""
+    corrections = {phase: correction for phase, (correction, _) in found.items()}
+    decode, calls = found["decode"]
+    if decode == Correction():
+        return replace(stated, corrections=corrections)
+    none = CallCosts(0.0, 0.0)
+    per_call = PerCall(CallCosts(calls.begin_s, 0.0), none, calls.end_s, calls.change_s, calls.change_row_s)
+    return replace(stated, corrections=corrections, per_call=per_call)
+
+
+def _held_out(samples: Mapping[tuple[str, Phase], Sequence[Samples]]) -> dict[tuple[str, Phase], list[Floats]]:
+    """What each run's passes are predicted to take from the other runs, by engine and phase; of one run nothing."""
+    predicted: dict[tuple[str, Phase], list[Floats]] = {key: [] for key in samples if len(samples[key]) > 1}
+    for role in dict.fromkeys(role for role, _ in predicted):
+        for out in range(len(samples[role, "decode"])):
+            rest = {phase: [s for i, s in enumerate(samples[role, phase]) if i != out] for phase in _PHASES}
+            for phase, found in _fit(rest).items():
+                predicted[role, phase].append(samples[role, phase][out].predicted(*found))
+    return predicted
+
+
+def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     mine = log.of(phase)
     shapes = log.shapes[mine]
     # Steps of one shape cost the same, and a run has many of few shapes.
     distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
     known = np.array([model.cost(phase, steptime.StepShape(*map(int, shape))).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
-    return _Samples(log.period_s[mine], profile, shapes[:, 0].astype(np.float64), log.shared[mine])
-
-
-def _fit(parts: Sequence[_Samples]) -> Correction:
-    """The correction that fits best; none from too few steps."""
-    from scipy.optimize import nnls
-
-    if sum(len(part.seconds) for part in parts) < _FEWEST:
-        return Correction()
-    all_ = _Samples(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Samples)))
-    unit = float(np.median(all_.profile))  # so that the unknowns are of one size
-    root = np.sqrt(all_.profile)
-    terms = np.column_stack([all_.between() * all_.profile[:, None], np.full(len(root), unit)]) / root[:, None]
-    wanted = all_.seconds / root
-    differences = np.diff(np.eye(len(ROWS), len(ROWS) + 1), axis=0)
-    smooth = _SMOOTH * float(all_.profile.sum()) * differences.T @ differences
-    # Normal equations of terms * (1 + c * shared), for every c at once.
-    squares = [terms.T @ (terms * (all_.shared**power)[:, None]) for power in range(3)]
-    sides = [terms.T @ (wanted * all_.shared**power) for power in range(2)]
-    best, found = math.inf, Correction()
-    for c in _CONTENTION if np.ptp(all_.shared) > _DIFFERENT else (0.0,):
-        normal = squares[0] + 2 * c * squares[1] + c * c * squares[2] + smooth
-        side = sides[0] + c * sides[1]
-        factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(len(normal))).T
-        x = nnls(factor, np.linalg.solve(factor.T, side))[0]
-        cost = float(x @ normal @ x - 2 * side @ x)
-        if cost < best:
-            best, found = cost, Correction(tuple(map(float, x[:-1])), float(x[-1]) * unit, float(c))
-    return found
-
-
-def _error(parts: Sequence[_Samples], correction: Correction) -> FitError | None:
-    if not parts:
-        return None
-    predicted = np.concatenate([part.predicted(correction) for part in parts])
-    return _error_of(np.concatenate([part.seconds for part in parts]), predicted)
-
-
-def _error_of(seconds: Floats, predicted: Floats) -> FitError | None:
-    if not len(seconds):
-        return None
-    whole = float(seconds.sum())
-    relative: NDArray[np.float64] = np.abs(predicted / seconds - 1)
-    return FitError(len(seconds), whole, float(predicted.sum()) / whole - 1, float(np.median(relative)))
+    rows = shapes[:, 0].astype(np.float64)
+    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine])
 
 
 def _handling(records: Sequence[ChainRecord]) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from atts_runtime.control.events import ChainId
@@ -32,16 +32,37 @@ class Paged:
 
 
 class PerCall(NamedTuple):
-    """What calls cost besides their steps, by kind; the embedded engine's, as its profile has it."""
+    """What calls cost the embedded engine besides their passes.
+
+    generate, score: by kind, when they are let in; end_s: of a generating one that is done; change_s, change_row_s:
+    that generating calls come or go in a step at all, and by row of the batch.
+    """
 
     generate: CallCosts
     score: CallCosts
+    end_s: float = 0.0
+    change_s: float = 0.0
+    change_row_s: float = 0.0
 
-    def seconds(self, call: EngineCall) -> float:
-        """Of a call that is let in: a generating one will hold all of its tokens when it joins the batch."""
-        if call.kind == "score":
-            return self.score.seconds(call.tokens_cached)
-        return self.generate.seconds(call.full_tokens)
+    def let_in(self, calls: Iterable[EngineCall], rows: int) -> float:
+        """Seconds that calls take which are let in together, to a batch of so many rows. A generating one will hold all
+        of its tokens when it joins."""
+        total, more = 0.0, 0
+        for call in calls:
+            if call.kind == "score":
+                total += self.score.seconds(call.tokens_cached)
+            else:
+                total += self.generate.seconds(call.full_tokens)
+                more += 1
+        return total + self.change(rows + more) if more else total
+
+    def change(self, rows: int) -> float:
+        """Seconds that it takes to change a batch of so many rows."""
+        return self.change_s + self.change_row_s * rows
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return self._asdict() | {"generate": asdict(self.generate), "score": asdict(self.score)}
 
 
 def per_call_of(profile: EngineProfile) -> PerCall:

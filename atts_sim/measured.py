@@ -28,14 +28,16 @@ _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_
 @dataclass(frozen=True, slots=True)
 class StepLog:
     """Passes of one engine in order, an entry each. `append`: whether it fed contexts or segments; `period_s`: until
-    the engine began its next pass where it had work for one all the while, else `duration_s`; `shared`: the share of
-    its duration in which the run's other engine was in a pass too. Shapes are [passes, 6], as in `cost.StepShape`
+    the engine began its next pass where it had work for one all the while, else until it answered its last call;
+    `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
+    generating calls that began in the period, and that ended in it. Shapes are [passes, 6], as in `cost.StepShape`
     without pairs."""
 
     start_s: Floats
     duration_s: Floats
     period_s: Floats
     shared: Floats
+    calls: Floats
     append: NDArray[np.bool_]
     shapes: NDArray[np.int64]
 
@@ -136,17 +138,29 @@ def _log(engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[
     end = start + duration
     queued = [c.t_queued_s for r in records for c in r.calls if c.engine == engine]
     done = [c.t_end_s for r in records for c in r.calls if c.engine == engine and c.t_end_s is not None]
-    # Calls that are open when a pass ends keep the engine at work; who was answered by then is not.
-    open_calls = np.searchsorted(np.sort(queued), end, side="right") - np.searchsorted(np.sort(done), end, "right")
-    following = np.append(start[1:], end[-1])
-    period = np.where(open_calls > 0, following - start, duration)
+    # A call that was there when a pass ended, and was not answered before the next one began, kept the engine at work.
+    following = np.append(start[1:], np.inf)
+    queued, done = np.sort(queued), np.append(-np.inf, np.sort(done))
+    answered = np.searchsorted(done, following, "right") - 1
+    at_work = np.searchsorted(queued, end, "right") > answered
+    until = np.where(at_work & np.isfinite(following), following, np.minimum(done[answered], following))
+    period = np.maximum(until - start, duration)
     shared = np.zeros(len(rows))
     for other in others:
         shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
     return StepLog(
-        start, duration, np.maximum(period, duration), np.minimum(1.0, shared / duration), rows[:, 2] > 0,
-        rows[:, 3:9].astype(np.int64),
+        start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
+        rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
     )  # fmt: skip
+
+
+def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord]) -> Floats:
+    """See `StepLog.calls`, of each interval."""
+    mine = [c for r in records for c in r.calls if c.engine == engine and c.kind != "score"]
+    begun = np.sort([c.t_start_s for c in mine if c.t_start_s is not None])
+    done = np.sort([c.t_end_s for c in mine if c.t_end_s is not None])
+    counts = [np.searchsorted(times, end, "right") - np.searchsorted(times, start, "right") for times in (begun, done)]
+    return np.column_stack(counts).astype(np.float64)
 
 
 def _overlap(start: Floats, end: Floats, other_start: Floats, other_end: Floats) -> Floats:

@@ -69,7 +69,7 @@ class ReferenceEngine(Stepping):
         self._chains: OrderedDict[ChainId, _Held] = OrderedDict()
         self._prompts: OrderedDict[Hashable, _Held] = OrderedDict()
         self._awaited: list[_Held] = []
-        self._taken_s = 0.0
+        self._let_in: list[EngineCall] = []
 
     def _add(self, call: EngineCall) -> None:
         (self._scores if call.kind == "score" else self._generates).append(_Job(call.full_tokens, call))
@@ -82,12 +82,13 @@ class ReferenceEngine(Stepping):
         return bool(self._scores or self._generates or self._appending or self._rows)
 
     def _step(self) -> Passes:
+        rows = len(self._rows)
         self._schedule()
-        if self._taken_s:
-            yield self._spend(self._taken_s)
-            self._taken_s = 0.0
+        if self.spec.per_call is not None:
+            yield self._spend(self.spec.per_call.let_in(self._let_in, rows))
         yield from self._append()
         yield from self._decode()
+        self._let_in.clear()
         self._settle()
 
     # -- scheduling
@@ -145,8 +146,7 @@ class ReferenceEngine(Stepping):
         call.tokens_cached = min(held.tokens, call.context_tokens)
         call.tokens_prefilled = max(0, call.context_tokens - held.tokens)
         call.tokens_recomputed = max(0, min(held.seen, call.context_tokens) - held.tokens)
-        if self.spec.per_call is not None:
-            self._taken_s += self.spec.per_call.seconds(call)
+        self._let_in.append(call)
         return True
 
     def _fed(self, job: _Job) -> None:
@@ -216,6 +216,10 @@ class ReferenceEngine(Stepping):
         for job in self._rows:
             job.held.tokens += 1
             job.left -= 1
+        per_call, done = self.spec.per_call, sum(not job.left for job in self._rows)
+        if per_call is not None and per_call.end_s and done:
+            changed = any(call.kind != "score" for call in self._let_in)
+            yield self._spend(per_call.end_s * done + (0.0 if changed else per_call.change(rows)))
         for row in reversed(range(len(self._rows))):
             job = self._rows[row]
             if not job.left:

@@ -224,7 +224,14 @@ def _residuals(costs: Costs) -> Any:
             f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
             "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
         )  # fmt: skip
-    table.caption = f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"
+    told = [f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"]
+    for role, engine in costs.engines.items():
+        if (calls := engine.per_call) is not None:
+            told.append(
+                f"a {role} call: {calls.generate.call_s * 1e6:.0f} us to begin, {calls.end_s * 1e6:.0f} to end, "
+                f"{calls.change_s * 1e6:.0f} and {calls.change_row_s * 1e6:.0f} a row where any does"
+            )
+    table.caption = "\n".join(told)
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -11,10 +11,13 @@ import pandas as pd
 
 from atts_runtime.config import RunConfig
 from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
 from atts_sim import twin
-from atts_sim.calibrate import ROWS, Correction, Costs, EngineCosts, stated_costs
+from atts_sim.calibrate import Costs, stated_costs
+from atts_sim.calls import PerCall
 from atts_sim.contention import Contended
+from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Cost, Phase, StepShape
 from atts_sim.metrics import measure
 from atts_sim.recorded import Recorded, from_records
@@ -36,6 +39,7 @@ TRUE = {
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")
 HANDLING_S = 1e-4
+CALLS = PerCall(CallCosts(2e-4, 0.0), CallCosts(0.0, 0.0), 4e-4, 2e-4, 1e-5)
 
 
 @cache
@@ -48,10 +52,10 @@ def specs() -> dict[str, ModelSpec]:
 
 
 def true_costs() -> Costs:
-    """The shipped profiles, corrected by `TRUE`."""
+    """The shipped profiles, corrected by `TRUE`, with what calls cost."""
     stated = stated_costs(specs())
     engines = {
-        role: EngineCosts(costs.model, costs.step_tokens, {phase: TRUE[role, phase] for phase in PHASES})
+        role: replace(costs, corrections={phase: TRUE[role, phase] for phase in PHASES}, per_call=CALLS)
         for role, costs in stated.engines.items()
     }
     return Costs(engines, False, HANDLING_S, {}, {})

@@ -1,0 +1,164 @@
+"""What an engine's passes take in runs beyond what its profile says: one phase's correction, and its fit.
+
+With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
+
+    (factor(rows) * profile + step_s) * (1 + contention * [the other engine is in a pass])
+        + begin_s * [calls that begin] + end_s * [calls that end] + (change_s + change_row_s * rows) * [any do]
+
+none of them negative, with the generating calls that join the batch before it and leave after it. The factor is
+piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower than the profiled one by
+another factor at one row than at 64, as memory and compute are not slowed alike. What batches cost at sizes that the
+runs did not reach is still the profile's statement, by the factor of the nearest size that they did.
+
+Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
+the time that passed. A pass that took several times as long as its kind was held up by something else on the machine,
+and counts for less (Huber's weights).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atts_sim.measured import Floats
+
+ROWS = tuple(1 << k for k in range(9))
+_SMOOTH = 0.01  # weight of a difference between neighbouring factors, beside all steps' weight together
+_CONTENTION = np.linspace(0.0, 3.0, 61)
+_DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
+_FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
+_HELD_UP = 2.0  # relative residual above which a pass weighs less
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Of a phase; see the module's text. `factors` are those at `ROWS`. The default corrects nothing."""
+
+    factors: tuple[float, ...] = (1.0,) * len(ROWS)
+    step_s: float = 0.0
+    contention: float = 0.0
+
+    def factor(self, rows: int) -> float:
+        """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
+        return float(np.interp(math.log2(rows), range(len(ROWS)), self.factors))
+
+    def seconds(self, profile_s: float, rows: int) -> float:
+        """Of a step while the other engine stands still."""
+        return self.factor(rows) * profile_s + self.step_s
+
+
+@dataclass(frozen=True, slots=True)
+class CallFit:
+    """What a generating call costs besides its passes when it begins and when it ends, and what it costs that the batch
+    changes at all, and by row."""
+
+    begin_s: float = 0.0
+    end_s: float = 0.0
+    change_s: float = 0.0
+    change_row_s: float = 0.0
+
+    def times(self, factor: float) -> CallFit:
+        """All of it dearer by a factor."""
+        return CallFit(*(factor * cost for cost in astuple(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class FitError:
+    """How a fit did on a phase: steps, what they took in sum, and by how much the predicted sum differs, relatively;
+    median absolute relative error of a step."""
+
+    steps: int
+    measured_s: float
+    sum_error: float
+    median_error: float
+
+    @classmethod
+    def of(cls, seconds: Floats, predicted: Floats) -> FitError | None:
+        if not len(seconds):
+            return None
+        whole = float(seconds.sum())
+        relative: NDArray[np.float64] = np.abs(predicted / seconds - 1)
+        return cls(len(seconds), whole, float(predicted.sum()) / whole - 1, float(np.median(relative)))
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's, calls
+    that came and went as in `measured.StepLog`."""
+
+    seconds: Floats
+    profile: Floats
+    rows: Floats
+    shared: Floats
+    calls: Floats
+
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def predicted(self, c: Correction, of_calls: CallFit) -> Floats:
+        alone: Floats = self.between() @ c.factors * self.profile + c.step_s
+        return alone * (1 + c.contention * self.shared) + self.of_calls(of_calls)
+
+    def of_calls(self, costs: CallFit) -> Floats:
+        """Seconds of calls that came and went."""
+        seconds: Floats = self.changes() @ astuple(costs)
+        return seconds
+
+    def changes(self) -> Floats:
+        """[steps, 4] what the costs of calls count."""
+        changed = self.calls.any(axis=1)
+        return np.column_stack([self.calls, changed, changed * self.rows])
+
+    def between(self) -> Floats:
+        """[steps, ROWS] how much of each step's factor is that of each size."""
+        place = np.minimum(np.log2(self.rows), len(ROWS) - 1)
+        weights: Floats = np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(len(ROWS))))
+        return weights
+
+
+def fit(parts: Sequence[Samples], known: CallFit | None = None) -> tuple[Correction, CallFit]:
+    """The correction that fits best, and what calls cost (`known`, where that is); none from too few steps."""
+    if sum(len(part.seconds) for part in parts) < _FEWEST:
+        return Correction(), known or CallFit()
+    samples = Samples.joined(parts)
+    found = _weighted(samples, np.ones(len(samples.seconds)), known)
+    for _ in range(_ROUNDS):
+        residual = np.abs(samples.seconds / np.maximum(samples.predicted(*found), 1e-9) - 1)
+        found = _weighted(samples, np.minimum(1.0, _HELD_UP / np.maximum(residual, 1e-12)), known)
+    return found
+
+
+def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple[Correction, CallFit]:
+    from scipy.optimize import nnls
+
+    unit = float(np.median(samples.profile))  # so that the unknowns are of one size
+    root = np.sqrt(weights / samples.profile)[:, None]
+    alone = root * np.column_stack([samples.between() * samples.profile[:, None], np.full(len(root), unit)])
+    calls = root * unit * samples.changes()[:, : 4 if known is None else 0]
+    wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
+    # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
+    terms = np.hstack([alone, calls])
+    slowed = np.hstack([alone * samples.shared[:, None], np.zeros_like(calls)])
+    squares = [terms.T @ terms, terms.T @ slowed + slowed.T @ terms, slowed.T @ slowed]
+    sides = [terms.T @ wanted, slowed.T @ wanted]
+    differences = np.diff(np.eye(len(ROWS), terms.shape[1]), axis=0)
+    smooth = _SMOOTH * float((weights * samples.profile).sum()) * differences.T @ differences
+    best, found = math.inf, (Correction(), known or CallFit())
+    for c in _CONTENTION if np.ptp(samples.shared) > _DIFFERENT else (0.0,):
+        normal = squares[0] + c * squares[1] + c * c * squares[2] + smooth
+        side = sides[0] + c * sides[1]
+        factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(len(normal))).T
+        x = nnls(factor, np.linalg.solve(factor.T, side))[0]
+        cost = float(x @ normal @ x - 2 * side @ x)
+        if cost < best:
+            best, values = cost, [float(value) for value in x]
+            step = len(ROWS)
+            correction = Correction(tuple(values[:step]), values[step] * unit, float(c))
+            found = correction, known or CallFit(*values[step + 1 :]).times(unit)
+    return found
