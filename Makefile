@@ -85,7 +85,7 @@ bench: $(STAMP) ## each tests/benchmarks/bench_*.py in turn
 	@set -e; for script in $(BENCHMARKS); do echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
 
 clean: ## remove caches and build outputs; keeps environments and runs/
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv and .venv-vllm
