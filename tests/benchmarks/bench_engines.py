@@ -11,22 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_vllm import run, running
+from bench_vllm import bank_of, run, running
 from rich.console import Console
 from rich.table import Table
 
 from atts_runtime.accuracy import clustered_wilson
 from atts_runtime.config import RunConfig
-from atts_runtime.conformal import SealedBank
-from atts_runtime.conformal.store import save_bank
-from atts_runtime.engines.base import Engine
 from atts_runtime.records import ChainRecord
 
 
@@ -51,7 +46,7 @@ async def agree(base: RunConfig, block: int, seeds: int, console: Console) -> No
         chains: list[list[ChainRecord]] = []
         async with running(replace(base, engine=kind), block) as (config, engines):
             if base.bank is None:  # one for all: what a run draws for itself would differ by luck
-                base = config = replace(config, bank=await _bank(replace(config, seed=seeds), engines))
+                base = config = replace(config, bank=await bank_of(replace(config, seed=seeds), engines))
             for seed in range(seeds):
                 chains.append((await run(replace(config, seed=seed), engines))[1])
         right = _by_question(chains, lambda chain: [chain.correct is True])
@@ -76,14 +71,6 @@ async def agree(base: RunConfig, block: int, seeds: int, console: Console) -> No
         )
     console.print(answers)
     console.print(prefixes)
-
-
-async def _bank(config: RunConfig, engines: dict[str, Engine]) -> str:
-    """A file of all scores of a run on other questions."""
-    scores = [call.ell for chain in (await run(config, engines))[1] for call in chain.calls if call.ell is not None]
-    path = Path(tempfile.mkdtemp()) / "bank.npz"
-    save_bank(SealedBank(np.array(scores)), path)
-    return str(path)
 
 
 def _by_question(runs: Sequence[Sequence[ChainRecord]], of: Any) -> list[list[bool]]:

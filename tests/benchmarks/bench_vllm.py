@@ -27,6 +27,8 @@ from rich.table import Table
 
 from atts_runtime.chain import Progress
 from atts_runtime.config import RunConfig
+from atts_runtime.conformal import SealedBank
+from atts_runtime.conformal.store import save_bank
 from atts_runtime.control import ChainId
 from atts_runtime.engines.base import Engine, Piece, ScoreCall
 from atts_runtime.records import ChainRecord
@@ -79,6 +81,14 @@ async def run(config: RunConfig, engines: dict[str, Engine]) -> tuple[dict[str, 
         run_dir = RunDir.create(Path(folder) / "run", config, "")
         summary = await run_once(config, task, engines, run_dir, _quiet)
     return summary, run_dir.finished
+
+
+async def bank_of(config: RunConfig, engines: dict[str, Engine]) -> str:
+    """A file of all scores of a run on other questions."""
+    scores = [call.ell for chain in (await run(config, engines))[1] for call in chain.calls if call.ell is not None]
+    path = Path(tempfile.mkdtemp()) / "bank.npz"
+    save_bank(SealedBank(np.array(scores)), path)
+    return str(path)
 
 
 def _quiet(progress: Progress) -> None:
@@ -173,11 +183,14 @@ async def barrier(base: RunConfig, block: int, chains: list[int], repeats: int, 
     ):
         table.add_column(column, justify="right")
     async with running(base, block) as (base, engines):
+        # With what a run draws for itself, the takeover rate of few questions is anything.
+        bank = await bank_of(replace(base, seed=1), engines)
         for m in chains:
             seen: dict[str, list[dict[str, Any]]] = {"barrier": [], "async-marginal": []}
             for _ in range(repeats):
                 for policy, summaries in seen.items():
-                    summaries.append((await run(replace(base, chains=m, policy=policy), engines))[0])
+                    given = bank if policy == "async-marginal" else None
+                    summaries.append((await run(replace(base, chains=m, policy=policy, bank=given), engines))[0])
             walls = {policy: [summary["wall_s"] for summary in summaries] for policy, summaries in seen.items()}
             ratios = [b / a for b, a in zip(*walls.values(), strict=True)]
             for policy, summaries in seen.items():

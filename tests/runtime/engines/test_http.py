@@ -31,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks and waits in hundredths of seconds."""
     monkeypatch.setattr(http_pool, "_LOOK_S", 0.02)
     monkeypatch.setattr(http_pool, "_BACKOFF_S", 0.01)
-    monkeypatch.setattr(http_engine, "CHECK_S", 0.3)
+    monkeypatch.setattr(http_engine, "CHECK_S", 2.0)
 
 
 @pytest.fixture(scope="session")
