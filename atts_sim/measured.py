@@ -136,11 +136,11 @@ def _logs(path: Path, records: Sequence[ChainRecord]) -> dict[str, StepLog]:
 def _log(engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[ChainRecord]) -> StepLog:
     start, duration = rows[:, 0], rows[:, 1]
     end = start + duration
-    queued = [c.t_queued_s for r in records for c in r.calls if c.engine == engine]
-    done = [c.t_end_s for r in records for c in r.calls if c.engine == engine and c.t_end_s is not None]
+    mine = [c for r in records for c in r.calls if c.engine == engine]
+    queued = np.sort([c.t_queued_s for c in mine])
+    done = np.append(-np.inf, np.sort([c.t_end_s for c in mine if c.t_end_s is not None]))
     # A call that was there when a pass ended, and was not answered before the next one began, kept the engine at work.
     following = np.append(start[1:], np.inf)
-    queued, done = np.sort(queued), np.append(-np.inf, np.sort(done))
     answered = np.searchsorted(done, following, "right") - 1
     at_work = np.searchsorted(queued, end, "right") > answered
     until = np.where(at_work & np.isfinite(following), following, np.minimum(done[answered], following))
