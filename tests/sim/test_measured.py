@@ -26,7 +26,8 @@ def test_a_run_is_read_with_its_models_and_steps(run: Path) -> None:
     assert set(read.specs) == set(read.logs) == {"draft", "target"}
     for role, log in read.logs.items():
         assert (log.period_s >= log.duration_s).all()
-        assert float(log.duration_s.sum()) == pytest.approx(read.summary["engines"][role]["busy_s"], rel=1e-9)
+        of_calls_s = read.summary["engines"][role]["busy_s"] - float(log.duration_s.sum())
+        assert 0 < of_calls_s < 1e-3 * sum(call.engine == role for call in read.calls)
 
 
 def test_a_run_under_vllm_says_no_longest_row_and_is_read_and_simulated(tmp_path: Path) -> None:
