@@ -1,10 +1,10 @@
 """Two policies on the same questions and seeds: by how much accuracy differs, and whether that shows a loss.
 
 Questions are what is drawn, chains of one are not independent, so whole questions are resampled (Efron & Tibshirani
-1993): the interval is the percentile interval of the mean difference over `RESAMPLES` draws of as many questions. Where
-no question came out worse, resampling cannot see the losses that others may have: a share of up to 1 - .025^(1/n) of
-questions (Clopper & Pearson 1934) may yet be lost, so the interval reaches so much further down, times what there is to
-lose; likewise up, where none came out better.
+1993): the interval is the percentile interval of the mean difference over `RESAMPLES` draws of as many questions. What
+was not seen cannot be drawn, so each end is taken with one question more, on which all is lost that can be, or gained;
+and where no question came out worse, a share of up to 1 - .025^(1/n) of them may yet be lost (Clopper & Pearson 1934),
+so that the interval reaches at least so much further down, times what there is to lose; likewise up.
 
 *Lossless* is a claim of non-inferiority: it stands only where the whole interval lies above the stated margin's loss.
 """
@@ -56,13 +56,16 @@ def difference(
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         return None
-    deltas = np.array([ours[q] - theirs[q] for q in shared])
-    draws = np.random.default_rng(seed).integers(len(shared), size=(RESAMPLES, len(shared)))
-    low, high = (float(x) for x in np.quantile(deltas[draws].mean(axis=1), (0.025, 0.975)))
     n = len(shared)
-    unseen = 1 - 0.025 ** (1 / n)
+    deltas = np.array([ours[q] - theirs[q] for q in shared])
+    to_lose = float(np.mean([theirs[q] for q in shared]))
+    picks = np.random.default_rng(seed).integers(n + 1, size=(RESAMPLES, n + 1))
+    low = float(np.quantile(np.append(deltas, -to_lose)[picks].mean(axis=1), 0.025))
+    high = float(np.quantile(np.append(deltas, 1 - to_lose)[picks].mean(axis=1), 0.975))
+    mean, unseen = float(deltas.mean()), 1 - 0.025 ** (1 / n)
     if deltas.min() >= 0:
-        low -= unseen * float(np.mean([theirs[q] for q in shared]))
+        low = min(low, mean - unseen * to_lose)
     if deltas.max() <= 0:
-        high += unseen * float(np.mean([1 - theirs[q] for q in shared]))
-    return Difference(float(deltas.mean()), low, high, margin, n)
+        high = max(high, mean + unseen * (1 - to_lose))
+    low, high = min(low, mean), max(high, mean)
+    return Difference(mean, low, high, margin, n)

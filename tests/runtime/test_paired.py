@@ -30,12 +30,14 @@ def test_the_interval_holds_the_mean_and_is_the_same_each_time(pairs: list[tuple
 
 
 @given(pairs=shares)
-def test_exchanging_the_two_turns_the_interval_round(pairs: list[tuple[float, float]]) -> None:
-    """Up to what may be lost unseen, which depends on how right the reference is."""
-    found, turned = of(pairs), of([(b, a) for a, b in pairs])
-    if any(a > b for a, b in pairs) and any(a < b for a, b in pairs):
-        assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low), abs=1e-9)
-    assert found.mean == pytest.approx(-turned.mean, abs=1e-12)
+def test_the_interval_is_never_narrower_than_that_of_the_questions_alone(pairs: list[tuple[float, float]]) -> None:
+    """In the mean over what is drawn: the one question more only widens it. Within the noise of resampling."""
+    found, deltas = of(pairs), np.array([a - b for a, b in pairs])
+    draws = np.random.default_rng(1).integers(len(pairs), size=(4000, len(pairs)))
+    low, high = np.quantile(deltas[draws].mean(axis=1), (0.025, 0.975))
+    noise = 0.3 * (high - low) + 2 / (1 + len(pairs)) * np.abs(deltas).max() + 1e-9
+    assert found.low <= low + noise
+    assert found.high >= high - noise
 
 
 def test_few_questions_without_a_loss_do_not_show_that_none_would_come() -> None:
@@ -47,17 +49,24 @@ def test_few_questions_without_a_loss_do_not_show_that_none_would_come() -> None
         assert found.verdict == verdict
 
 
+def test_one_small_loss_among_few_questions_shows_no_more_than_none_does() -> None:
+    pairs = [(1.0, 1.0)] * 14 + [(0.95, 1.0), (1.0, 0.95)]
+    assert of(pairs).low < -0.1
+    assert of(pairs).verdict == "not shown"
+
+
 def test_losses_gains_and_what_lies_between() -> None:
     assert of([(0.0, 1.0)] * 30).verdict == "worse"
     assert of([(0.0, 1.0)] * 20 + [(1.0, 0.0)] * 20).verdict == "not shown"
     assert of([(1.0, 0.2)] * 60 + [(0.1, 0.2)] * 2).verdict == "better"
-    small = [(0.9 + 0.01 * (i % 3 - 1), 0.9) for i in range(60)]
+    small = [(0.9 + 0.01 * (i % 3 - 1), 0.9) for i in range(400)]
     assert of(small, margin=0.02).verdict == "lossless"
     assert of(small, margin=0.001).verdict == "not shown"
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """60 questions, true difference 0.05; 400 studies, of which 95% are to be covered: binomial, 1e-6 either side."""
+    """60 questions, true difference 0.05; 400 studies, of which 95% are to be covered: binomial, 1e-6. More is
+    due to the question that is added."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
@@ -66,7 +75,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         found = difference(dict(enumerate(ours)), dict(enumerate(theirs)), margin=0.02)
         assert found is not None
         covered += found.low <= 0.05 <= found.high
-    assert 350 <= covered <= 398
+    assert covered >= 350
 
 
 def test_only_questions_that_both_have_count_and_without_any_nothing_is_known() -> None:
