@@ -13,7 +13,7 @@ def figures(row: Mapping[str, Any]) -> tuple[float, float, float]:
     """What a policy is judged by, all of it better when larger: accuracy of its vote, less wall seconds, less tokens
     that the target wrote."""
     voted = row["accuracy"]["voted"]
-    return (-1.0 if voted is None else voted), -row["wall_s"], -row["tokens"]["takeover"]
+    return (-1.0 if voted is None else voted), -row["wall_s"], -row["target_tokens"]
 
 
 def dominated(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -57,7 +57,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
         figure = Figure(figsize=(9.6, 4.0), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         xs = (("wall, s", [row["wall_s"] for row in rows]),
-              ("tokens that the target wrote", [row["tokens"]["takeover"] for row in rows]))  # fmt: skip
+              ("tokens that the target model wrote", [row["target_tokens"] for row in rows]))  # fmt: skip
         ys = [100 * figures(row)[0] for row in rows]
         for axes, (label, values) in zip(panels, xs, strict=True):
             for row, x, y in zip(rows, values, ys, strict=True):

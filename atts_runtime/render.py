@@ -151,7 +151,7 @@ _JUDGED: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("against the first, points", lambda row: _difference(row, "mean_chain")),
     ("vote", lambda row: _number(row["accuracy"]["voted"], ".1%")),
     ("takeover rate", lambda row: _number(row["takeover_rate"], ".3f")),
-    ("target wrote", lambda row: _number(row["tokens"]["takeover"])),
+    ("target model wrote", lambda row: _number(row["target_tokens"])),
     ("of all", lambda row: _number(row.get("target_token_share"), ".0%")),
     ("r by stall", lambda row: _number(row["intensity"]["r"], ".3f")),
 )

@@ -52,6 +52,7 @@ def summarize(
             "schedule": recipe.schedule.name,
             "early_stop": [stop.name for stop in recipe.stops],
             "vote": recipe.vote.name,
+            "one_model": recipe.one_model,
         },
         "wall_s": wall_s,
         "questions": len(task.questions),

@@ -122,7 +122,8 @@ def rows_of(compared: Sequence[_Compared], margin: float) -> list[dict[str, Any]
     first = compared[0]
     for one, row in zip(compared, rows, strict=True):
         written = row["tokens"]["draft"] + row["tokens"]["takeover"]
-        row["target_token_share"] = row["tokens"]["takeover"] / written if written else None
+        row["target_tokens"] = written if one.config.recipe.one_model else row["tokens"]["takeover"]
+        row["target_token_share"] = row["target_tokens"] / written if written else None
         for what, name in (("share", "mean_chain"), ("voted", "voted")):
             found = None if one is first else difference(one.mean(what), first.mean(what), margin=margin)
             told = None if found is None else asdict(found) | {"verdict": found.verdict}

@@ -64,7 +64,9 @@ def test_all_policies_are_compared_with_the_first(use: Use, capsys: Capture) -> 
             assert told["mean"] == pytest.approx(row["accuracy"][name] - rows[0]["accuracy"][name], abs=1e-12)
             assert (told["verdict"] == "lossless") == (-told["margin"] < told["low"] <= 0)
         written = row["tokens"]["draft"] + row["tokens"]["takeover"]
-        assert row["target_token_share"] == pytest.approx(row["tokens"]["takeover"] / written)
+        own = written if row["parts"]["one_model"] else row["tokens"]["takeover"]
+        assert row["target_tokens"] == own
+        assert row["target_token_share"] == pytest.approx(own / written)
     picture = Path("study/front.svg").read_text()
     assert all(f">{policy}<" in picture for policy in POLICIES)
 
@@ -82,7 +84,7 @@ def test_the_table_of_many_says_who_is_dominated(use: Use, capsys: Capture) -> N
 
 def test_a_policy_is_dominated_by_one_that_is_no_worse_in_anything() -> None:
     def row(name: str, voted: float, wall_s: float, takeover: int) -> dict[str, Any]:
-        return {"policy": name, "accuracy": {"voted": voted}, "wall_s": wall_s, "tokens": {"takeover": takeover}}
+        return {"policy": name, "accuracy": {"voted": voted}, "wall_s": wall_s, "target_tokens": takeover}
 
     rows = [row("a", 1.0, 9.0, 9), row("b", 0.9, 2.0, 2), row("c", 0.9, 3.0, 2), row("d", 0.9, 2.0, 2)]
     assert dominated(rows) == [[], [], ["b", "d"], []]
