@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from atts_runtime.config import RunConfig
-from atts_runtime.control.registry import ACTIONS, GATES, SCHEDULES, STOPS, VOTES
+from atts_runtime.control.registry import ACTIONS, GATES, SCHEDULES, STOPS, VOTES, load_plugins
 from atts_runtime.errors import InputError
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
@@ -162,6 +162,8 @@ def checked(where: str, name: str, value: Any) -> Value:
 
 def _part(where: str, setting: str, value: Any) -> Value:
     """The name of a policy's part; whether it goes with the others shows when a point is made."""
+    if setting == "gate" and value not in GATES:
+        load_plugins()  # in a process of a pool
     names = value.split(",") if setting == "early_stop" and isinstance(value, str) else [value]
     for name in names:
         if not isinstance(name, str) or name.strip() not in _PARTS[setting]:

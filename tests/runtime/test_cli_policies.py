@@ -166,6 +166,16 @@ def test_the_documented_gate_runs_under_both_programs(steady: Path, use: Use, ca
     assert simulated["figures"]["accuracy"] == pytest.approx(summary["accuracy"]["mean_chain"])
 
 
+@pytest.mark.slow
+def test_processes_of_a_sweep_know_the_gate(steady: Path, use: Use, capsys: Capture) -> None:
+    use()
+    assert main(["run", *SMALL, "--out", "runs/mine", "--takeover", "continue"]) == 0
+    study = ["policy-comparison", "--plugin", str(steady), "--set", "workload.path=runs/mine", "--set", "gate=steady"]
+    two = ["--set", 'sweep.policy=["async-marginal"]', "--jobs", "2", "--no-report", "--out", "sweeps/steady"]
+    assert simulator.main(["sweep", *study, *two]) == 0
+    assert 'gate = "steady"' in Path("sweeps/steady/best.toml").read_text()
+
+
 def test_a_gate_is_not_found_without_its_file_and_a_broken_file_says_why(
     steady: Path, use: Use, capsys: Capture
 ) -> None:
