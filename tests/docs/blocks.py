@@ -17,6 +17,7 @@ REASONS = (
     "needs models that are not here",
     "sets up an environment",
     "takes long",
+    "by tests/test_deploy.py",
 )
 WHOLE_PAGES = {"engines.md": "needs a server"}
 """Pages of which no shell or Python block is run."""
