@@ -69,6 +69,14 @@ class Transitions:
         for stop in self._stops:
             stop.wrote(chain.question, max_tokens, tokens)
 
+    def _start_turns(self, chains: Iterable[ChainId], out: list[Command]) -> None:
+        """The next turn of each; the start of one may have ended the others."""
+        for chain in chains:
+            state = self._chains[chain]
+            if state.stage != "over":
+                state.turn += 1
+                self._start_turn(chain, out)
+
     def _start_turn(self, chain: ChainId, out: list[Command]) -> None:
         if not self._gate.drafts:
             self._take_over(chain, out)
@@ -114,11 +122,7 @@ class Transitions:
             self._admit(out)
         for verdict in due.verdicts:
             self._decide(verdict, out)
-        for starting in starts:
-            state = self._chains[starting]
-            if state.stage != "over":
-                state.turn += 1
-                self._start_turn(starting, out)
+        self._start_turns(starts, out)
 
     def _decide(self, verdict: Verdict, out: list[Command]) -> None:
         chain, ell, rejected, p_value, alpha, bank = verdict
@@ -166,9 +170,7 @@ class Transitions:
             return
         state.stage = "waiting"
         self._gate.turn_ended(chain, state.turn)
-        for starting in self._schedule.turn_ended(chain):
-            self._chains[starting].turn += 1
-            self._start_turn(starting, out)
+        self._start_turns(self._schedule.turn_ended(chain), out)
         if state.stage == "waiting":
             out.append(Hold(chain, state.turn, "barrier"))
 

@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atts_runtime.control import POLICIES, ChainId, Draft, Drafted, Finish, ProtocolError, TakenOver, TakeOver, recipe
+from atts_runtime.control import (
+    POLICIES,
+    ChainId,
+    Draft,
+    Drafted,
+    Finish,
+    Knobs,
+    ProtocolError,
+    TakenOver,
+    TakeOver,
+    recipe,
+)
 from atts_runtime.control.stops import leads
 from atts_runtime.control.votes import weight
 from atts_runtime.errors import InputError
@@ -180,3 +191,16 @@ def test_a_takeover_s_answer_is_graded_for_the_target_has_not_scored_it() -> Non
     assert [type(call).__name__ for call in driver.calls] == ["Draft", "Score", "TakeOver", "Grade"]
     assert any(isinstance(call, TakeOver) for call in driver.calls)
     assert driver.finishes[0].weight == pytest.approx(weight(world.ell(ChainId(0, 0), 0)), abs=1e-12)
+
+
+def test_a_chain_that_runs_out_of_tokens_may_decide_the_vote_of_those_that_start_with_it() -> None:
+    """Of four chains two have answered alike, and two start their next turn together, at the barrier. One of these may not
+    write on; the other could then change nothing, so it is over before its own start."""
+    fates = bytes(12) + bytes([203, 0, 0] * 4)
+    world = replace(quiet(questions=1, chains=4, turns=2), fates=fates, knobs=Knobs(0.25, budget=0, token_budget=4))
+    driver = Driver(recipe("barrier", early_stop="majority"), world).run()
+    assert driver.controller.done
+    assert Counter(f.chain for f in driver.finishes) == Counter(world.all_chains())
+    over = {f.chain: place for place, c in enumerate(driver.commands) if isinstance(f := c, Finish)}
+    calls = [(place, c.chain) for place, c in enumerate(driver.commands) if isinstance(c, Draft | TakeOver)]
+    assert all(place < over[chain] for place, chain in calls)
