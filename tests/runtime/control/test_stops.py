@@ -194,8 +194,8 @@ def test_a_takeover_s_answer_is_graded_for_the_target_has_not_scored_it() -> Non
 
 
 def test_a_chain_that_runs_out_of_tokens_may_decide_the_vote_of_those_that_start_with_it() -> None:
-    """Of four chains two have answered alike, and two start their next turn together, at the barrier. One of these may not
-    write on; the other could then change nothing, so it is over before its own start."""
+    """Of four chains two have answered alike, and two start their next turn together, at the barrier. One of these may
+    not write on; the other could then change nothing, so it is over before its own start."""
     fates = bytes(12) + bytes([203, 0, 0] * 4)
     world = replace(quiet(questions=1, chains=4, turns=2), fates=fates, knobs=Knobs(0.25, budget=0, token_budget=4))
     driver = Driver(recipe("barrier", early_stop="majority"), world).run()
