@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from atts_runtime.config import RunConfig
-from atts_runtime.control.registry import ACTIONS, GATES, SCHEDULES, STOPS, VOTES, load_plugins
+from atts_runtime.control.registry import GATES, PARTS, load_plugins
 from atts_runtime.errors import InputError
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
@@ -100,13 +100,6 @@ HEEDED = (
     "max_rows",
     "kv_budget_tokens",
 )
-_PARTS: Mapping[str, Mapping[str, Any]] = {
-    "gate": GATES,
-    "action": ACTIONS,
-    "schedule": SCHEDULES,
-    "early_stop": STOPS,
-    "vote": VOTES,
-}
 _LARGE = 1 << 30  # chains of a stand-in, so that a budget is judged by itself
 
 
@@ -138,7 +131,7 @@ def checked(where: str, name: str, value: Any) -> Value:
     """The value of an option, if it can be one at all; whether it goes with others shows when a point is made."""
     if name.startswith("settings."):
         setting = name.removeprefix("settings.")
-        if setting in _PARTS:
+        if setting in PARTS:
             return _part(where, setting, value)
         stand_in: dict[str, Value] = {} if setting == "chains" else {"chains": _LARGE}
         if setting == "token_budget":
@@ -166,8 +159,8 @@ def _part(where: str, setting: str, value: Any) -> Value:
         load_plugins()  # in a process of a pool
     names = value.split(",") if setting == "early_stop" and isinstance(value, str) else [value]
     for name in names:
-        if not isinstance(name, str) or name.strip() not in _PARTS[setting]:
-            raise InputError(f"{where}: unknown {setting} {name!r}; choose one of {', '.join(_PARTS[setting])}")
+        if not isinstance(name, str) or name.strip() not in PARTS[setting]:
+            raise InputError(f"{where}: unknown {setting} {name!r}; choose one of {', '.join(PARTS[setting])}")
     return cast(Value, value)
 
 

@@ -9,9 +9,7 @@ from typing import Any
 from atts_runtime.commands.parser import add_output
 from atts_runtime.commands.running import add_plugins
 from atts_runtime.control.policies import Recipe
-from atts_runtime.control.registry import ACTIONS, GATES, POLICIES, SCHEDULES, STOPS, VOTES, load_plugins
-
-_PARTS = {"gate": GATES, "action": ACTIONS, "schedule": SCHEDULES, "early_stop": STOPS, "vote": VOTES}
+from atts_runtime.control.registry import PARTS, POLICIES, load_plugins
 
 
 def add_to(commands: Any) -> None:
@@ -35,8 +33,8 @@ def execute(args: argparse.Namespace) -> int:
     told = {
         "policies": [_told(recipe) for recipe in POLICIES.values()],
         "parts": {
-            kind: [{"name": p.name, "about": p.about, "paper": getattr(p, "paper", None)} for p in parts.values()]  # type: ignore[attr-defined]
-            for kind, parts in _PARTS.items()
+            kind: [{"name": p.name, "about": p.about, "paper": getattr(p, "paper", None)} for p in parts.values()]
+            for kind, parts in PARTS.items()
         },
     }
     if args.json:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from atts_runtime.control.actions import Action, Continue, Fork, Redraft, Resample
 from atts_runtime.control.gates import Gate
@@ -35,6 +35,14 @@ ACTIONS: dict[str, type[Action]] = {a.name: a for a in (Continue, Resample, Redr
 SCHEDULES: dict[str, type[Schedule]] = {s.name: s for s in (Schedule, Barrier)}
 STOPS: dict[str, type[Stop]] = {s.name: s for s in (Majority, Beta)}
 VOTES: dict[str, type[Vote]] = {v.name: v for v in (Vote, Confidence, Best)}
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "gate": GATES,
+    "action": ACTIONS,
+    "schedule": SCHEDULES,
+    "early_stop": STOPS,
+    "vote": VOTES,
+}
+"""All of them, by the setting that names one."""
 
 POLICIES: dict[str, Recipe] = {
     recipe.name: recipe
