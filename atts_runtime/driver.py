@@ -39,7 +39,7 @@ from atts_runtime.control import (
     Wake,
 )
 from atts_runtime.engines.base import Engine, EngineError
-from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord
+from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord, Kind
 from atts_runtime.tasks.base import Task
 
 
@@ -184,8 +184,8 @@ class Driver:
         chain = self._chains[decided.chain]
         self.progress.decisions += 1
         self.progress.takeovers += decided.taken_over
-        record, where = chain.replay or chain.record, (decided.turn, "draft" if decided.ell is None else "score")
-        judged = next((c for c in record.calls if (c.turn, c.kind) == where and c.attempt == decided.attempt), None)
+        kind: Kind = "draft" if decided.ell is None else "score"
+        judged = (chain.replay or chain.record).call(decided.turn, kind, decided.attempt)
         assert judged is not None
         if chain.replay is not None:
             # One that was stopped while it waited for the verdict has none on record.
