@@ -22,8 +22,30 @@ from atts_runtime.control.stops import Stop, TokenBudget
 from atts_runtime.control.votes import Vote
 
 
+class _Gated:
+    """What a policy and its recipe say of themselves by their gate."""
+
+    __slots__ = ()
+    gate: Gate | type[Gate]
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the draft model writes."""
+        return self.gate.drafts
+
+    @property
+    def scores(self) -> bool:
+        """Whether the target scores segments."""
+        return self.gate.judges == "score"
+
+    @property
+    def pre_sample(self) -> PreSample:
+        """Whose first segments its first verdicts wait for; of a recipe: where no bank is given."""
+        return self.gate.pre_sample
+
+
 @dataclass(slots=True)
-class Policy:
+class Policy(_Gated):
     """The parts of one run, each an object of its own."""
 
     name: str
@@ -38,28 +60,13 @@ class Policy:
         check_parts(self.gate, self.action, self.schedule, self.stops, self.vote)
 
     @property
-    def drafts(self) -> bool:
-        """Whether the draft model writes."""
-        return self.gate.drafts
-
-    @property
-    def scores(self) -> bool:
-        """Whether the target scores segments."""
-        return self.gate.judges == "score"
-
-    @property
-    def pre_sample(self) -> PreSample:
-        """Whose first segments its first verdicts wait for."""
-        return self.gate.pre_sample
-
-    @property
     def asks_for_answers(self) -> bool:
         """Whether events must say which answer a chain would vote for."""
         return self.vote.grades != "nothing" or any(stop.counts_votes for stop in self.stops)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(_Gated):
     """A policy by its parts. `about` is what a user reads; `one_model`: the target also drafts."""
 
     name: str
@@ -87,16 +94,6 @@ class Recipe:
         )
 
     @property
-    def drafts(self) -> bool:
-        """Whether the draft model writes."""
-        return self.gate.drafts
-
-    @property
-    def scores(self) -> bool:
-        """Whether the target scores segments."""
-        return self.gate.judges == "score"
-
-    @property
     def uses_target(self) -> bool:
         """Whether the target does anything."""
         writes = not self.gate.drafts or (self.gate.judges != "nothing" and self.action.takes_over)
@@ -116,11 +113,6 @@ class Recipe:
     def order_free(self) -> bool:
         """Whether it comes to the same verdicts whatever finishes first."""
         return self.gate.order_free and not self.action.listens and not self.stops
-
-    @property
-    def pre_sample(self) -> PreSample:
-        """Whose first segments its first verdicts wait for, where no bank is given."""
-        return self.gate.pre_sample
 
 
 def check_parts(
