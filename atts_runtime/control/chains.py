@@ -45,7 +45,8 @@ class Attempt(NamedTuple):
 @dataclass(slots=True)
 class ChainState:
     """`answered`, `ended`, `answer`: of the text as it stands; `ell`: of its last piece, None where the target has not
-    scored it; `tries`: the attempts of this turn; `call`: the last one made for it; `reason`: why it is over."""
+    scored it; `tries`: the attempts of this turn; `call`: the last one made for it, `promised`: the tokens it might
+    write; `reason`: why the chain is over."""
 
     stage: Stage = "waiting"
     turn: int = 0
@@ -57,6 +58,7 @@ class ChainState:
     cue: bool = False
     settled: Settled | None = None
     call: int = -1
+    promised: int = 0
     reason: Reason = "turns"
     tries: list[Attempt] = field(default_factory=list)
 

@@ -102,7 +102,7 @@ class Controller(Transitions):
             case ("drafting", Drafted()):
                 state.wrote(event)
                 state.cue = event.cue
-                self._wrote(chain, self.limits.draft_tokens, event.tokens)
+                self._wrote(chain, state.promised, event.tokens)
                 if self._gate.judges == "score":
                     state.stage = "scoring"
                     out.append(Score(self._call(chain, state), chain, state.turn, state.attempt))
@@ -115,11 +115,13 @@ class Controller(Transitions):
                 self._judge(chain, state, ell, out)
             case ("taking over", TakenOver()):
                 state.wrote(event)
-                self._wrote(chain, self.limits.takeover_tokens, event.tokens)
+                self._wrote(chain, state.promised, event.tokens)
                 self._end_turn(chain, out)
             case ("grading", Graded(ell=ell)):
                 self._finish(chain, state.reason, out, weighed=weight(ell))
-            case (_, Failed(reason=reason)):
+            case (stage, Failed(reason=reason)):
+                if stage in ("drafting", "taking over"):
+                    self._settle(chain, state.promised, 0)
                 self._finish(chain, "failed", out, reason)
             case (_, Stopped(reason=reason)):
                 self._finish(chain, "stopped", out, reason)

@@ -64,10 +64,14 @@ class Transitions:
                 return False
         return True
 
-    def _wrote(self, chain: ChainId, max_tokens: int, tokens: int) -> None:
+    def _wrote(self, chain: ChainId, promised: int, tokens: int) -> None:
         self._begun = True
+        self._settle(chain, promised, tokens)
+
+    def _settle(self, chain: ChainId, promised: int, tokens: int) -> None:
+        """Of the tokens that a call might have written it wrote so many."""
         for stop in self._stops:
-            stop.wrote(chain.question, max_tokens, tokens)
+            stop.wrote(chain.question, promised, tokens)
 
     def _start_turns(self, chains: Iterable[ChainId], out: list[Command]) -> None:
         """The next turn of each; the start of one may have ended the others."""
@@ -90,13 +94,13 @@ class Transitions:
     def _draft(self, chain: ChainId, out: list[Command]) -> None:
         state, max_tokens = self._chains[chain], self.limits.draft_tokens
         if not self._stops or self._may_write(chain, max_tokens, out):
-            state.stage = "drafting"
+            state.stage, state.promised = "drafting", max_tokens
             out.append(Draft(self._call(chain, state), chain, state.turn, max_tokens, state.attempt))
 
     def _take_over(self, chain: ChainId, out: list[Command]) -> None:
         state, max_tokens = self._chains[chain], self.limits.takeover_tokens
         if not self._stops or self._may_write(chain, max_tokens, out):
-            state.stage = "taking over"
+            state.stage, state.promised = "taking over", max_tokens
             replace = self._action.replace and self._gate.drafts
             out.append(TakeOver(self._call(chain, state), chain, state.turn, max_tokens, replace))
 

@@ -204,3 +204,12 @@ def test_a_chain_that_runs_out_of_tokens_may_decide_the_vote_of_those_that_start
     over = {f.chain: place for place, c in enumerate(driver.commands) if isinstance(f := c, Finish)}
     calls = [(place, c.chain) for place, c in enumerate(driver.commands) if isinstance(c, Draft | TakeOver)]
     assert all(place < over[chain] for place, chain in calls)
+
+
+def test_a_failed_call_gives_its_tokens_back() -> None:
+    """One of two chains fails while it drafts; the other one's four pieces then fit into 5 tokens."""
+    world = quiet(questions=1, chains=2, turns=4)
+    fates = bytes([255]) + bytes(len(world.fates) - 1)
+    world = replace(world, fates=fates, failures=True, limits=replace(world.limits, draft_tokens=2))
+    driver = Driver("draft-only", replace(world, knobs=replace(world.knobs, token_budget=5))).run()
+    assert [finish.reason for finish in driver.finishes] == ["failed", "turns"]
