@@ -36,11 +36,14 @@ class Admission:
         """Let the chain `go_on` when its question is admitted."""
         self._parked[chain.question].append((chain, go_on))
 
+    @property
+    def room(self) -> bool:
+        """Whether a question waits that may be admitted."""
+        return bool(self._queue) and (self._limit is None or len(self.admitted) < self._limit)
+
     def next(self) -> int | None:
         """Admit the next question with chains that are alive, if there is room for one."""
-        while self._queue:
-            if self._limit is not None and len(self.admitted) >= self._limit:
-                return None
+        while self.room:
             question = self._queue.popleft()
             if self.alive[question]:
                 self.admitted.add(question)

@@ -22,7 +22,7 @@ Every call is answered by exactly one event, but for those of stopped chains; an
 
 from __future__ import annotations
 
-from atts_runtime.control.chains import ProtocolError
+from atts_runtime.control.chains import ChainState, ProtocolError
 from atts_runtime.control.commands import Command, Score
 from atts_runtime.control.events import ChainId, Drafted, Event, Failed, Graded, Scored, Stopped, TakenOver
 from atts_runtime.control.transitions import Transitions
@@ -98,36 +98,37 @@ class Controller(Transitions):
             raise ProtocolError(f"no open call {event.call}: {event}")
         state = self._chains[chain]
         out: list[Command] = []
-        match state.stage, event:
-            case ("drafting", Drafted()):
-                state.wrote(event)
-                state.cue = event.cue
-                self._wrote(chain, state.promised, event.tokens)
-                if self._gate.judges == "score":
-                    state.stage = "scoring"
-                    out.append(Score(self._call(chain, state), chain, state.turn, state.attempt))
-                elif self._gate.judges == "text":
-                    self._judge(chain, state, None, out)
-                else:
-                    self._end_turn(chain, out)
-            case ("scoring", Scored(ell=ell, settled=settled)):
-                state.ell, state.settled = ell, settled
-                self._judge(chain, state, ell, out)
-            case ("taking over", TakenOver()):
-                state.wrote(event)
-                self._wrote(chain, state.promised, event.tokens)
-                self._end_turn(chain, out)
-            case ("grading", Graded(ell=ell)):
-                self._finish(chain, state.reason, out, weighed=weight(ell))
-            case (stage, Failed(reason=reason)):
-                if stage in ("drafting", "taking over"):
-                    self._settle(chain, state.promised, 0)
-                self._finish(chain, "failed", out, reason)
-            case (_, Stopped(reason=reason)):
-                self._finish(chain, "stopped", out, reason)
-            case _:
-                raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {state.stage!r}: {event}")
+        stage = state.stage
+        if stage == "drafting" and isinstance(event, Drafted):
+            self._drafted(chain, state, event, out)
+        elif stage == "scoring" and isinstance(event, Scored):
+            _, state.ell, state.settled = event
+            self._judge(chain, state, state.ell, out)
+        elif stage == "taking over" and isinstance(event, TakenOver):
+            self._wrote(chain, state, event)
+            self._end_turn(chain, out)
+        elif stage == "grading" and isinstance(event, Graded):
+            self._finish(chain, state.reason, out, weighed=weight(event.ell))
+        elif isinstance(event, Failed):
+            if stage in ("drafting", "taking over"):
+                self._settle(chain, state.promised, 0)
+            self._finish(chain, "failed", out, event.reason)
+        elif isinstance(event, Stopped):
+            self._finish(chain, "stopped", out, event.reason)
+        else:
+            raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {stage!r}: {event}")
         self._open.pop(event.call, None)
-        if self._banked:
+        if self._banked and self._admission.room:
             self._admit(out)
         return out
+
+    def _drafted(self, chain: ChainId, state: ChainState, event: Drafted, out: list[Command]) -> None:
+        state.cue = event.cue
+        self._wrote(chain, state, event)
+        if self._gate.judges == "score":
+            state.stage = "scoring"
+            out.append(Score(self._call(chain, state), chain, state.turn, state.attempt))
+        elif self._gate.judges == "text":
+            self._judge(chain, state, None, out)
+        else:
+            self._end_turn(chain, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from atts_runtime.control.actions import TAKE_OVER, Step
 from atts_runtime.control.admission import Admission, GoOn
@@ -22,7 +22,7 @@ from atts_runtime.control.commands import (
     TakeOver,
     Wake,
 )
-from atts_runtime.control.events import ChainId
+from atts_runtime.control.events import ChainId, Drafted, TakenOver
 from atts_runtime.control.gates import Due, Segment, Verdict
 from atts_runtime.control.policies import Policy
 from atts_runtime.control.votes import weight
@@ -64,9 +64,11 @@ class Transitions:
                 return False
         return True
 
-    def _wrote(self, chain: ChainId, promised: int, tokens: int) -> None:
+    def _wrote(self, chain: ChainId, state: ChainState, event: Drafted | TakenOver) -> None:
         self._begun = True
-        self._settle(chain, promised, tokens)
+        state.wrote(event)
+        if self._stops:
+            self._settle(chain, state.promised, event.tokens)
 
     def _settle(self, chain: ChainId, promised: int, tokens: int) -> None:
         """Of the tokens that a call might have written it wrote so many."""
@@ -111,7 +113,8 @@ class Transitions:
         if self._action.retries:
             state.tries.append(Attempt(state.answered, state.ended, state.answer, ell))
         due = self._gate.judge(Segment(chain, state.turn, state.attempt, ell, state.cue, state.settled))
-        self._alarm(chain, due, out)
+        if due.alarms:
+            self._alarm(chain, due, out)
         self._carry_out(due, (), out)
         if state.stage == "held":
             out.append(Hold(chain, state.turn, self._gate.hold))
@@ -120,13 +123,14 @@ class Transitions:
         for alarm in due.alarms:
             out.append(Alarmed(chain, self._chains[chain].turn, alarm))
 
-    def _carry_out(self, due: Due, starts: Iterable[ChainId], out: list[Command]) -> None:
+    def _carry_out(self, due: Due, starts: Sequence[ChainId], out: list[Command]) -> None:
         if due.verdicts and not self._banked:
             self._banked = True
             self._admit(out)
         for verdict in due.verdicts:
             self._decide(verdict, out)
-        self._start_turns(starts, out)
+        if starts:
+            self._start_turns(starts, out)
 
     def _decide(self, verdict: Verdict, out: list[Command]) -> None:
         chain, ell, rejected, p_value, alpha, bank = verdict

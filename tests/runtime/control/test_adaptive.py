@@ -196,7 +196,7 @@ class Settling(World):
 
     def outcome(self, kind: type[Call], chain: ChainId, turn: int, call: int = -1, attempt: int = 0) -> Event:
         event = super().outcome(kind, chain, turn, call, attempt)
-        return replace(event, settled=self.settled.get((chain, turn))) if isinstance(event, Scored) else event
+        return event._replace(settled=self.settled.get((chain, turn))) if isinstance(event, Scored) else event
 
 
 @examples
