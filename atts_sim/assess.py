@@ -25,7 +25,7 @@ def figures_of(run: SimRun, metrics: Metrics, devices: Mapping[Role, Device]) ->
     """All but the load and the verdict."""
     found = flat_metrics(metrics) | _from_arrival(run, metrics)
     wall = metrics.makespan_s
-    distinct = list({id(d): d for d in devices.values()}.values())
+    distinct = list({id(d): d for d in devices.values()}.values())[: 1 if run.one_device else None]
     for role in cast(tuple[Role, ...], ROLES):
         of, use = devices.get(role), metrics.engines.get(role)
         known = of is not None and use is not None

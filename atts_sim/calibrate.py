@@ -17,48 +17,30 @@ import numpy as np
 from atts_runtime.errors import InputError
 from atts_runtime.profiler import steptime
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
+from atts_runtime.profiler.hardware import shipped
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.profiler.steptime import StepModel
 from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
-from atts_sim.correction import CallFit, Correction, FitError, Samples, fit
-from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
+from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
+from atts_sim.cost import Phase
 from atts_sim.measured import Floats, MeasuredRun, StepLog
 
-_PHASES: tuple[Phase, ...] = ("append", "decode")
+PHASES: tuple[Phase, ...] = ("append", "decode")
 _Found = dict[Phase, tuple[Correction, CallFit]]
 """What was fitted to an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
-    """An engine's step times, corrected. A `cost.StepCost`; `shared` is the share of time in which the other engine is
-    taken to be in a step too: 0 where `contention.Contended` says so step by step. `per_call`: what calls cost
-    besides."""
+    """An engine's step times, and what runs correct them by; `contention.Contended` says what a step takes. `per_call`:
+    what calls cost besides."""
 
     model: StepModel
     step_tokens: int
     corrections: Mapping[Phase, Correction]
-    shared: float = 0.0
     per_call: PerCall | None = None
-
-    def cost(self, phase: Phase, shape: StepShape) -> Cost:
-        seconds, inside = self.model.cost(phase, steptime.StepShape(*shape))
-        correction = self.corrections[phase]
-        return Cost(correction.seconds(seconds, shape.rows) * (1 + correction.contention * self.shared), inside)
-
-    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        lines, constant, until, inside = self.model.decode_lines(rows, longest_kept)
-        correction = self.corrections["decode"]
-        stretch = 1 + correction.contention * self.shared
-        scale = correction.factor(rows) * stretch
-        fixed = correction.seconds(constant, rows) * stretch
-        return DecodeLines(tuple((scale * a, scale * b) for a, b in lines), fixed, until, inside)
-
-    def beside(self, shared: float) -> EngineCosts:
-        """The same while the other engine is in a step for such a share of the time."""
-        return replace(self, shared=shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +80,35 @@ class Costs:
         }
 
 
-def profile_of(spec: ModelSpec, profiles: Sequence[EngineProfile] = ()) -> EngineProfile:
-    """The profile, of those given or else of those shipped, that is of this model. Raises InputError where none is."""
+def profile_of(spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None) -> EngineProfile:
+    """The profile, of those given or else of those shipped, that is of this model; of several the first that was
+    measured on such a CPU, if one was. Raises InputError where none is."""
     known = list(profiles) or list(shipped_engines().values())
-    for profile in known:
-        numbers = profile.numbers
-        if all(numbers[f"dimensions.{n}"].value == getattr(spec, n) for n in ("parameters", "kv_bytes_per_token")):
-            return profile
-    names = ", ".join(profile.name for profile in known)
-    raise InputError(
-        f"no engine profile is of {spec.name} with {spec.parameters} parameters (there are {names}); make one with "
-        "atts-runtime profile and give it with --profile"
-    )
+    sizes = ("parameters", "kv_bytes_per_token")
+    mine = [p for p in known if all(p.numbers[f"dimensions.{n}"].value == getattr(spec, n) for n in sizes)]
+    if not mine:
+        names = ", ".join(profile.name for profile in known)
+        raise InputError(
+            f"no engine profile is of {spec.name} with {spec.parameters} parameters (there are {names}); make one with "
+            "atts-runtime profile and give it with --profile"
+        )
+    machines = {name: hardware.machine for name, hardware in shipped().items()}
+    near = (p for p in mine if cpu and machines.get(p.hardware, "").startswith(f"{cpu},"))
+    return next(near, mine[0])
 
 
 def stated_costs(
-    specs: Mapping[str, ModelSpec], profiles: Sequence[EngineProfile] = (), *, one_engine: bool = False
+    specs: Mapping[str, ModelSpec],
+    profiles: Sequence[EngineProfile] = (),
+    *,
+    one_engine: bool = False,
+    cpu: str | None = None,
 ) -> Costs:
-    """As the profiles have it: nothing is fitted, and the driver costs nothing."""
+    """As the profiles have it: nothing is fitted, and the driver costs nothing. `cpu`: as in `profile_of`."""
     engines = {}
     for role, spec in specs.items():
-        profile = profile_of(spec, profiles)
-        plain = dict.fromkeys(_PHASES, Correction())
+        profile = profile_of(spec, profiles, cpu)
+        plain = dict.fromkeys(PHASES, Correction())
         model, calls = profile.step_model(spec), per_call_of(profile)
         engines[role] = EngineCosts(model, profile.step_tokens, plain, per_call=calls)
     return Costs(engines, one_engine, 0.0, {}, {})
@@ -133,13 +122,13 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
             if replace(spec, name="") != replace(specs.setdefault(role, spec), name=""):
                 raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
     one_engine = any(run.one_engine for run in runs)
-    stated = stated_costs(specs, profiles, one_engine=one_engine)
+    stated = stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu if runs else None)
     samples = {
         (role, phase): [_samples(run.logs[role], phase, costs.model) for run in runs if role in run.logs]
         for role, costs in stated.engines.items()
-        for phase in _PHASES
+        for phase in PHASES
     }
-    found = {role: _fit({phase: samples[role, phase] for phase in _PHASES}) for role in stated.engines}
+    found = {role: _fit({phase: samples[role, phase] for phase in PHASES}) for role in stated.engines}
     engines = {role: _corrected(costs, found[role]) for role, costs in stated.engines.items()}
     predicted = {
         (role, phase): [part.predicted(*found[role][phase]) for part in parts]
@@ -183,7 +172,7 @@ def _held_out(samples: Mapping[tuple[str, Phase], Sequence[Samples]]) -> dict[tu
     predicted: dict[tuple[str, Phase], list[Floats]] = {key: [] for key in samples if len(samples[key]) > 1}
     for role in dict.fromkeys(role for role, _ in predicted):
         for out in range(len(samples[role, "decode"])):
-            rest = {phase: [s for i, s in enumerate(samples[role, phase]) if i != out] for phase in _PHASES}
+            rest = {phase: [s for i, s in enumerate(samples[role, phase]) if i != out] for phase in PHASES}
             for phase, found in _fit(rest).items():
                 predicted[role, phase].append(samples[role, phase][out].predicted(*found))
     return predicted
@@ -197,7 +186,10 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     known = np.array([model.cost(phase, steptime.StepShape(*map(int, shape))).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
-    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine])
+    recency, now = Recency(), []
+    for append, shape in zip(log.append, log.shapes, strict=True):
+        now.append(recency.of("append" if append else "decode", int(shape[0]), int(shape[3])))
+    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], np.array(now)[mine])
 
 
 def _handling(records: Sequence[ChainRecord]) -> float:

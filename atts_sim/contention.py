@@ -1,14 +1,23 @@
-"""Two engines in one process slow each other down: costs that look whether the other one is in a step.
+"""What a step takes in a run: slower while the other engine of the process is in one, and after the batch changed.
 
-For `reference.ReferenceEngine`, which asks for the cost of every step when it begins. `engine.BatchingEngine` asks for
-runs of steps, during which the other may begin and end many; it takes `calibrate.EngineCosts.beside`, an average.
+For engines that ask for the cost of every step when it begins (`reference`, `mixed_reference`). `engine.BatchingEngine`
+asks for runs of steps, during which the other may begin and end many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+from atts_runtime.profiler import steptime
 from atts_sim.calibrate import EngineCosts
+from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
+from atts_sim.correction import Recency
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
+from atts_sim.mixed_reference import plain_engine
+
+Name = TypeVar("Name")
 
 
 class Contended:
@@ -16,17 +25,26 @@ class Contended:
 
     def __init__(self, clock: Clock, costs: EngineCosts) -> None:
         self.rivals: list[Contended] = []
-        self._clock, self._costs = clock, costs
+        self._clock, self._costs, self._recency = clock, costs, Recency()
         self._busy_until_s = -1.0
 
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         """Of the step that begins now."""
         now = self._clock.now
         beside = any(rival._busy_until_s > now for rival in self.rivals)
-        seconds, inside = self._costs.cost(phase, shape)
-        seconds *= 1 + self._costs.corrections[phase].contention * beside
+        stated, inside = self._costs.model.cost(phase, steptime.StepShape(*shape))
+        f = self._recency.of(phase, shape.rows, shape.kept_tokens)
+        seconds = self._costs.corrections[phase].seconds(stated, shape.rows, f, float(beside))
         self._busy_until_s = now + seconds
         return Cost(seconds, inside)
 
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         raise TypeError("how long a run of steps takes depends on the other engine: step through it, with `cost`")
+
+
+def contending(clock: Clock, asked: Mapping[Name, tuple[EngineSpec, EngineCosts]]) -> dict[Name, SimEngine]:
+    """Engines of one process, by the names that they are asked for."""
+    costs = {name: Contended(clock, own) for name, (_, own) in asked.items()}
+    for mine in costs.values():
+        mine.rivals = [other for other in costs.values() if other is not mine]
+    return {name: plain_engine(clock, spec, costs[name]) for name, (spec, _) in asked.items()}

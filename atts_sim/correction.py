@@ -2,13 +2,15 @@
 
 With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
 
-    (factor(rows) * profile + step_s) * (1 + contention * [the other engine is in a pass])
+    ((factor(rows) + recent * f) * profile + step_s) * (1 + contention * [the other engine is in a pass])
         + begin_s * [calls that begin] + end_s * [calls that end] + (change_s + change_row_s * rows) * [any do]
 
 none of them negative, with the generating calls that join the batch before it and leave after it. The factor is
 piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower than the profiled one by
 another factor at one row than at 64, as memory and compute are not slowed alike. What batches cost at sizes that the
-runs did not reach is still the profile's statement, by the factor of the nearest size that they did.
+runs did not reach is still the profile's statement, by the factor of the nearest size that they did. A decode pass is
+slower right after the batch changed, as caches are cold: f is exp(-n / 4) in the n-th pass of an unchanged batch, from
+0 on (`Recency`), and 0 in append passes.
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
 the time that passed. A pass that took several times as long as its kind was held up by something else on the machine,
@@ -24,6 +26,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from atts_sim.cost import Phase
 from atts_sim.measured import Floats
 
 ROWS = tuple(1 << k for k in range(9))
@@ -31,6 +34,7 @@ _SMOOTH = 0.01  # weight of a difference between neighbouring factors, beside al
 _CONTENTION = np.linspace(0.0, 3.0, 61)
 _DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
+_FORGOTTEN = 4.0  # decode passes of an unchanged batch in which what a change costs falls to 1/e
 _HELD_UP = 2.0  # relative residual above which a pass weighs less
 _ROUNDS = 10
 
@@ -42,14 +46,33 @@ class Correction:
     factors: tuple[float, ...] = (1.0,) * len(ROWS)
     step_s: float = 0.0
     contention: float = 0.0
+    recent: float = 0.0
 
     def factor(self, rows: int) -> float:
         """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
         return float(np.interp(math.log2(rows), range(len(ROWS)), self.factors))
 
-    def seconds(self, profile_s: float, rows: int) -> float:
-        """Of a step while the other engine stands still."""
-        return self.factor(rows) * profile_s + self.step_s
+    def seconds(self, profile_s: float, rows: int, f: float = 0.0, shared: float = 0.0) -> float:
+        """Of a step that shares so much of its time with the other engine's; `f`: see the module's text."""
+        alone = (self.factor(rows) + self.recent * f) * profile_s + self.step_s
+        return alone * (1 + self.contention * shared)
+
+
+class Recency:
+    """How lately an engine's decode batch changed, pass by pass: the f of the module's text."""
+
+    def __init__(self) -> None:
+        self._rows = self._kept = self._passes = 0
+
+    def of(self, phase: Phase, rows: int, kept_tokens: int) -> float:
+        """Of the next pass, from its shape: an unchanged batch keeps a token more a row."""
+        if phase == "append":
+            self._rows = 0
+            return 0.0
+        same = rows == self._rows and kept_tokens == self._kept + rows
+        self._passes = self._passes + 1 if same else 0
+        self._rows, self._kept = rows, kept_tokens
+        return math.exp(-self._passes / _FORGOTTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +112,21 @@ class FitError:
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's, calls
-    that came and went as in `measured.StepLog`."""
+    that came and went as in `measured.StepLog`, and f of the module's text."""
 
     seconds: Floats
     profile: Floats
     rows: Floats
     shared: Floats
     calls: Floats
+    recent: Floats
 
     @classmethod
     def joined(cls, parts: Sequence[Samples]) -> Samples:
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def predicted(self, c: Correction, of_calls: CallFit) -> Floats:
-        alone: Floats = self.between() @ c.factors * self.profile + c.step_s
+        alone: Floats = (self.between() @ c.factors + c.recent * self.recent) * self.profile + c.step_s
         return alone * (1 + c.contention * self.shared) + self.of_calls(of_calls)
 
     def of_calls(self, costs: CallFit) -> Floats:
@@ -139,7 +163,8 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple
 
     unit = float(np.median(samples.profile))  # so that the unknowns are of one size
     root = np.sqrt(weights / samples.profile)[:, None]
-    alone = root * np.column_stack([samples.between() * samples.profile[:, None], np.full(len(root), unit)])
+    scaled = np.column_stack([samples.between(), samples.recent]) * samples.profile[:, None]
+    alone = root * np.column_stack([scaled, np.full(len(root), unit)])
     calls = root * unit * samples.changes()[:, : 4 if known is None else 0]
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
     # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
@@ -158,7 +183,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple
         cost = float(x @ normal @ x - 2 * side @ x)
         if cost < best:
             best, values = cost, [float(value) for value in x]
-            step = len(ROWS)
-            correction = Correction(tuple(values[:step]), values[step] * unit, float(c))
-            found = correction, known or CallFit(*values[step + 1 :]).times(unit)
+            sizes = len(ROWS)
+            correction = Correction(tuple(values[:sizes]), values[sizes + 1] * unit, float(c), values[sizes])
+            found = correction, known or CallFit(*values[sizes + 2 :]).times(unit)
     return found

@@ -22,8 +22,10 @@ from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder, shipped
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.steptime import StepModel
+from atts_sim.calibrate import EngineCosts
 from atts_sim.calls import EngineSpec, Paged, per_call_of
 from atts_sim.capacity import kv_blocks
+from atts_sim.costs_store import FittedCosts, load_costs
 from atts_sim.options import PER_ENGINE, Options
 
 _GIB = 2**30
@@ -44,6 +46,9 @@ T = TypeVar("T")
 class Device:
     """An engine and what it runs on.
 
+    costs            the step times as runs corrected them; None: they are as `steps` has them
+    on               the hardware profile's name
+    memory_share     of their memory that weights and KV may take; None: it is not known
     kv_room_tokens   KV that fits beside the weights; None: the memory is not known
     usd_per_hour, power_w
                      of one device; None: not known
@@ -56,6 +61,9 @@ class Device:
     usd_per_hour: float | None
     power_w: float | None
     told: str
+    on: str
+    memory_share: float | None = None
+    costs: EngineCosts | None = None
 
 
 def device(role: str, options: Options, defaults: Mapping[str, int | None]) -> Device:
@@ -67,7 +75,9 @@ def device(role: str, options: Options, defaults: Mapping[str, int | None]) -> D
     if given["profile"] is not None:
         if clash := [name for name in ("model", "hardware", "dtype", "tp", "memory_share") if given[name] is not None]:
             raise InputError(f"engines.{role}: a profile is of one model and device; leave out {clash[0]}, or profile")
-        return _profiled(role, given, defaults)
+        return _profiled(role, given, defaults, fitted_costs(options))
+    if "engines.costs" in options:
+        raise InputError(f"engines.costs corrects engine profiles; give engines.{role}.profile, or leave it out")
     if missing := [name for name in ("model", "hardware", "dtype") if given[name] is None]:
         raise InputError(
             f"engines.{role}.{missing[0]} is missing; give engines.{role}.profile, or model, hardware and dtype"
@@ -80,22 +90,38 @@ def _option(role: str, name: str, options: Options) -> Any:
     return options.get(f"engines.{name}") if own is None else own
 
 
-def _profiled(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | None]) -> Device:
+def fitted_costs(options: Options) -> FittedCosts | None:
+    """Those that the study names. Raises InputError where they cannot be read."""
+    path = options.get("engines.costs")
+    return None if path is None else load_costs(Path(str(path)))
+
+
+def _profiled(
+    role: str, given: Mapping[str, Any], defaults: Mapping[str, int | None], fitted: FittedCosts | None
+) -> Device:
     profile = engine_profile(str(given["profile"]))
     rows = given["max_rows"] or defaults["max_rows"] or profile.max_rows
     budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
     told = f"{role}: engine profile {profile.name}, {profile.model}, measured on {profile.measured_on}"
-    model = profile.step_model(model_spec(profile.model))
+    about = model_spec(profile.model)
+    model = profile.step_model(about)
     paged = (given["scheduler"] or profile.engine) == "vllm"
     spec = _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None)
+    costs, per_call = None, per_call_of(profile)
+    if fitted is not None:
+        costs = fitted.of(role).costs(profile, about)
+        per_call = costs.per_call or per_call
+        told += f", corrected by runs ({', '.join(fitted.sources)})"
     return Device(
-        spec if paged else replace(spec, per_call=per_call_of(profile)),
+        spec if paged else replace(spec, per_call=per_call),
         model,
         1,
         None,
         given["usd_per_hour"],
         given["power_w"],
         f"{told} ({_kinds(model)})",
+        profile.hardware,
+        costs=costs,
     )
 
 
@@ -131,7 +157,27 @@ def _analytic(role: str, given: Mapping[str, Any], defaults: Mapping[str, int | 
         power,
         f"{role}: {spec.name} on {tp} x {hardware.name}, {dtype}{', batched as vLLM does' if paged else ''} "
         f"({_kinds(steps)})",
+        hardware.name,
+        None if hardware.memory_bytes is None else share,
     )
+
+
+def check_one_device(devices: Mapping[str, Device]) -> None:
+    """Raises InputError where two engines cannot share a device: they ask for others, or for more memory than all."""
+    one, other = devices.values()
+    if (one.on, one.devices) != (other.on, other.devices):
+        raise InputError(
+            f"engines.one_device: {' and '.join(devices)} run on {one.devices} x {one.on} and {other.devices} x "
+            f"{other.on}; give both the same hardware and tp"
+        )
+    if one.costs is not None or other.costs is not None:
+        raise InputError("engines.one_device: with engines.costs the engines step beside one another; leave one out")
+    shares = one.memory_share, other.memory_share
+    if None not in shares and sum(share or 0.0 for share in shares) > 1:
+        raise InputError(
+            f"engines.one_device: shares of the memory of {shares[0]:g} and {shares[1]:g} exceed 1; lower "
+            + " or ".join(f"engines.{role}.memory_share" for role in devices)
+        )
 
 
 def _spec(role: str, rows: int, step_tokens: int, budget: int | None, *, paged: bool, room: int | None) -> EngineSpec:

@@ -49,7 +49,7 @@ class StepLog:
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
     """A finished run. `specs` and `logs` by the engine's role, the first one's where a model serves both; `summary` as
-    in summary.json."""
+    in summary.json; `cpu`: the machine's, by its model name (None: not on record)."""
 
     path: Path
     config: RunConfig
@@ -58,6 +58,7 @@ class MeasuredRun:
     specs: Mapping[str, ModelSpec]
     logs: Mapping[str, StepLog]
     one_engine: bool
+    cpu: str | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +89,11 @@ def measured_run(path: Path) -> MeasuredRun:
         specs = {first: specs[first]}
     if missing := [role for role in specs if role not in logs]:
         raise InputError(f"{path / 'steps.parquet'} has no step of the {missing[0]} engine")
-    return MeasuredRun(path, config, read.records, read.summary, specs, logs, one)
+    hardware = read.manifest.get("hardware")
+    cpu = hardware.get("cpu") if isinstance(hardware, Mapping) else None
+    return MeasuredRun(
+        path, config, read.records, read.summary, specs, logs, one, cpu if isinstance(cpu, str) else None
+    )
 
 
 def _specs(path: Path, models: Any) -> dict[str, ModelSpec]:

@@ -51,7 +51,9 @@ PER_ENGINE: Mapping[str, Kind] = {
 }
 _FIXED: dict[str, Kind] = {
     "engines.shared": "flag",
+    "engines.one_device": "flag",
     "engines.handling_s": "not negative",
+    "engines.costs": "text",  # a file of fitted costs, which correct the engines' profiles
     "workload.kind": "text",
     "workload.path": "text",
     "workload.token_scale": "positive",
@@ -64,7 +66,7 @@ KINDS: Mapping[str, Kind] = (
     | {f"engines.{role}.{name}": kind for role in ROLES for name, kind in PER_ENGINE.items()}
 )
 ARRIVALS = ("workload.arrivals", "workload.arrivals_per_s")
-PATHS = ("workload.path", "workload.arrivals", "settings.bank")
+PATHS = ("workload.path", "workload.arrivals", "engines.costs", "settings.bank")
 """Options that name files, relative to the study's folder."""
 
 SETTINGS = tuple(field.name for field in fields(RunConfig))

@@ -18,9 +18,12 @@ from atts_sim.assess import check_kv, figures_of, saturation_of, warnings_of, wi
 from atts_sim.calls import SimEngine
 from atts_sim.clock import Clock
 from atts_sim.collector import no_collection
+from atts_sim.contention import contending
 from atts_sim.cost import DecodeRuns, StepCost
+from atts_sim.costs_store import FittedCosts
 from atts_sim.desk import Role
-from atts_sim.devices import Device, device
+from atts_sim.device import Device as SharedDevice
+from atts_sim.devices import Device, check_one_device, device, fitted_costs
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
@@ -31,7 +34,7 @@ from atts_sim.study import Study
 from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of
 
-_FORMAT = "rows/4"
+_FORMAT = "rows/5"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 
@@ -43,6 +46,7 @@ class Points:
         self._sources: dict[str, Source | InputError] = {}
         self._devices: dict[str, Device | InputError] = {}
         self._arrivals: dict[str, Arrivals | InputError] = {}
+        self._costs: dict[str, FittedCosts | InputError | None] = {}
         self._at_once_s: dict[str, float] = {}
         self._runs: list[tuple[StepCost, DecodeRuns]] = []
 
@@ -71,7 +75,8 @@ class Points:
             "config": config.fingerprint(self._source(options).digest),
             "limits": [config.max_rows, config.kv_budget_tokens],
             "devices": {role: repr(found) for role, found in devices.items()},
-            "handling_s": options.get("engines.handling_s", 0.0),
+            "one_device": _one_device(options, devices),
+            "handling_s": self._handling_s(options),
             "arrivals": repr(arrivals),
             "repeats": self._study.repeats,
             "deadline_s": self._study.deadline_s,
@@ -135,20 +140,32 @@ class Points:
 
     def _run(self, config: RunConfig, options: Options, arrivals: Arrivals) -> SimRun:
         clock = Clock()
-        made: dict[int, SimEngine] = {}
-        engines: dict[Role, SimEngine] = {}
-        for role, found in self._engines(options, config).items():
-            if id(found) not in made:
-                steps = cast(StepCost, found.steps)
-                made[id(found)] = cast(SimEngine, BatchingEngine(clock, found.spec, steps, runs=self._runs_of(steps)))
-            engines[role] = made[id(found)]
+        engines = self._made(clock, options, self._engines(options, config))
         workload = self._source(options).workload(config)
         policy = config.recipe(self._knobs(config, options, workload))
         times_s = arrivals.times_s(workload.questions, config.seed)
         refuse_late(policy, times_s)
-        handling_s = float(options.get("engines.handling_s", 0.0))
+        handling_s = self._handling_s(options)
         driver = SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s, arrivals_s=times_s)
         return driver.run()
+
+    def _made(self, clock: Clock, options: Options, devices: Mapping[Role, Device]) -> dict[Role, SimEngine]:
+        """An engine for each device. Costs that runs corrected depend on the other engine, so they go step by step."""
+        corrected = {id(of): (of.spec, of.costs) for of in devices.values() if of.costs is not None}
+        made = contending(clock, corrected)
+        device = SharedDevice(clock) if _one_device(options, devices) else None
+        for of in devices.values():
+            if id(of) not in made:
+                steps = cast(StepCost, of.steps)
+                engine = BatchingEngine(clock, of.spec, steps, device, self._runs_of(steps))
+                made[id(of)] = cast(SimEngine, engine)
+        return {role: made[id(of)] for role, of in devices.items()}
+
+    def _handling_s(self, options: Options) -> float:
+        """What the study says the driver takes for an answer, or else the runs that its costs were fitted to."""
+        known: Any = _once(self._costs, str(options.get("engines.costs")), lambda: fitted_costs(options))
+        fitted = cast("FittedCosts | None", known)
+        return float(options.get("engines.handling_s", 0.0 if fitted is None else fitted.handling_s))
 
     def _knobs(self, config: RunConfig, options: Options, workload: Workload) -> Knobs:
         """What the policy is told: as `atts_runtime.session.knobs_for`."""
@@ -201,7 +218,15 @@ class Points:
             if draft := [name for name in options if name.startswith("engines.draft.")]:
                 raise InputError(f"engines.shared has one model serve both roles, as engines.target; remove {draft[0]}")
             return {cast(Role, role): made("target") for role in roles(config)}
-        return {cast(Role, role): made(of) for role, of in roles(config).items()}
+        devices = {cast(Role, role): made(of) for role, of in roles(config).items()}
+        if _one_device(options, devices):
+            check_one_device(cast("Mapping[str, Device]", devices))
+        return devices
+
+
+def _one_device(options: Options, devices: Mapping[Role, Device]) -> bool:
+    """Whether two engines take turns on a device."""
+    return bool(options.get("engines.one_device", False)) and len({id(of) for of in devices.values()}) > 1
 
 
 def _part(options: Options, prefix: str) -> str:

@@ -10,12 +10,11 @@ from atts_runtime.errors import InputError
 from atts_runtime.session import roles
 from atts_sim.arrivals import refuse_late
 from atts_sim.calibrate import Costs, EngineCosts
-from atts_sim.calls import EngineSpec, Paged, SimEngine
+from atts_sim.calls import EngineSpec, Paged
 from atts_sim.clock import Clock
-from atts_sim.contention import Contended
+from atts_sim.contention import contending
 from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
-from atts_sim.mixed_reference import plain_engine
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
@@ -35,20 +34,16 @@ def run_twin(
     Raises InputError where the costs lack an engine that the policy uses, or it cannot take arrivals over time.
     """
     clock = Clock()
-    contended: dict[str, Contended] = {}
-    engines: dict[Role, SimEngine] = {}
-    by_name: dict[str, SimEngine] = {}
+    names: dict[Role, str] = {}
+    asked: dict[str, tuple[EngineSpec, EngineCosts]] = {}
     for role, of in roles(config).items():
         name = next(iter(costs.engines)) if costs.one_engine else of
         if name not in costs.engines:
             raise InputError(f"nothing says what a step of the {role} engine costs; fit on a run that used it")
-        if name not in by_name:
-            own = costs.engines[name]
-            contended[name] = Contended(clock, own)
-            by_name[name] = plain_engine(clock, _spec(config, of, own), contended[name])
-        engines[cast(Role, role)] = by_name[name]
-    for mine in contended.values():
-        mine.rivals = [other for other in contended.values() if other is not mine]
+        names[cast(Role, role)] = name
+        asked.setdefault(name, (_spec(config, of, costs.engines[name]), costs.engines[name]))
+    made = contending(clock, asked)
+    engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)

@@ -15,6 +15,7 @@ from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.validate_trace import execute_traces, is_trace
+from atts_sim.costs_store import save_costs
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
@@ -64,6 +65,12 @@ def add_to(commands: Any) -> None:
         help="write the workload that is fitted to --fit-on, or without it to RUN, as JSON",
     )
     parser.add_argument(
+        "--save-costs",
+        type=Path,
+        metavar="FILE",
+        help="write what engines cost in the runs of --fit-on, or without it in RUN, for a study's engines.costs",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=TOLERANCE,
@@ -83,7 +90,11 @@ def execute(args: argparse.Namespace) -> int:
         return execute_traces(args)
     runs, refused = _readable(args.runs)
     fitted_runs = [measured_run(path) for path in args.fit_on]
-    costs = _costs(runs, fitted_runs, [EngineProfile.from_toml(path) for path in args.profile])
+    profiles = [EngineProfile.from_toml(path) for path in args.profile]
+    costs = _costs(runs, fitted_runs, profiles)
+    if args.save_costs:
+        of = fitted_runs or runs
+        save_costs(calibrate(of, profiles), of, profiles, args.save_costs)
     kind: WorkloadKind = "replay" if args.workload == "replay" else "fitted"
     seen = fitted_runs
     if kind == "replay" and not seen:
@@ -120,7 +131,7 @@ def _costs(runs: Sequence[MeasuredRun], fitted: Sequence[MeasuredRun], profiles:
     if fitted:
         return calibrate(fitted, profiles)
     specs = {role: spec for run in runs for role, spec in run.specs.items()}
-    return stated_costs(specs, profiles, one_engine=any(run.one_engine for run in runs))
+    return stated_costs(specs, profiles, one_engine=any(run.one_engine for run in runs), cpu=runs[0].cpu)
 
 
 def _workload(asked: str, runs: Sequence[MeasuredRun]) -> FittedWorkload:
@@ -208,6 +219,7 @@ def _residuals(costs: Costs) -> Any:
         "x 1 row",
         "x 8",
         "x 64",
+        "changed +",
         "step us",
         "contention",
         "sum",
@@ -219,9 +231,8 @@ def _residuals(costs: Costs) -> Any:
     for (role, phase), error in costs.fitted.items():
         c, held_out = costs.engines[role].corrections[phase], costs.held_out.get((role, phase))
         table.add_row(
-            role, phase, f"{error.steps:,}", f"{c.factor(1):.2f}", f"{c.factor(8):.2f}", f"{c.factor(64):.2f}",
-            f"{c.step_s * 1e6:.0f}",
-            f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
+            role, phase, f"{error.steps:,}", *(f"{c.factor(rows):.2f}" for rows in (1, 8, 64)), f"{c.recent:.2f}",
+            f"{c.step_s * 1e6:.0f}", f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
             "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
         )  # fmt: skip
     told = [f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"]

@@ -13,7 +13,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
-from atts_sim import twin
+from atts_sim import contention, twin
 from atts_sim.calibrate import Costs, stated_costs
 from atts_sim.calls import PerCall
 from atts_sim.contention import Contended
@@ -33,9 +33,9 @@ def _rising(first: float) -> tuple[float, ...]:
 
 TRUE = {
     ("draft", "append"): Correction(_rising(1.3), 1e-4, 0.5),
-    ("draft", "decode"): Correction(_rising(1.2), 2e-4, 0.8),
+    ("draft", "decode"): Correction(_rising(1.2), 2e-4, 0.8, 0.3),
     ("target", "append"): Correction(_rising(1.1), 3e-4, 0.2),
-    ("target", "decode"): Correction(_rising(1.4), 1e-4, 0.6),
+    ("target", "decode"): Correction(_rising(1.4), 1e-4, 0.6, 0.4),
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")
 HANDLING_S = 1e-4
@@ -93,12 +93,12 @@ def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:
             rows.append({"engine": engine} | times | step)
             return cost
 
-    before = twin.Contended
-    twin.Contended = Logged  # type: ignore[misc]
+    before = contention.Contended
+    contention.Contended = Logged  # type: ignore[misc]
     try:
         return twin.run_twin(config, recorded_of(config), true_costs())
     finally:
-        twin.Contended = before  # type: ignore[misc]
+        contention.Contended = before  # type: ignore[misc]
 
 
 def records_of(run: SimRun) -> list[ChainRecord]:

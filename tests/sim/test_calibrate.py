@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from atts_runtime.errors import InputError
-from atts_sim.calibrate import calibrate, stated_costs
+from atts_sim.calibrate import calibrate, profile_of, stated_costs
+from atts_sim.clock import Clock
+from atts_sim.contention import Contended
 from atts_sim.correction import Correction
-from atts_sim.cost import DecodeLines, StepShape
+from atts_sim.cost import StepShape
 from atts_sim.measured import MeasuredRun, measured_run
 from tests.sim.made_runs import CALLS, HANDLING_S, TRUE, make_run, specs, true_costs
 
@@ -61,7 +64,7 @@ def test_profiles_stand_as_stated_where_nothing_is_fitted() -> None:
     costs = stated_costs(specs())
     shape = StepShape(4, 4, 1, 400, 120, 4)
     for engine in costs.engines.values():
-        assert engine.cost("decode", shape) == engine.model.cost("decode", shape)  # type: ignore[arg-type]
+        assert Contended(Clock(), engine).cost("decode", shape) == engine.model.cost("decode", shape)  # type: ignore[arg-type]
         assert engine.per_call is not None
 
 
@@ -76,14 +79,49 @@ def test_what_calls_cost_is_told_by_the_passes_that_they_begin_and_end_in(runs: 
         )  # which of them is which, calls that overlap leave open
 
 
-def test_lines_and_shapes_say_the_same_of_a_corrected_decode_beside_another_engine() -> None:
-    for engine in true_costs().engines.values():
-        beside = engine.beside(0.7)
-        lines, constant, _, inside = DecodeLines(*beside.decode_lines(4, 120))
-        seconds, vouched = beside.cost("decode", StepShape(4, 4, 1, 400, 120, 4))
-        assert constant + max(a + b * 400 for a, b in lines) == pytest.approx(seconds, rel=1e-12)
-        assert inside == vouched
-        assert seconds > engine.cost("decode", StepShape(4, 4, 1, 400, 120, 4)).seconds
+def test_of_several_profiles_that_of_the_run_s_machine_is_taken() -> None:
+    spec = specs()["target"]
+    for cpu, name in (
+        ("Intel(R) Xeon(R) Processor", "bundled-target-intel-xeon-emerald-rapids"),
+        ("AMD EPYC", "bundled-target-amd-epyc-milan"),
+        ("another", "bundled-target-amd-epyc-milan"),
+        (None, "bundled-target-amd-epyc-milan"),
+    ):
+        assert profile_of(spec, cpu=cpu).name == name
+
+
+def decode(rows: int, kept: int) -> StepShape:
+    return StepShape(rows, rows, 1, kept, 120, rows, kept)
+
+
+def test_a_pass_takes_longer_after_the_batch_changed_until_that_is_forgotten() -> None:
+    costs = true_costs().engines["target"]
+    one = Contended(Clock(), costs)
+    taken = [one.cost("decode", decode(4, 400 + 4 * k)).seconds for k in range(60)]  # a token a row: unchanged
+    assert all(first > second for first, second in pairwise(taken[:8]))
+    stated = costs.model.cost("decode", decode(4, 400)).seconds  # type: ignore[arg-type]
+    correction = costs.corrections["decode"]
+    assert taken[0] == pytest.approx((correction.factor(4) + correction.recent) * stated + correction.step_s)
+    still = costs.model.cost("decode", decode(4, 400 + 4 * 59)).seconds  # type: ignore[arg-type]
+    assert taken[59] == pytest.approx(correction.factor(4) * still + correction.step_s, rel=1e-5)
+    assert one.cost("decode", decode(4, 300)).seconds > taken[59]  # as many rows, but others
+    one.cost("append", StepShape(4, 80, 24, 400, 120, 80))
+    again = one.cost("decode", decode(4, 304)).seconds
+    assert again == pytest.approx(taken[0], rel=0.05)
+
+
+def test_a_pass_takes_longer_beside_one_of_the_other_engine() -> None:
+    clock, costs = Clock(), true_costs().engines
+    one, other = (Contended(clock, costs[role]) for role in ("draft", "target"))
+    one.rivals, other.rivals = [other], [one]
+    alone = one.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds
+    beside = other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds
+    own = costs["target"].corrections["append"]
+    stated = costs["target"].model.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds  # type: ignore[arg-type]
+    assert beside == pytest.approx(own.seconds(stated, 4) * (1 + own.contention))
+    clock.call(2 * (alone + beside), 1, lambda number: None)
+    clock.step()
+    assert other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds == pytest.approx(own.seconds(stated, 4))
 
 
 def test_the_log_says_how_long_engines_shared_the_machine(runs: list[MeasuredRun]) -> None:

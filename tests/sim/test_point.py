@@ -58,6 +58,32 @@ def test_one_model_in_both_roles_is_one_device(tmp_path: Path) -> None:
     assert good(made_trace(tmp_path), engines=engines)["devices"] == 1
 
 
+def test_two_models_on_one_device_take_turns_and_cost_one(tmp_path: Path) -> None:
+    trace = made_trace(tmp_path)
+    split = H100 + "draft.tp = 2\ndraft.memory_share = 0.3\ntarget.memory_share = 0.6\nusd_per_hour = 3.6\n"
+    apart, together = good(trace, engines=split), good(trace, engines=split + "one_device = true\n")
+    assert (apart["devices"], together["devices"]) == (4, 2)
+    busy = together["draft.utilisation"] + together["target.utilisation"]
+    assert 0.9 < busy <= 1 + 1e-9  # one of them steps nearly all the time, never both
+    assert apart["makespan_s"] < together["makespan_s"] < 2 * apart["makespan_s"]
+    assert together["usd"] == pytest.approx(2 * 3.6 * together["makespan_s"] / 3600)
+    alone = split + "one_device = true\n"
+    assert good(trace, "[settings]\npolicy = 'target-only'", engines=alone)["devices"] == 2
+
+
+@pytest.mark.parametrize(
+    ("engines", "message"),
+    [
+        (H100 + "draft.tp = 2\n", "shares of the memory of 0.9 and 0.9 exceed 1; lower engines.draft.memory_share or"),
+        (H100 + "memory_share = 0.5\n", "draft and target run on 1 x nvidia-h100-80gb-sxm and 2 x nvidia-h100-80gb"),
+    ],
+)
+def test_what_cannot_share_a_device_is_refused(tmp_path: Path, engines: str, message: str) -> None:
+    error = point(made_trace(tmp_path), engines=engines + "one_device = true\n").error
+    assert error is not None
+    assert message in error
+
+
 def test_fewer_questions_and_chains_are_the_first_and_more_are_refused(tmp_path: Path) -> None:
     trace = made_trace(tmp_path)
     few = good(trace, "[settings]\nquestions = 2\nchains = 3\nturns = 1")

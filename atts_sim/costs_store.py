@@ -1,0 +1,103 @@
+"""What engines cost in runs, as JSON: the fit of `calibrate`, to be simulated with where the runs are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.engineprofile import EngineProfile
+from atts_runtime.profiler.modelspec import ModelSpec
+from atts_runtime.profiler.stepfit import CallCosts
+from atts_sim import jsonfile
+from atts_sim.calibrate import PHASES, Costs, EngineCosts, profile_of
+from atts_sim.calls import PerCall
+from atts_sim.correction import ROWS, Correction
+from atts_sim.cost import Phase
+from atts_sim.jsonfile import flag, real
+from atts_sim.measured import MeasuredRun
+
+_FORMAT = "atts-fitted-costs/1"
+_MEND = "fit them again with atts-sim validate --save-costs"
+
+
+@dataclass(frozen=True)
+class FittedEngine:
+    """What runs said of an engine. `profile`: the name of the engine profile that is corrected."""
+
+    profile: str
+    corrections: Mapping[Phase, Correction]
+    per_call: PerCall | None
+
+    def costs(self, profile: EngineProfile, spec: ModelSpec) -> EngineCosts:
+        """Of the profile's engine. Raises InputError where it is another one."""
+        if profile.name != self.profile:
+            raise InputError(f"the costs were fitted beside engine profile {self.profile}, not {profile.name}")
+        return EngineCosts(profile.step_model(spec), profile.step_tokens, self.corrections, per_call=self.per_call)
+
+
+@dataclass(frozen=True)
+class FittedCosts:
+    """As in `calibrate.Costs`; `sources`: the runs' names."""
+
+    engines: Mapping[str, FittedEngine]
+    one_engine: bool
+    handling_s: float
+    sources: tuple[str, ...]
+
+    def of(self, role: str) -> FittedEngine:
+        """The engine of a role. Raises InputError where no run used it."""
+        if self.one_engine:
+            return next(iter(self.engines.values()))
+        if role not in self.engines:
+            raise InputError(f"the fitted costs say nothing of the {role} engine; fit them to a run that used it")
+        return self.engines[role]
+
+
+def save_costs(costs: Costs, runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile], path: Path) -> None:
+    """Write what was fitted to the runs. Raises InputError where the file cannot be written."""
+    specs = {role: spec for run in runs for role, spec in run.specs.items()}
+    sources = [run.name for run in runs]
+    engines = {
+        role: {
+            "profile": profile_of(specs[role], profiles, runs[0].cpu).name,
+            "corrections": {phase: asdict(correction) for phase, correction in of.corrections.items()},
+            "calls": None if of.per_call is None else of.per_call.to_json(),
+        }
+        for role, of in costs.engines.items()
+    }
+    fields = {"one_engine": costs.one_engine, "handling_s": costs.handling_s, "sources": sources, "engines": engines}
+    jsonfile.write(path, _FORMAT, fields)
+
+
+def load_costs(path: Path) -> FittedCosts:
+    """Read it back. Raises InputError where it cannot be read or is none."""
+    return jsonfile.read(path, _FORMAT, _costs, what="file of fitted costs", mend=_MEND)
+
+
+def _costs(data: Mapping[str, Any]) -> FittedCosts:
+    engines = {str(role): _engine(of) for role, of in dict(data["engines"]).items()}
+    if not engines:
+        raise ValueError("no engine")
+    sources = tuple(str(name) for name in data["sources"])
+    return FittedCosts(engines, flag(data["one_engine"]), real(data["handling_s"], 0.0), sources)
+
+
+def _engine(data: Mapping[str, Any]) -> FittedEngine:
+    corrections = {phase: _correction(data["corrections"][phase]) for phase in PHASES}
+    return FittedEngine(str(data["profile"]), corrections, jsonfile.maybe(data["calls"], _calls))
+
+
+def _correction(data: Mapping[str, Any]) -> Correction:
+    factors = jsonfile.listed(data["factors"], lambda value: real(value, 0.0))
+    if len(factors) != len(ROWS) or not any(factors):
+        raise ValueError(f"{data['factors']} where {len(ROWS)} factors belong")
+    return Correction(factors, *(real(data[name], 0.0) for name in ("step_s", "contention", "recent")))
+
+
+def _calls(data: Mapping[str, Any]) -> PerCall:
+    kinds = [CallCosts(**{n: real(v, 0.0) for n, v in dict(data[kind]).items()}) for kind in ("generate", "score")]
+    rest = [real(data[name], 0.0) for name in ("end_s", "change_s", "change_row_s")]
+    return PerCall(kinds[0], kinds[1], *rest)

@@ -1,0 +1,97 @@
+"""What engines cost in runs, kept in a file: a study with it predicts what `validate` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atts_runtime.errors import InputError
+from atts_sim.calibrate import calibrate
+from atts_sim.cli import main
+from atts_sim.costs_store import load_costs
+from atts_sim.devices import engine_profile, model_spec
+from atts_sim.measured import measured_run
+from atts_sim.point import Points
+from atts_sim.row import Row
+from atts_sim.study import parse_study
+from tests.sim.made_runs import make_run
+
+PROFILES = {role: f"bundled-{role}-amd-epyc-milan" for role in ("draft", "target")}
+ENGINES = "\n".join(f'{role}.profile = "{name}"' for role, name in PROFILES.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, and costs and workload as `atts-sim validate` writes them."""
+    folder = tmp_path_factory.mktemp("costs")
+    make_run(folder / "run", "barrier", chains=6)
+    saved = ["--save-costs", str(folder / "costs.json"), "--save", str(folder / "workload.json")]
+    main(["validate", str(folder / "run"), *saved, "--tolerance", "0.9"])
+    return folder
+
+
+def row_of(folder: Path, engines: str = ENGINES, costs: str = "costs.json") -> Row:
+    text = "[workload]\nkind = 'replay'\npath = 'run'\n[settings]\npolicy = 'barrier'\nalpha = 0.4\n"
+    text += f"[engines]\n{engines}\ncosts = '{costs}'\n"
+    return Points(parse_study(text, folder)).row(0, {})
+
+
+def test_a_study_with_the_costs_predicts_what_validate_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(folder / "same", "barrier", chains=6)
+    main(["validate", str(folder / "run"), "--fit-on", str(folder / "same"), "--json"])
+    figures = json.loads(capsys.readouterr().out)["runs"][0]["figures"]
+    row = row_of(folder)
+    assert row.error is None
+    assert row.figures["makespan_s"] == pytest.approx(figures["wall_s"]["predicted"], rel=1e-9)
+    assert row.figures["latency_s.p95"] == pytest.approx(figures["latency_p95_s"]["predicted"], rel=1e-9)
+    assert any("corrected by runs (run)" in source for source in row.sources)
+
+
+def test_costs_come_back_as_they_were_fitted(folder: Path) -> None:
+    fitted, saved = calibrate([measured_run(folder / "run")]), load_costs(folder / "costs.json")
+    assert (saved.handling_s, saved.sources) == (fitted.handling_s, ("run",))
+    for role, name in PROFILES.items():
+        profile = engine_profile(name)
+        back = saved.of(role).costs(profile, model_spec(profile.model))
+        assert back.per_call == fitted.engines[role].per_call
+        assert back.corrections == fitted.engines[role].corrections
+
+
+def test_costs_of_another_engine_are_refused(folder: Path) -> None:
+    swapped = "\n".join(f'{role}.profile = "{PROFILES["draft"]}"' for role in PROFILES)
+    error = row_of(folder, swapped).error
+    assert error is not None
+    assert f"fitted beside engine profile {PROFILES['target']}" in error
+    analytic = "hardware = 'nvidia-h100-80gb-sxm'\ndtype = 'bfloat16'\nmodel = 'qwen2.5-7b-instruct'"
+    error = row_of(folder, analytic).error
+    assert error == "engines.costs corrects engine profiles; give engines.draft.profile, or leave it out"
+    make_run(folder / "alone", "target-only", chains=4)
+    main(["validate", str(folder / "alone"), "--save-costs", str(folder / "alone.json")])
+    error = row_of(folder, costs="alone.json").error
+    assert error is not None
+    assert "say nothing of the draft engine" in error
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.pop("engines"),
+        lambda data: data.update(engines={}),
+        lambda data: data.update(handling_s=-1),
+        lambda data: data["engines"]["draft"]["corrections"]["append"]["factors"].pop(),
+        lambda data: data["engines"]["draft"]["corrections"]["append"].update(factors=[0.0] * 9),
+        lambda data: data["engines"]["target"]["calls"]["generate"].update(more=1.0),
+        lambda data: data["engines"]["target"]["corrections"].update(decode=None),
+        lambda data: data.update(format="atts-fitted-workload/3"),
+    ],
+)
+def test_a_spoiled_file_is_refused(folder: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    data = json.loads((folder / "costs.json").read_text())
+    spoil(data)
+    (tmp_path / "spoiled.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"file of fitted costs.*; fit them again with atts-sim validate --save-costs"):
+        load_costs(tmp_path / "spoiled.json")
