@@ -5,7 +5,7 @@ With `profile` the profile's seconds of a batch of `rows` rows, a pass takes unt
     ((factor(rows) + recent * f) * profile + step_s) * (1 + contention * [the other engine is in a pass])
         + begin_s * [calls that begin] + end_s * [calls that end] + (change_s + change_row_s * rows) * [any do]
 
-none of them negative, with the generating calls that join the batch before it and leave after it. The factor is
+none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave after it. The factor is
 piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower than the profiled one by
 another factor at one row than at 64, as memory and compute are not slowed alike. What batches cost at sizes that the
 runs did not reach is still the profile's statement, by the factor of the nearest size that they did. A decode pass is
@@ -35,6 +35,7 @@ _CONTENTION = np.linspace(0.0, 3.0, 61)
 _DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
 _FORGOTTEN = 4.0  # decode passes of an unchanged batch in which what a change costs falls to 1/e
+_LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
 _HELD_UP = 2.0  # relative residual above which a pass weighs less
 _ROUNDS = 10
 
@@ -174,12 +175,13 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple
     sides = [terms.T @ wanted, slowed.T @ wanted]
     differences = np.diff(np.eye(len(ROWS), terms.shape[1]), axis=0)
     smooth = _SMOOTH * float((weights * samples.profile).sum()) * differences.T @ differences
+    least = np.where(np.arange(terms.shape[1]) < len(ROWS), _LEAST, 0.0)
     best, found = math.inf, (Correction(), known or CallFit())
     for c in _CONTENTION if np.ptp(samples.shared) > _DIFFERENT else (0.0,):
         normal = squares[0] + c * squares[1] + c * c * squares[2] + smooth
         side = sides[0] + c * sides[1]
         factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(len(normal))).T
-        x = nnls(factor, np.linalg.solve(factor.T, side))[0]
+        x = least + nnls(factor, np.linalg.solve(factor.T, side - normal @ least))[0]
         cost = float(x @ normal @ x - 2 * side @ x)
         if cost < best:
             best, values = cost, [float(value) for value in x]

@@ -20,7 +20,7 @@ from atts_sim.jsonfile import flag, real
 from atts_sim.measured import MeasuredRun
 
 _FORMAT = "atts-fitted-costs/1"
-_MEND = "fit them again with atts-sim validate --save-costs"
+_REFUSAL = "is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def save_costs(costs: Costs, runs: Sequence[MeasuredRun], profiles: Sequence[Eng
 
 def load_costs(path: Path) -> FittedCosts:
     """Read it back. Raises InputError where it cannot be read or is none."""
-    return jsonfile.read(path, _FORMAT, _costs, what="file of fitted costs", mend=_MEND)
+    return jsonfile.read(path, _FORMAT, _costs, _REFUSAL)
 
 
 def _costs(data: Mapping[str, Any]) -> FittedCosts:

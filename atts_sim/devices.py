@@ -99,7 +99,9 @@ def fitted_costs(options: Options) -> FittedCosts | None:
 def _profiled(
     role: str, given: Mapping[str, Any], defaults: Mapping[str, int | None], fitted: FittedCosts | None
 ) -> Device:
-    profile = engine_profile(str(given["profile"]))
+    mine = None if fitted is None else fitted.of(role)
+    named = str(given["profile"])
+    profile = engine_profile(mine.profile if mine is not None and mine.profile in _engine_profiles() else named)
     rows = given["max_rows"] or defaults["max_rows"] or profile.max_rows
     budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
     told = f"{role}: engine profile {profile.name}, {profile.model}, measured on {profile.measured_on}"
@@ -108,8 +110,8 @@ def _profiled(
     paged = (given["scheduler"] or profile.engine) == "vllm"
     spec = _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None)
     costs, per_call = None, per_call_of(profile)
-    if fitted is not None:
-        costs = fitted.of(role).costs(profile, about)
+    if fitted is not None and mine is not None:
+        costs = mine.costs(profile, about)
         per_call = costs.per_call or per_call
         told += f", corrected by runs ({', '.join(fitted.sources)})"
     return Device(

@@ -13,6 +13,7 @@ from atts_sim.jsonfile import ascending, count, flag, listed, maybe, real, share
 from atts_sim.recorded import Prompt
 
 _FORMAT = "atts-fitted-workload/3"
+_REFUSAL = "is no fitted workload of this version; fit it again with atts-sim validate --save"
 
 
 def save_workload(workload: FittedWorkload, path: Path) -> None:
@@ -22,8 +23,7 @@ def save_workload(workload: FittedWorkload, path: Path) -> None:
 
 def load_workload(path: Path) -> FittedWorkload:
     """Read it back. Raises InputError where it cannot be read or is none."""
-    mend = "fit it again with atts-sim validate --save"
-    return jsonfile.read(path, _FORMAT, _workload, what="fitted workload", mend=mend)
+    return jsonfile.read(path, _FORMAT, _workload, _REFUSAL)
 
 
 def _workload(data: Mapping[str, Any]) -> FittedWorkload:

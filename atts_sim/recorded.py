@@ -10,7 +10,7 @@ policy that never asks for it. Published traces are read by `published`.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -194,17 +194,22 @@ def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
         raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
     if not records:
         raise InputError(f"{path} has no chain that is over, so there is nothing to replay; resume the run")
-    stopped = sum(record.reason == "stopped" for record in records)
-    if stopped:
-        raise InputError(f"{path} has {stopped} stopped chains: what else they would have written is not on record")
     failed = sum(record.reason == "failed" for record in records)
     if failed:
         raise InputError(f"{path} has {failed} failed chains, which cannot be replayed; resume or repeat the run")
-    return from_records(records, replaces=config.recipe.action.replace, unrecorded=unrecorded)
+    return from_records(records, replaces=config.recipe.action.replace, unrecorded=unrecorded, where=str(path))
 
 
-def from_records(records: Iterable[ChainRecord], *, replaces: bool, unrecorded: Unrecorded = "raise") -> Recorded:
-    """Finished chains; `replaces`: their takeovers replaced the segment."""
+def from_records(
+    records: Collection[ChainRecord], *, replaces: bool, unrecorded: Unrecorded = "raise", where: str = "the run"
+) -> Recorded:
+    """Finished chains; `replaces`: their takeovers replaced the segment. Raises InputError, which begins with `where`,
+    of chains that were stopped."""
+    if stopped := sum(record.reason == "stopped" for record in records):
+        raise InputError(
+            f"{where} has {stopped} stopped chains: what they would have written is not on record; give a run "
+            "without early stops"
+        )
     chains: dict[ChainId, RecordedChain] = {}
     prompts: dict[int, Prompt] = {}
     for record in records:
@@ -213,7 +218,7 @@ def from_records(records: Iterable[ChainRecord], *, replaces: bool, unrecorded: 
         known = lengths.get("draft") or lengths.get("target") or 1
         prompts[record.question] = Prompt(lengths.get("draft") or known, lengths.get("target") or known)
     if sorted(prompts) != list(range(len(prompts))):
-        raise InputError("a recording needs the same number of chains of every question; some are missing")
+        raise InputError(f"{where}: a recording needs the same number of chains of every question; some are missing")
     return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded)
 
 

@@ -50,6 +50,5 @@ def test_what_wins_a_sweep_does_in_the_runtime_what_was_predicted(
 
 def test_the_page_has_the_whole_way() -> None:
     assert [arguments[:2] for arguments in COMMANDS] == [
-        ["atts-runtime", "run"], ["atts-runtime", "run"], ["atts-sim", "validate"], ["atts-sim", "sweep"],
-        ["atts-runtime", "run"],
+        *4 * [["atts-runtime", "run"]], ["atts-sim", "validate"], ["atts-sim", "sweep"], ["atts-runtime", "run"],
     ]  # fmt: skip

@@ -61,11 +61,17 @@ def test_costs_come_back_as_they_were_fitted(folder: Path) -> None:
         assert back.corrections == fitted.engines[role].corrections
 
 
+def test_costs_bring_the_shipped_profiles_that_they_correct(folder: Path) -> None:
+    others = ENGINES.replace("amd-epyc-milan", "intel-xeon-emerald-rapids")
+    assert row_of(folder, others).figures == row_of(folder).figures
+
+
 def test_costs_of_another_engine_are_refused(folder: Path) -> None:
-    swapped = "\n".join(f'{role}.profile = "{PROFILES["draft"]}"' for role in PROFILES)
-    error = row_of(folder, swapped).error
-    assert error is not None
-    assert f"fitted beside engine profile {PROFILES['target']}" in error
+    data = json.loads((folder / "costs.json").read_text())
+    data["engines"]["target"]["profile"] = "my-own"
+    (folder / "own.json").write_text(json.dumps(data))
+    error = row_of(folder, costs="own.json").error
+    assert error == f"the costs were fitted beside engine profile my-own, not {PROFILES['target']}"
     analytic = "hardware = 'nvidia-h100-80gb-sxm'\ndtype = 'bfloat16'\nmodel = 'qwen2.5-7b-instruct'"
     error = row_of(folder, analytic).error
     assert error == "engines.costs corrects engine profiles; give engines.draft.profile, or leave it out"

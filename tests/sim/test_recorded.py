@@ -153,3 +153,10 @@ def test_missing_chains_and_failed_ones_are_refused(tmp_path: Path) -> None:
         from_records(records[1:], replaces=False)
     with pytest.raises(InputError, match="cannot read"):
         read_run(tmp_path)
+
+
+def test_chains_that_were_stopped_are_refused() -> None:
+    records = list(drive(settings("draft-only")).records.values())
+    records[0].reason = "stopped"
+    with pytest.raises(InputError, match=r"the run has 1 stopped chains: .* give a run without early stops"):
+        from_records(records, replaces=False)
