@@ -5,12 +5,12 @@ With `profile` the profile's seconds of a batch of `rows` rows, a pass takes unt
     ((factor(rows) + recent * f) * profile + step_s) * (1 + contention * [the other engine is in a pass])
         + begin_s * [calls that begin] + end_s * [calls that end] + (change_s + change_row_s * rows) * [any do]
 
-none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave after it. The factor is
-piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower than the profiled one by
-another factor at one row than at 64, as memory and compute are not slowed alike. What batches cost at sizes that the
-runs did not reach is still the profile's statement, by the factor of the nearest size that they did. A decode pass is
-slower right after the batch changed, as caches are cold: f is exp(-n / 4) in the n-th pass of an unchanged batch, from
-0 on (`Recency`), and 0 in append passes.
+none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave
+after it. The factor is piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower
+than the profiled one by another factor at one row than at 64, as memory and compute are not slowed alike. What batches
+cost at sizes that the runs did not reach is still the profile's statement, by the factor of the nearest size that they
+did. A decode pass is slower right after the batch changed, as caches are cold: f is exp(-n / 4) in the n-th pass of an
+unchanged batch, from 0 on (`Recency`), and 0 in append passes.
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
 the time that passed. A pass that took several times as long as its kind was held up by something else on the machine,

@@ -20,7 +20,7 @@ from atts_sim.jsonfile import flag, real
 from atts_sim.measured import MeasuredRun
 
 _FORMAT = "atts-fitted-costs/1"
-_REFUSAL = "is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
+_REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
 @dataclass(frozen=True)

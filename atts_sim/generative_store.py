@@ -13,7 +13,7 @@ from atts_sim.jsonfile import ascending, count, flag, listed, maybe, real, share
 from atts_sim.recorded import Prompt
 
 _FORMAT = "atts-fitted-workload/3"
-_REFUSAL = "is no fitted workload of this version; fit it again with atts-sim validate --save"
+_REFUSAL = " is no fitted workload of this version; fit it again with atts-sim validate --save"
 
 
 def save_workload(workload: FittedWorkload, path: Path) -> None:

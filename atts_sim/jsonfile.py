@@ -23,7 +23,8 @@ def write(path: Path, form: str, fields: Mapping[str, Any]) -> None:
 
 
 def read(path: Path, form: str, make: Callable[[Mapping[str, Any]], T], refusal: str) -> T:
-    """What `make` makes of the fields. InputError says where the file cannot be read, or refuses one of another form."""
+    """What `make` makes of the fields. InputError says where the file cannot be read, or is none of the form
+    (`refusal`)."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,11 +32,11 @@ def read(path: Path, form: str, make: Callable[[Mapping[str, Any]], T], refusal:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != form:
-        raise InputError(f"{path} {refusal}")
+        raise InputError(f"{path}{refusal}")
     try:
         return make(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} {refusal} ({error!r})") from error
+        raise InputError(f"{path}{refusal} ({error!r})") from error
 
 
 def maybe(data: Any, make: Callable[[Any], T]) -> T | None:
