@@ -11,6 +11,7 @@ Shapes, costs and lines are those of the profiler's step model, which is one `St
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -80,6 +81,35 @@ _Block = tuple[int | None, tuple[_Piece, ...], bool]
 _Series = tuple[int, float, float]
 """How many steps, the first one's seconds, and what each adds to the one before."""
 _ALL = 1 << 62
+_LONG = 128  # steps of a run from which on it is worth while to have all blocks summed up
+
+
+class _Stairs:
+    """Steps whose time hangs on their block of padding alone, up to the last block that was asked for. `ends`: the
+    longest rows that blocks end with; `totals`: seconds of one step at each length, all up to there together; `whole`:
+    the next block is of another kind."""
+
+    __slots__ = ("each", "ends", "totals", "whole")
+
+    def __init__(self) -> None:
+        self.whole = False
+        self.ends, self.totals, self.each = [0], [0.0], [0.0]
+
+    def add(self, end: int, seconds: float) -> None:
+        """One more block, of steps of so many seconds."""
+        self.totals.append(self.totals[-1] + seconds * (end - self.ends[-1]))
+        self.ends.append(end)
+        self.each.append(seconds)
+
+    def upto(self, longest: int) -> float:
+        """Seconds of steps at lengths from 1 to `longest`, which lies in a known block."""
+        block = bisect_left(self.ends, longest)
+        return self.totals[block] - self.each[block] * (self.ends[block] - longest)
+
+    def reach(self, seconds: float) -> int:
+        """The length, about, at which that many seconds are full."""
+        block = min(bisect_left(self.totals, seconds), len(self.ends) - 1)
+        return self.ends[block] - int((self.totals[block] - seconds) / self.each[block])
 
 
 class DecodeRuns:
@@ -93,6 +123,7 @@ class DecodeRuns:
         self._cost = cost
         self._known: dict[int, dict[int, _Block]] = {}
         self._unpadded: dict[int, _Block] = {}
+        self._stairs: dict[int, _Stairs] = {}  # by rows
         self._vouched: dict[int, list[int]] = {}  # by rows: the longest known to be inside, the shortest outside
 
     def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
@@ -101,10 +132,20 @@ class DecodeRuns:
         end, seconds, per_token = block[1][0]
         if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
             return steps * (seconds + per_token * (kept + rows * (steps + 1) / 2))
+        if steps > _LONG and (stairs := self._stairs_to(rows, longest + steps)) is not None:
+            return stairs.upto(longest + steps) - stairs.upto(longest)
         return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps)])
 
     def until(self, rows: int, kept: int, longest: int, steps: int, time_s: float) -> tuple[int, float]:
         """The least number of steps, at least one and at most `steps`, that take `time_s` or longer; and their time."""
+        if steps > _LONG and (stairs := self._stairs_to(rows, longest + steps)) is not None:
+            before = stairs.upto(longest)
+            found = min(max(stairs.reach(before + time_s) - longest, 1), steps)
+            while found < steps and stairs.upto(longest + found) - before < time_s:
+                found += 1
+            while found > 1 and stairs.upto(longest + found - 1) - before >= time_s:
+                found -= 1
+            return found, stairs.upto(longest + found) - before
         done, total = 0, 0.0
         for count, first, growth in self._series(rows, kept, longest, steps):
             whole = _sum(count, first, growth)
@@ -172,6 +213,20 @@ class DecodeRuns:
                     if done == last:
                         break
         return found
+
+    def _stairs_to(self, rows: int, longest: int) -> _Stairs | None:
+        """Of all blocks up to that longest row; None where one of them is none of a single time. What is returned does
+        not hang on what was asked before: processes that have seen different runs agree to the last bit."""
+        stairs = self._stairs.setdefault(rows, _Stairs())
+        while stairs.ends[-1] < longest:
+            if stairs.whole:
+                return None
+            until, pieces, _ = self._block(rows, stairs.ends[-1] + 1)
+            if until is None or len(pieces) > 1 or pieces[0].per_token:
+                stairs.whole = True
+            else:
+                stairs.add(until, pieces[0].seconds)
+        return stairs
 
     def _block(self, rows: int, longest: int) -> _Block:
         block = self._unpadded.get(rows)
