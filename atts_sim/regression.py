@@ -26,8 +26,8 @@ def logistic_regression(
     Rows are cells of `trials` of which `hits` (neither need be whole) are hits, of one turn and question, with the
     columns `more`. Laplace's approximation, with the effects' variance found by EM; levels of neighbouring turns are
     held together loosely, so that a turn of few trials follows them. Where the effects are `known` [questions], only
-    the rest is fitted. `turns`: how many levels, where cells need not reach the last turn; one without cells follows its
-    neighbour.
+    the rest is fitted. `turns`: how many levels, where cells need not reach the last turn: one without cells follows
+    its neighbour.
     """
     turns, columns = turns or int(turn.max()) + 1, more.shape[1]
     free = questions if known is None else 0
