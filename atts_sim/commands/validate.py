@@ -78,7 +78,8 @@ def add_to(commands: Any) -> None:
         default=TOLERANCE,
         help="relative error that the verdict allows, absolute for the takeover rate (default: %(default)s)",
     )
-    add_plugins(add_output(parser))
+    add_plugins(parser.add_argument_group("policy"))
+    add_output(parser)
     parser.set_defaults(execute=execute)
 
 
