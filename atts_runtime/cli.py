@@ -189,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = 1, f"{args.command}: interrupted; {_LEFT[args.command]}"
     except Exception as error:
         failure = error
-        code, message = 1, f"{args.command}: {type(error).__name__}: {error}"
+        where = "" if args.debug else " (--debug shows where)"
+        code, message = 1, f"{args.command}: {type(error).__name__}: {error}{where}"
     if args.debug:
         traceback.print_exception(failure)
     print(f"atts-runtime {' '.join(message.split())}", file=sys.stderr)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ POLICY_SETTINGS = (
     "bank", "threshold", "cues", "attempts", "fork_gap", "fork_width", "deadline_s", "token_budget", "beta_level",
 )  # fmt: skip
 """Settings that make a policy."""
+LABELLED = ("gate", "action", "schedule", "early_stop", "vote", "deadline_s", "token_budget")
+"""Those that a policy's label tells, where they are set."""
 # Settings that say where and how fast, not what: a resumed run may change them.
 _NOT_FINGERPRINTED = frozenset(
     {"out", "max_rows", "device", "threads", "call_timeout_s", "retries", "profiler", "hardware", "patience_s",
@@ -190,10 +193,7 @@ class RunConfig:
     @property
     def label(self) -> str:
         """The policy's name, and what was put in place of its parts."""
-        named = ("gate", "action", "schedule", "early_stop", "vote", "deadline_s", "token_budget")
-        return ", ".join(
-            [self.policy, *(f"{name} {value}" for name in named if (value := getattr(self, name)) is not None)]
-        )
+        return label_of({name: getattr(self, name) for name in ("policy", *LABELLED)})
 
     def engine_args(self, role: str) -> dict[str, Any]:
         """Further arguments of a role's engine; raises InputError where they are no JSON object."""
@@ -266,6 +266,12 @@ class RunConfig:
         import tomli_w
 
         return tomli_w.dumps({k: v for k, v in asdict(self).items() if v is not None})
+
+
+def label_of(settings: Mapping[str, Any]) -> str:
+    """A policy's name, and what was put in place of its parts."""
+    told = [f"{name} {value}" for name in LABELLED if (value := settings.get(name)) is not None]
+    return ", ".join([str(settings.get("policy", "unknown policy")), *told])
 
 
 def read_options(path: Path) -> dict[str, Any]:

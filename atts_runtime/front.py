@@ -43,7 +43,10 @@ def told(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append("By these figures as they are; differences within their intervals may be chance.")
     margins = [told["margin"] for row in rows if (told := row["mean_chain_difference"]) is not None]
     if margins:
-        lines.append(f"lossless: the 95% interval of the paired difference lies above -{100 * margins[0]:g} points.")
+        lines.append(
+            f"lossless: the 95% interval of the paired difference lies above -{100 * margins[0]:g} points; "
+            "worse: below 0; not shown: neither, more questions would tell."
+        )
     return lines
 
 

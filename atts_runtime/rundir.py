@@ -135,6 +135,17 @@ class RunDir:
         temporary.replace(self.path / name)
 
 
+def ended(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The summary of a run in which every chain is over; None where a session is still to come, or there is no run."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        summary = json.loads((path / "summary.json").read_text())
+        done = (path / "chains.jsonl").read_bytes().count(b"\n")
+        return summary if (manifest["fingerprint"], done) == (fingerprint, summary["chains"]) else None
+    except (OSError, ValueError, KeyError, TypeError):  # a session says in words what is wrong with the folder
+        return None
+
+
 def read_chains(lines: Path, data: bytes) -> list[ChainRecord]:
     """The records in the bytes of `lines`, but for a torn last line; raises InputError that names a broken line."""
     records = []

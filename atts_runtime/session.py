@@ -253,6 +253,7 @@ async def run_once(
         shared_engine=len(distinct) < len(used),
         run_dir=str(run_dir.path),
         intensity=run_intensity(records, runs, wall_s, whole=not resumed),
+        whole=not resumed,
     )
     run_dir.note("models", {role: _dimensions(engine) for role, engine in used.items()})
     run_dir.note("gpus", telemetry.gpus())

@@ -29,13 +29,15 @@ def summarize(
     shared_engine: bool,
     run_dir: str | None,
     intensity: dict[str, Any] | None = None,
+    whole: bool = True,
 ) -> dict[str, Any]:
     """The object that `--json` prints.
 
     `stall_s` sums the seconds that chains waited at a barrier or for the pre-sampled bank (`stall_by_cause_s`
     tells them apart; waiting for admission is no stall). `latency_s` runs from a question's admission to the
     end of its last chain. Roles served by one engine hold one EngineStats object, which counts once. `intensity` is
-    `profiler.intensity.run_intensity`'s; without it the stall is all that is known of r.
+    `profiler.intensity.run_intensity`'s; without it the stall is all that is known of r. Not `whole`: the engines have
+    seen the last session of the run only, so that nothing bounds its wall.
     """
     recipe = config.recipe
     verdicts = [(c.turn, c.taken_over) for r in records for c in r.calls if c.taken_over is not None]
@@ -72,7 +74,7 @@ def summarize(
         "engines": {role: _engine(stats, wall_s) for role, stats in engines.items()},
         "intensity": intensity
         or dict.fromkeys(("r", "T_c_s", "T_m_s", "T_overhead_s")) | {"T_s_s": sum(stalls.values())},
-        "lower_bound_s": (sum(busy) if shared_engine else max(busy)) if busy else None,
+        "lower_bound_s": (sum(busy) if shared_engine else max(busy)) if busy and whole else None,
         "run_dir": run_dir,
     }
 

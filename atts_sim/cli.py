@@ -21,7 +21,7 @@ from atts_runtime.errors import InputError
 from atts_sim.commands import report, run, sweep, validate, whatif
 from atts_sim.commands.console import stdout_console
 
-BAD_USAGE, INTERRUPTED = 2, 130
+FAULT, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def package_version() -> str:
@@ -173,6 +173,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"atts-sim {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:  # of this program, or of a gate that it was given
+        where = "" if args.debug else " (--debug shows where)"
+        if args.debug:
+            traceback.print_exc()
+        print(
+            f"atts-sim {args.command}: {type(error).__name__}: {' '.join(str(error).split())}{where}", file=sys.stderr
+        )
+        return FAULT
 
 
 if __name__ == "__main__":

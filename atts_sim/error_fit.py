@@ -129,7 +129,9 @@ def _arising(seen: _Arrays, trials: Floats, failed: Floats, questions: int) -> t
     cells, of = np.unique(cell[seen.draft], return_inverse=True)
     hits, tries = (np.bincount(of, values[seen.draft]).astype(np.float64) for values in (failed, trials))
     answers = (cells % 2).astype(np.float64)[:, None]
-    levels, slopes, hard = logistic_regression(hits, tries, cells // 2 % turns, cells // 2 // turns, answers, questions)
+    levels, slopes, hard = logistic_regression(
+        hits, tries, cells // 2 % turns, cells // 2 // turns, answers, questions, turns=turns
+    )
     return levels, float(slopes[0]), hard
 
 

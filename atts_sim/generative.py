@@ -147,6 +147,11 @@ class FittedWorkload:
     sources: tuple[str, ...]
     agreement: tuple[float, ...] = ()
 
+    def longest(self, writer: Writer) -> int:
+        """Tokens of the writer's longest piece on record; 0 of one who wrote none."""
+        of = self.lengths.get(writer)
+        return 0 if of is None else max((turn[-1] for turn in (*of.last, *of.others) if turn), default=0)
+
 
 def kind_of(before: bool, after: bool, answered: bool) -> int:
     """A draft's place in `Scores.kinds`, by whether an error stands before it and after it."""

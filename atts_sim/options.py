@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 from atts_runtime.config import RunConfig
 from atts_runtime.control.registry import GATES, PARTS, load_plugins
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.hardware import profiles_folder
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 
 Value: TypeAlias = str | int | float | bool
@@ -181,9 +182,12 @@ def _is(kind: Kind, value: Any) -> bool:
 
 
 def anchored(name: str, value: Value, folder: Path) -> Value:
-    """A value that names a file, relative to a folder; any other as it is."""
+    """A value that names a file, relative to a folder, or a fitted workload that is shipped; any other as it is."""
     if name not in PATHS:
         return value
+    if name == "workload.path" and not (folder / str(value)).exists():
+        shipped = profiles_folder() / "workloads" / f"{value}.json"
+        return str(shipped if shipped.is_file() else folder / str(value))
     if name != "workload.arrivals":
         return str(folder / str(value))
     return f"{TRACE}{folder / str(value).removeprefix(TRACE)}" if str(value).startswith(TRACE) else value

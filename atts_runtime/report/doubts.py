@@ -45,7 +45,7 @@ def _of_run(run: RunFacts) -> Iterator[str]:
     for engine in run.engines:
         yield from _of_engine(engine, run)
     again = run.tokens.get("score_prefix_recomputed")
-    if again:
+    if again and not (_tries_again(run) and not any(engine.evictions for engine in run.engines)):
         why = "more than a block a call is" if run.settings.get("engine") in ("vllm", "http") else "it is"
         yield f"scoring had to compute {count(again)} prefix tokens again: {why} for want of KV"
     if run.calibration and run.calibration.alarms:
@@ -56,6 +56,11 @@ def _of_run(run: RunFacts) -> Iterator[str]:
     if isinstance(sessions, list) and len(sessions) > 1:
         yield f"{len(sessions)} sessions: the engines' counters are those of the last one only"
     yield from _of_hardware(run)
+
+
+def _tries_again(run: RunFacts) -> bool:
+    """Whether turns have further attempts: each goes back behind the last one, and feeds some of the text again."""
+    return any(call.attempt for record in run.records for call in record.calls)
 
 
 def _of_engine(engine: EngineFacts, run: RunFacts) -> Iterator[str]:

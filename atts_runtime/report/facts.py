@@ -122,6 +122,7 @@ class Accuracy:
     low: float | None = None
     high: float | None = None
     majority: float | None = None
+    voted: float | None = None
     pass_at_m: float | None = None
 
 
@@ -138,7 +139,8 @@ class Calibration:
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """A run. `m` chains a question; `decisions[t]` counts (verdicts, takeovers) of turn t; `troubles` are what could
-    not be read. `label` tells it from the other runs of the report."""
+    not be read. `policy` names parts that were replaced, `label` tells it from the other runs of the report. `alpha`
+    None: verdicts do not go by it."""
 
     label: str
     path: Path

@@ -71,7 +71,8 @@ def page(runs: Sequence[RunFacts], on_progress: Callable[[str], None]) -> Page:
 
 def _title(runs: Sequence[RunFacts]) -> str:
     names = list(dict.fromkeys(run.policy for run in runs))
-    return f"{'Runs' if len(runs) > 1 else 'Run'} of {', '.join(names)}"
+    apart = "; " if any("," in name for name in names) else ", "
+    return f"{'Runs' if len(runs) > 1 else 'Run'} of {apart.join(names)}"
 
 
 def _top(runs: Sequence[RunFacts]) -> str:

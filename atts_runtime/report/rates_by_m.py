@@ -6,15 +6,19 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from atts_runtime.config import LABELLED, POLICY_SETTINGS
 from atts_runtime.report.amounts import short
 from atts_runtime.report.facts import RunFacts
-from atts_runtime.report.settings import differing
+from atts_runtime.report.settings import Setting, differing
 from atts_runtime.report.shown import Shown, nothing
 from atts_runtime.report.theme import MUTED, SERIES, drawing, inline_svg
 
 _Series = dict[str, dict[float, list[float]]]
 _NOT_A_LINE = frozenset({"chains", "seed", "questions"})
 """Settings along a line (m), or whose runs may be averaged."""
+_SHORT = 32
+"""Letters of a name of which three fit beside each other."""
+_OF_POLICIES = frozenset(POLICY_SETTINGS) - {"alpha"}
 _GET_MORE = (
     "for a line, give runs with other numbers of chains: atts-runtime run --chains 2, 4, 8, 16, then report them"
 )
@@ -50,7 +54,8 @@ def r_against_m(runs: Sequence[RunFacts]) -> Shown:
                 axes.text(0.5, 0.5, "unknown", transform=axes.transAxes, color=MUTED, ha="center")
         panels[0].set_ylabel("r = T_c / (T_m + T_s)")
         handles = {h.get_label(): h for axes in panels for h in axes.get_lines() if h.get_label() in colors}
-        figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3)
+        columns = 3 if max(map(len, colors)) <= _SHORT else 1
+        figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=columns)
         svg = inline_svg(figure, "r", "r against the number of chains by policy")
     note = "Analytic FLOPs and bytes over the profile's rates, measured stall and idle seconds; runs of one m: median."
     if len(ms) == 1:
@@ -61,7 +66,8 @@ def r_against_m(runs: Sequence[RunFacts]) -> Shown:
 def series(runs: Sequence[RunFacts], name: str) -> _Series:
     """r by policy (and what else differs) and m."""
     told = {run.label: run for run in runs}
-    differ = [row for row in differing(list(told.values())) if row.name not in _NOT_A_LINE | {"policy"}]
+    policies = [run.policy for run in told.values()]
+    differ = [row for row in differing(list(told.values())) if _tells(row, policies)]
     found: _Series = defaultdict(lambda: defaultdict(list))
     for place, run in enumerate(told.values()):
         value = getattr(run.intensity, name)
@@ -69,6 +75,16 @@ def series(runs: Sequence[RunFacts], name: str) -> _Series:
             extra = "".join(f", {row.name} {row.values[place]}" for row in differ)
             found[run.policy + extra][run.m].append(value)
     return {line: dict(by_m) for line, by_m in found.items()}
+
+
+def _tells(row: Setting, policies: Sequence[str]) -> bool:
+    """Whether lines are named by the setting too: by what makes a policy only where one policy has several."""
+    if row.name in _NOT_A_LINE or row.name in ("policy", *LABELLED):
+        return False
+    values = defaultdict(set)
+    for policy, value in zip(policies, row.values, strict=True):
+        values[policy if row.name in _OF_POLICIES else ""].add(value)
+    return any(len(of) > 1 for of in values.values())
 
 
 def _finding(lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:

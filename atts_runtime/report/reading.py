@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+from atts_runtime.config import label_of
+from atts_runtime.control import POLICIES
+from atts_runtime.control.gates.worst import Worst
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.perfetto import Sample
 from atts_runtime.profiler.spans import chain_spans
@@ -75,9 +78,9 @@ def facts(read: RunRead) -> RunFacts:
     return RunFacts(
         label="",
         path=read.path,
-        policy=str(settings.get("policy", "unknown policy")),
+        policy=label_of(settings),
         m=number(settings, "chains", config),
-        alpha=number(settings, "alpha", config),
+        alpha=number(settings, "alpha", config) if _goes_by_alpha(read) else None,
         settings=settings,
         manifest=read.manifest,
         records=read.records,
@@ -133,6 +136,13 @@ def _calibration(summary: Mapping[str, Any], where: str) -> Calibration | None:
         number(told, "fallback_rate", where),
         len(alarms) if isinstance(alarms, list) else None,
     )
+
+
+def _goes_by_alpha(read: RunRead) -> bool:
+    """Whether verdicts say the alpha that they were held against, or the gate takes over that share of every turn."""
+    recipe = POLICIES.get(str(read.settings.get("policy")))
+    gate = read.settings.get("gate") or (recipe and recipe.gate.name)
+    return gate == Worst.name or any(call.alpha is not None for record in read.records for call in record.calls)
 
 
 def _decisions(records: list[ChainRecord]) -> list[tuple[int, int]]:

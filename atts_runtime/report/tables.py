@@ -51,6 +51,7 @@ def outcomes(runs: Sequence[RunFacts]) -> str:
     """What came out and what it took: accuracy, takeovers, tokens, seconds, r."""
     rows: list[_Row] = [
         ("accuracy, mean chain [95%]", _accuracy, "measured; Wilson interval on the effective number of chains"),
+        ("accuracy, the policy's vote", lambda run: percent(run.accuracy.voted), "measured"),
         ("accuracy, majority", lambda run: percent(run.accuracy.majority), "measured"),
         ("accuracy, pass@m", lambda run: percent(run.accuracy.pass_at_m), "measured"),
         ("takeover rate", lambda run: fixed(run.takeover_rate, ".3f") if run.decisions else "no decisions", "measured"),

@@ -15,7 +15,7 @@ from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.pool import InProcess, Pool, Processes, Ray, cores
 from atts_sim.results import BEST, REPORT, TABLE, as_json, json_text
-from atts_sim.study import Study, read_study
+from atts_sim.study import Study, read_study, studies_folder
 from atts_sim.sweep import Swept, sweep
 
 FAILED, INTERRUPTED = 1, 130
@@ -50,7 +50,8 @@ def add_to(commands: Any) -> None:
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """Arguments that name a study and change it."""
-    parser.add_argument("study", type=Path, metavar="STUDY", help="a study's TOML file, or the name of a shipped one")
+    shipped = ", ".join(sorted(file.stem for file in studies_folder().glob("*.toml")))
+    parser.add_argument("study", type=Path, metavar="STUDY", help=f"a study's TOML file, or a shipped one: {shipped}")
     parser.add_argument(
         "--set",
         action="append",
@@ -58,7 +59,8 @@ def add_study(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change an entry: a setting by its name, others by table and name (engines.target.tp=2)",
     )
-    add_plugins(add_output(parser))
+    add_plugins(parser.add_argument_group("policy"))
+    add_output(parser)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.commands.parser import add_output
+from atts_runtime.commands.running import add_plugins
+from atts_runtime.control.registry import load_plugins
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
@@ -76,12 +78,14 @@ def add_to(commands: Any) -> None:
         default=TOLERANCE,
         help="relative error that the verdict allows, absolute for the takeover rate (default: %(default)s)",
     )
+    add_plugins(parser.add_argument_group("policy"))
     add_output(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Fit, predict, compare, print; 1 where the verdict is off."""
+    load_plugins(args.plugin)
     if not args.tolerance > 0:
         raise InputError(f"tolerance must be positive, got {args.tolerance}")
     if both := {path.resolve() for path in args.runs} & {path.resolve() for path in args.fit_on}:

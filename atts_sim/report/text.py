@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from atts_runtime.config import RunConfig
 from atts_runtime.report.amounts import UNKNOWN
 from atts_sim.report.figures import FIGURES_TOLD, IN_BRIEF, column_title, parameter_title, shown_figures, told
 from atts_sim.results import BEST, TABLE
@@ -16,13 +19,15 @@ from atts_sim.sweep import Swept
 
 _MOST = 10  # rows shown
 _Lines = list[Table | str]
+_ALWAYS = ("policy", "questions", "chains")
 
 
 def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
     """The best rows, how many there are, and what was written where (page None: no report)."""
     scored = [(score, row.point, row) for row in found.rows if (score := study.objective.score(row)) is not None]
     best = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])[:_MOST]]
-    figures = shown_figures(best, study.objective.figure, IN_BRIEF)
+    judged = any(row.figures.get("accuracy") is not None for row in best)
+    figures = shown_figures(best, study.objective.figure, IN_BRIEF if judged else ("answered", *IN_BRIEF))
     table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
     for axis in study.axes:
         table.add_column(escape(parameter_title(axis.name)))
@@ -34,11 +39,16 @@ def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
         state = f"{row.figures.get('verdict') or UNKNOWN}: {row.figures.get('bottleneck')}"
         table.add_row(*swept, *(told(name, row.figures.get(name)) for name in figures), state)
     errors = sum(row.error is not None for row in found.rows)
+    saturated = sum(row.figures.get("verdict") == "saturated" for row in found.rows)
+    left = len(found.rows) - len(scored) - errors - saturated
     doubtful = sum(bool(row.warnings) for row in found.rows)
     lines: _Lines = [table] if best else []
     points = f"{len(found.rows)} points" if found.whole else f"{len(found.rows)} of {found.size} points"
     lines.append(
-        f"{points}, {len(scored)} admissible, {errors} not to be simulated, {doubtful} with warnings"
+        f"{points}, {len(scored)} admissible, "
+        + (f"{saturated} saturated, " if saturated else "")
+        + (f"{left} beyond the bounds, " if left else "")
+        + f"{errors} not to be simulated, {doubtful} with warnings"
         + (f", {found.resumed} from an earlier session" if found.resumed else "")
     )
     if found.rows:
@@ -48,7 +58,7 @@ def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
 
 
 def figures_table(study: Study, row: Row) -> _Lines:
-    """All figures of a point that are known, its sources and warnings."""
+    """All figures of a point that are known, the settings that it was simulated with, its sources and warnings."""
     table = Table(title=escape(study.name), title_justify="left")
     table.add_column("figure")
     table.add_column("", justify="right")
@@ -62,6 +72,15 @@ def figures_table(study: Study, row: Row) -> _Lines:
         table.add_row("takeover rate by turn", rates)
     return [
         table,
+        escape(f"settings: {', '.join(_settings(row))}; others by default"),
         *(escape(text) for text in row.sources),
         *(f"[yellow]doubtful:[/] {escape(w)}" for w in row.warnings),
     ]
+
+
+def _settings(row: Row) -> Iterator[str]:
+    """Settings of the point that are no defaults, and those that are always told."""
+    for field in fields(RunConfig):
+        value = row.parameters.get(f"settings.{field.name}")
+        if value is not None and (field.name in _ALWAYS or value != field.default):
+            yield f"{field.name} {value:g}" if isinstance(value, float) else f"{field.name} {value}"

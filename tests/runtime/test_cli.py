@@ -307,7 +307,7 @@ def test_a_fault_of_the_program_is_exit_1_and_one_line(use: Use, capsys: Capture
     use(draft={"faults": {ChainId(0, 0): Fault("bug", "generate")}})
     assert main(["run", *SMALL, "--out", "run"]) == 1
     err = capsys.readouterr().err
-    assert err.splitlines()[-1] == "atts-runtime run: KeyError: 'scripted bug'"
+    assert err.splitlines()[-1] == "atts-runtime run: KeyError: 'scripted bug' (--debug shows where)"
     assert "Traceback" not in err
 
 
@@ -347,6 +347,31 @@ def test_resume_takes_the_settings_from_the_run_and_where_it_is_from_the_flag(us
     assert main(["run", "--resume", "--out", "new", "--max-rows", "5", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["policy"], summary["run_dir"], summary["chains"]) == ("barrier", "new", 12)
+
+
+def test_resume_leaves_a_run_that_is_over_as_it_is_and_says_so(use: Use, capsys: Capture) -> None:
+    engines = use()
+    assert main(["run", *SMALL, "--out", "run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    files = {path: path.read_bytes() for path in Path("run").iterdir()}
+    calls = {role: dict(scripted(engines, role).calls) for role in engines}
+    assert main(["run", "--resume", "--out", "run", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == told
+    assert "all 12 chains of run are over: nothing is left to do" in said.err
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == files
+    assert {role: dict(scripted(engines, role).calls) for role in engines} == calls
+
+
+def test_a_chain_whose_line_was_removed_from_a_run_that_is_over_is_run_again(use: Use, capsys: Capture) -> None:
+    use()
+    assert main(["run", *SMALL, "--out", "run"]) == 0
+    lines = Path("run/chains.jsonl").read_text().splitlines(keepends=True)
+    Path("run/chains.jsonl").write_text("".join(lines[:-1]))
+    capsys.readouterr()
+    assert main(["run", "--resume", "--out", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chains"] == 12
+    assert len(Path("run/chains.jsonl").read_text().splitlines()) == 12
 
 
 # -- compare

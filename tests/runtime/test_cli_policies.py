@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from atts_runtime.cli import main
-from atts_runtime.control.registry import ACTIONS, GATES, PLUGINS, POLICIES, SCHEDULES, STOPS, VOTES
+from atts_runtime.control.registry import ACTIONS, GATES, PLUGINS, POLICIES, SCHEDULES, STOPS, VOTES, load_plugins
 from atts_runtime.front import dominated
 from atts_sim import cli as simulator
 from tests.docs.blocks import ROOT, blocks
 from tests.runtime.test_cli import SMALL, Capture, Use, mistake, only_mistake, use
+from tests.sim.made_runs import make_run
 
 __all__ = ["use"]
 
@@ -179,8 +180,33 @@ def test_processes_of_a_sweep_know_the_gate(steady: Path, use: Use, capsys: Capt
 def test_a_gate_is_not_found_without_its_file_and_a_broken_file_says_why(
     steady: Path, use: Use, capsys: Capture
 ) -> None:
-    assert "unknown gate 'steady'" in only_mistake(capsys, "--gate", "steady")
+    said = only_mistake(capsys, "--gate", "steady")
+    assert "unknown gate 'steady'" in said
+    assert said.strip().endswith("--plugin FILE brings in one of your own")
     steady.write_text("1 / 0\n")
     assert "failed: ZeroDivisionError: division by zero" in only_mistake(capsys, "--plugin", str(steady))
     steady.write_text(OWN_GATE.replace('"steady"', '"marginal"'))
     assert "a gate named 'marginal' exists" in only_mistake(capsys, "--plugin", str(steady))
+
+
+def test_validate_simulates_a_run_of_the_gate(steady: Path, tmp_path: Path, capsys: Capture) -> None:
+    load_plugins([str(steady)])
+    make_run(tmp_path / "run", "async-marginal", gate="steady", threshold=0.3)
+    GATES.pop("steady")
+    assert simulator.main(["validate", str(tmp_path / "run"), "--plugin", str(steady), "--json"]) in (0, 1)
+    told = json.loads(capsys.readouterr().out)
+    assert [run["run"] for run in told["runs"]] == [str(tmp_path / "run")]
+
+
+def test_a_gate_that_fails_says_what_and_how_to_see_where(steady: Path, use: Use, capsys: Capture) -> None:
+    use()
+    assert main(["run", *SMALL, "--out", "runs/mine", "--takeover", "continue"]) == 0
+    capsys.readouterr()
+    steady.write_text(OWN_GATE.replace("segment.chain", "segment.question"))
+    failed = "AttributeError: 'Segment' object has no attribute 'question' (--debug shows where)"
+    own = ["--plugin", str(steady), "--gate", "steady"]
+    assert main(["run", *SMALL, *own, "--out", "runs/broken"]) == 1
+    assert capsys.readouterr().err.endswith(f"atts-runtime run: {failed}\n")
+    study = ["policy-comparison", "--set", "workload.path=runs/mine", "--set", "policy=async-marginal"]
+    assert simulator.main(["run", *study, "--set", "gate=steady", "--plugin", str(steady)]) == 1
+    assert capsys.readouterr().err == f"atts-sim run: {failed}\n"

@@ -204,6 +204,11 @@ def test_the_lower_bound_is_the_busier_of_two_engines() -> None:
     assert summary_of([chain(0, 0, "1")], task("1"), engines=stats, shared_engine=True)["lower_bound_s"] == 8.0
 
 
+def test_of_a_resumed_run_engines_know_no_lower_bound() -> None:
+    stats = {"draft": EngineStats(busy_s=3.0)}
+    assert summary_of([chain(0, 0, "1")], task("1"), engines=stats, whole=False)["lower_bound_s"] is None
+
+
 def test_an_engine_under_two_roles_is_busy_once() -> None:
     both = EngineStats(busy_s=4.0)
     found = summary_of([chain(0, 0, "1")], task("1"), engines={"draft": both, "target": both}, shared_engine=True)

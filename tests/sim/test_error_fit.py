@@ -84,3 +84,18 @@ def test_chains_that_never_erred_give_a_model_that_seldom_does() -> None:
 
 def test_where_no_end_is_known_there_is_no_model() -> None:
     assert fit_errors([Outcome(0, None, [Step(False, 0.1, None)])], 1, replaces=True) is None
+
+
+def test_turns_in_which_the_target_alone_writes_are_no_draft_s_and_have_a_level_all_the_same() -> None:
+    outcomes, _ = chains(200, replaces=True)
+    alone = Outcome(0, True, [Step(None, None, False)] * TURNS + [Step(None, None, True)])
+    errors = fitted([*outcomes, alone], replaces=True).errors
+    assert len(errors.level) == TURNS + 1
+    assert errors.drafted(TURNS, 0.0, False, False) == pytest.approx(
+        errors.drafted(TURNS - 1, 0.0, False, False), abs=0.02
+    )
+
+
+def test_a_target_that_always_writes_alone_can_be_fitted() -> None:
+    alone = [Outcome(question, True, [Step(None, None, False), Step(None, None, True)]) for question in range(4)]
+    assert fitted(alone, replaces=True).errors.wrong == 0

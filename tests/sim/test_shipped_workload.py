@@ -54,3 +54,18 @@ def test_a_study_draws_from_it_and_the_rate_is_near_what_was_recorded(path: Path
     assert row.error is None
     assert row.figures["takeover_rate"] == pytest.approx(0.41, abs=0.08)
     assert row.figures["answered"] == pytest.approx(0.95, abs=0.04)
+
+
+def test_a_study_names_it_as_it_names_profiles_and_cuts_no_segment_that_it_does_not_bound(tmp_path: Path) -> None:
+    study = parse_study('workload = { kind = "fitted", path = "math500-r1-llama-8b-qwq-32b" }', tmp_path)
+    points = Points(study)
+    config = points.config(points.options({}))
+    assert (config.draft_tokens, config.takeover_tokens, config.questions) == (500, 500, 100)
+    bounded = points.config(points.options({"settings.draft_tokens": 200}))
+    assert (bounded.draft_tokens, bounded.takeover_tokens) == (200, 500)
+
+
+def test_a_file_of_the_study_comes_before_a_shipped_workload_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "math500-r1-llama-8b-qwq-32b").write_text("{}")
+    study = parse_study('workload = { kind = "fitted", path = "math500-r1-llama-8b-qwq-32b" }', tmp_path)
+    assert study.base["workload.path"] == str(tmp_path / "math500-r1-llama-8b-qwq-32b")

@@ -53,6 +53,13 @@ def test_answers_that_could_not_be_checked_are_counted(run: Path) -> None:
     assert f"2 of {len(records)} answers could not be checked" in said(run)
 
 
+def test_further_attempts_feed_some_of_the_prefix_again_which_is_no_want_of_kv(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("self-reject"))
+    tokens = json.loads((tmp_path / "summary.json").read_text())["tokens"]
+    edit(tmp_path / "summary.json", tokens=tokens | {"score_prefix_recomputed": 139})
+    assert "prefix tokens again" not in said(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

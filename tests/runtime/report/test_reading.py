@@ -88,6 +88,39 @@ def test_r_lines_are_apart_by_what_else_differs_but_not_by_seed(tmp_path: Path) 
     assert lines == {"barrier, alpha 0.4": {2: [0.1], 4: [0.2, 0.3]}, "barrier, alpha 0.3": {2: [0.4]}}
 
 
+def test_a_run_whose_parts_were_replaced_is_named_by_them(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("async-marginal", action="redraft", vote="confidence"))
+    (run,) = read(tmp_path)
+    assert run.policy == "async-marginal, action redraft, vote confidence"
+    assert run.label.replace("\xa0", " ") == "async-marginal, action redraft, vote confidence, m = 4"
+
+
+def test_r_lines_name_what_makes_a_policy_only_where_one_policy_has_several(tmp_path: Path) -> None:
+    runs = {
+        "plain": settings("async-marginal"),
+        "tries": settings("async-marginal", action="redraft", attempts=2),
+        "low": settings("threshold", threshold=0.3),
+        "high": settings("threshold", threshold=0.4),
+    }
+    for name, config in runs.items():
+        record_run(tmp_path / name, config)
+        count(tmp_path / name)
+    assert set(series(read(*(tmp_path / name for name in ("plain", "tries"))), "r")) == {
+        "async-marginal",
+        "async-marginal, action redraft",
+    }
+    thresholds = series(read(*(tmp_path / name for name in ("low", "high"))), "r")
+    assert set(thresholds) == {"threshold, threshold 0.3", "threshold, threshold 0.4"}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_alpha_is_told_of_runs_whose_verdicts_go_by_it(policy: str, tmp_path: Path) -> None:
+    record_run(tmp_path, settings(policy))
+    (run,) = read(tmp_path)
+    by_alpha = policy not in ("target-only", "draft-only", "threshold", "speculative-thinking", "best-of-n")
+    assert run.alpha == (0.4 if by_alpha else None)
+
+
 def test_settings_differ_or_are_shared_and_a_missing_one_has_its_default(tmp_path: Path) -> None:
     for name in ("a", "b"):
         record_run(tmp_path / name, settings("barrier", alpha=0.1 if name == "a" else 0.4))
