@@ -54,6 +54,19 @@ def test_sweep_shows_a_table(study: Path, tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.splitlines()[-1].endswith("out: results.parquet, best.toml, report.html")
 
 
+def test_sweep_says_why_points_are_not_admissible(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--out", str(tmp_path / "out"), "--jobs", "1", "--no-report"]
+    options += ["--set", "sweep.policy=['barrier']", "--set", "sweep.alpha=[0.1]"]
+    swept = ["--set", "sweep.workload.arrivals_per_s=[1e-3, 1e6]"]
+    assert main(["sweep", str(study), *options, *swept]) == 0
+    assert "2 points, 1 admissible, 1 saturated, 0 not to be simulated" in capsys.readouterr().out
+    swept = ["--set", "sweep.chains=[1, 4]", "--set", "objective.at_most={ chains = 2 }"]
+    assert main(["sweep", str(study), *options, *swept]) == 0
+    assert "2 points, 1 admissible, 1 beyond the bounds, 0 not to be simulated" in capsys.readouterr().out
+
+
 def test_an_interruption_keeps_what_is_done_and_the_same_command_goes_on(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,8 +131,11 @@ def test_run_simulates_one_point(study: Path, capsys: pytest.CaptureFixture[str]
     assert found["parameters"]["settings.policy"] == "async-conditional"
     assert found["parameters"]["settings.alpha"] == 0.1
     assert found["figures"]["makespan_s"] > 0
-    assert main(["run", str(study)]) == 0
-    assert "makespan_s" in capsys.readouterr().out
+    assert main(["run", str(study), "--set", "policy=barrier"]) == 0
+    out = capsys.readouterr().out
+    assert "makespan_s" in out
+    told_of = " ".join(out.split("settings: ")[1].split("; others by default")[0].split())
+    assert {"policy barrier", "questions 4", "chains 4"} <= set(told_of.split(", "))
 
 
 @pytest.mark.parametrize(
