@@ -18,8 +18,8 @@ from atts_sim.driver import SimDriver
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
-_CPU_BLOCK_TOKENS, _STEP_TOKENS = 32, 2048
-"""What `engines.vllm_launch` asks for on a CPU, and vLLM's budget of a step."""
+_CPU_BLOCK_TOKENS = 32
+"""What `engines.vllm_launch` asks for on a CPU."""
 
 
 def run_twin(
@@ -48,7 +48,14 @@ def run_twin(
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)
     driver = SimDriver(
-        policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
+        policy,
+        config.limits,
+        workload,
+        engines,
+        clock,
+        handling_s=costs.handling_s,
+        sending=costs.sending,
+        arrivals_s=arrivals_s,
     )
     return driver.run()
 
@@ -60,5 +67,5 @@ def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     args = config.engine_args(role)
     block = args.get("block_size", _CPU_BLOCK_TOKENS)
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
-    budget = args.get("max_num_batched_tokens", max(_STEP_TOKENS, config.max_rows))
+    budget = args.get("max_num_batched_tokens", max(costs.step_tokens, config.max_rows))
     return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False)))
