@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,8 @@ class RunDir:
         self.path = path
         self.finished: list[ChainRecord] = []
         self._synced_at = 0.0
+        self._syncer = ThreadPoolExecutor(1, "atts-sync")  # a busy disk takes seconds, for which nobody may wait
+        self._syncing: Future[None] | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, fingerprint: str) -> RunDir:
@@ -94,13 +97,16 @@ class RunDir:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
     def add(self, record: ChainRecord) -> None:
-        """One finished chain: flushed at once, synced to disk at most once a second."""
+        """One finished chain: flushed at once, synced to disk at most once a second, on the side. Raises OSError also
+        where an earlier one could not be synced."""
         self._lines.write(record.to_line() + "\n")
         self._lines.flush()
         self.finished.append(record)
         now = time.monotonic()
-        if now - self._synced_at >= _SYNC_EVERY_S:
-            os.fsync(self._lines.fileno())
+        if now - self._synced_at >= _SYNC_EVERY_S and (self._syncing is None or self._syncing.done()):
+            if self._syncing is not None:
+                self._syncing.result()
+            self._syncing = self._syncer.submit(os.fsync, self._lines.fileno())
             self._synced_at = now
 
     def note(self, name: str, value: Any) -> None:
@@ -110,6 +116,7 @@ class RunDir:
 
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
+        self._syncer.shutdown()  # once it is done
         self._lines.flush()
         os.fsync(self._lines.fileno())
         self._lines.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +19,15 @@ class Paged:
 
     block_tokens: KV comes in blocks of so many (``block_size``); blocks: how many there are (``num_gpu_blocks``, as
     `atts_sim.capacity.kv_blocks` derives them; None: no bound); chunked: a prefill may be cut to the step's budget of
-    tokens, else it goes whole.
+    tokens, else it goes whole; lengths: most tokens of a generating call, by kind, where what it writes may end sooner
+    at a stop string: vLLM's front end sees that when the next pass has begun, in which the call still has its row
+    (None: nothing ends so). Only engines that go step by step have this row.
     """
 
     block_tokens: int = 16
     blocks: int | None = None
     chunked: bool = True
+    lengths: Mapping[Kind, int] | None = None
 
     def __post_init__(self) -> None:
         if self.block_tokens < 1 or (self.blocks is not None and self.blocks < 1):

@@ -17,13 +17,14 @@ _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, fo
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
     """A call with the event that will answer it and what it writes (None: a score). `sent`: the engine was asked; `void`:
-    its chain was stopped."""
+    its chain was stopped; `remembered`: it was a score that the engine knew."""
 
     role: Role
     event: Event
     written: Written | None
     sent: bool = False
     void: bool = False
+    remembered: bool = False
 
 
 class Desk:

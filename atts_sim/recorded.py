@@ -55,15 +55,21 @@ class Prompt:
 
 
 class Recorded:
-    """A `Workload` made of recorded chains.
+    """A `Workload` made of recorded chains. `asked`: question and score of the segments that the engine computed to score
+    them (None: not known).
 
     Raises InputError where questions have different numbers of chains, or a call was not recorded (see above).
     """
 
     def __init__(
-        self, prompts: list[Prompt], chains: dict[ChainId, RecordedChain], *, unrecorded: Unrecorded = "raise"
+        self,
+        prompts: list[Prompt],
+        chains: dict[ChainId, RecordedChain],
+        *,
+        unrecorded: Unrecorded = "raise",
+        asked: Collection[tuple[int, float]] | None = None,
     ) -> None:
-        self.prompts, self.recorded, self.unrecorded = prompts, chains, unrecorded
+        self.prompts, self.recorded, self.unrecorded, self.asked = prompts, chains, unrecorded, asked
         self.chains = len(chains) // len(prompts) if prompts else 0
         if not chains or {ChainId(q, i) for q in range(len(prompts)) for i in range(self.chains)} != chains.keys():
             raise InputError("a recording needs the same number of chains of every question; some are missing")
@@ -219,7 +225,13 @@ def from_records(
         prompts[record.question] = Prompt(lengths.get("draft") or known, lengths.get("target") or known)
     if sorted(prompts) != list(range(len(prompts))):
         raise InputError(f"{where}: a recording needs the same number of chains of every question; some are missing")
-    return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded)
+    asked = {
+        (record.question, call.ell)
+        for record in records
+        for call in record.calls
+        if call.kind == "score" and call.ell is not None and call.tokens_prefilled
+    }
+    return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded, asked=asked)
 
 
 def _context(call: CallRecord) -> int:

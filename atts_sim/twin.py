@@ -15,6 +15,8 @@ from atts_sim.clock import Clock
 from atts_sim.contention import contending
 from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
+from atts_sim.recorded import Recorded
+from atts_sim.remembering import Remembering
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
@@ -43,6 +45,9 @@ def run_twin(
         names[cast(Role, role)] = name
         asked.setdefault(name, (_spec(config, of, costs.engines[name]), costs.engines[name]))
     made = contending(clock, asked)
+    if config.engine != "transformers" and isinstance(workload, Recorded) and workload.asked is not None:
+        if (scorer := names.get("target")) is not None:
+            made[scorer] = Remembering(clock, made[scorer], workload.asked)
     engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
@@ -67,5 +72,6 @@ def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     args = config.engine_args(role)
     block = args.get("block_size", _CPU_BLOCK_TOKENS)
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
+    lengths = {"draft": config.draft_tokens, "takeover": config.takeover_tokens}
     budget = args.get("max_num_batched_tokens", max(costs.step_tokens, config.max_rows))
-    return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False)))
+    return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False), lengths))
