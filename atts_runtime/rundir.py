@@ -117,9 +117,11 @@ class RunDir:
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
         self._syncer.shutdown()  # once it is done
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        self._lines.close()
+        try:
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
+        finally:
+            self._lines.close()
 
     def finalize(self, summary: dict[str, Any], tables: dict[str, Any]) -> None:
         """Put chains in order and write the tables (name -> DataFrame) and the summary."""

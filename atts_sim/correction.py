@@ -162,9 +162,7 @@ def fit(parts: Sequence[Samples], known: CallFit | None = None, *, own: bool = F
     return found
 
 
-def _weighted(
-    samples: Samples, weights: Floats, known: CallFit | None, *, own: bool
-) -> tuple[Correction, CallFit]:
+def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: bool) -> tuple[Correction, CallFit]:
     from scipy.optimize import nnls
 
     unit = float(np.median(samples.profile))  # so that the unknowns are of one size

@@ -16,13 +16,12 @@ _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, fo
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
-    """A call with the event that will answer it and what it writes (None: a score). `sent`: the engine was asked; `void`:
-    its chain was stopped; `remembered`: it was a score that the engine knew."""
+    """A call with the event that will answer it and what it writes (None: a score). `void`: its chain was stopped;
+    `remembered`: it was a score that the engine knew."""
 
     role: Role
     event: Event
     written: Written | None
-    sent: bool = False
     void: bool = False
     remembered: bool = False
 
@@ -40,7 +39,6 @@ class Desk:
 
     def send(self, request: Request) -> None:
         """Ask the engine now or, where it has all that it may, when a call is done."""
-        request.sent = True
         if self.free:
             self.free -= 1
             self.engine.submit(request)
@@ -48,9 +46,7 @@ class Desk:
             self.queue.append(request)
 
     def drop(self, request: Request) -> None:
-        """Nobody waits for the request any more, which is not answered."""
-        if not request.sent:
-            return
+        """Nobody waits for the request any more; it was sent, and is not answered."""
         if request in self.queue:
             self.queue.remove(request)
         else:

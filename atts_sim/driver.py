@@ -43,7 +43,6 @@ from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.collector import no_collection
 from atts_sim.desk import Desk, Request, Role
-from atts_sim.sending import AT_ONCE, Sender, Sending
 from atts_sim.simrun import SimRun
 from atts_sim.text import Text
 from atts_sim.workload import Workload, Written
@@ -55,7 +54,6 @@ class SimDriver:
     Args:
         engines: by role, of the same clock; one object under both names where they share a model.
         handling_s: the driver handles one answer at a time, and each takes so long: what the runtime's Python costs.
-        sending: what it costs besides to ask an engine.
         arrivals_s: when each question comes, in order (None: all at once, at 0). Raises ValueError where they do not
             ascend from 0 on, and in `run` where the policy begins with all questions.
         watch: called with every command, as it is issued.
@@ -70,7 +68,6 @@ class SimDriver:
         clock: Clock,
         *,
         handling_s: float = 0.0,
-        sending: Sending = AT_ONCE,
         arrivals_s: Sequence[float] | None = None,
         watch: Callable[[Command], None] | None = None,
     ) -> None:
@@ -92,7 +89,7 @@ class SimDriver:
         self._under_way: dict[ChainId, Request] = {}
         self._remembers = policy.action.retries  # what texts came to, for what is kept or copied
         self._policy, self._reads = policy, policy.gate.judges == "text"
-        self._sender = Sender(clock, sending)
+        self._free_s = 0.0
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
         run.vote = policy.vote
@@ -273,7 +270,7 @@ class SimDriver:
         )
         self.run_record.requests.append(request)
         self._under_way[chain] = request
-        self._sender.send(desk, request)
+        desk.send(request)
 
     # -- answers
 
@@ -292,7 +289,9 @@ class SimDriver:
 
     def _handle_soon(self, event: Event) -> None:
         """Handle an event once those before it are handled."""
-        self._sender.after(self._handling_s, lambda number: self._handle(event))
+        now = self._clock.now
+        self._free_s = max(now, self._free_s) + self._handling_s
+        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._handle(event))
 
     def _handle(self, event: Event) -> None:
         if self._controller.awaits(event.call):  # its chain may have been stopped since

@@ -17,6 +17,7 @@ from atts_sim.measured import MeasuredRun, Peaks
 from atts_sim.metrics import measure
 from atts_sim.simrun import SimRun
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Times in seconds; None: not known. `busy_s` by engine; the other names are those of summary.json."""

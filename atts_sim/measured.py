@@ -6,7 +6,7 @@ Nothing in it is trusted: what cannot be read, or is no whole run, raises InputE
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,7 @@ def _log(
     start, duration = rows[:, 0], rows[:, 1]
     end = start + duration
     mine = [c for r in records for c in r.calls if c.engine == engine]
-    queued = np.sort([c.t_queued_s for c in mine])
-    done = np.append(-np.inf, np.sort([c.t_end_s for c in mine if c.t_end_s is not None]))
+    queued, done = _under_way(mine, apart=apart)
     # A call that was there when a pass ended, and was not answered before the next one began, kept the engine at work.
     following = np.append(start[1:], np.inf)
     answered = np.searchsorted(done, following, "right") - 1
@@ -183,6 +182,19 @@ def _log(
         start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
         rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
     )  # fmt: skip
+
+
+def _under_way(calls: Sequence[CallRecord], *, apart: bool) -> tuple[Floats, Floats]:
+    """When calls came to their engine, and were answered (the first of these is before all time)."""
+    if apart:  # one that is on its way, or is remembered, gives a process of its own no work
+        calls = asked_of(calls)
+    came = np.sort([c.t_start_s if apart else c.t_queued_s for c in calls]).astype(np.float64)
+    return came, np.append(-np.inf, np.sort([c.t_end_s for c in calls if c.t_end_s is not None]))
+
+
+def asked_of(calls: Iterable[CallRecord]) -> list[CallRecord]:
+    """Those that reached an engine: of a score that it remembers nothing is computed."""
+    return [c for c in calls if c.t_start_s is not None and (c.tokens_prefilled or c.kind != "score")]
 
 
 def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord]) -> Floats:

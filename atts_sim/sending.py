@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atts_runtime.control import ChainId
 from atts_runtime.records import CallRecord
+from atts_sim.calls import EngineCall, EngineSpec, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock
-from atts_sim.desk import Desk, Request
-from atts_sim.measured import Floats
+from atts_sim.device import Device
+from atts_sim.measured import Floats, asked_of
 
 _CALL_S = np.arange(0.0, 5e-3, 1e-4)
 _WAY_S = np.arange(0.0, 5e-3, 1e-4)
 _ALIKE_S = 5e-4  # calls of an engine that start within this start in one pass
+_AT_REST_S = 20e-3  # after its last answer an engine may still be in a pass, with rows that nobody wants
 _MOST_S = 5e-3  # a call that is off by more was held up by something else
 
 
@@ -35,33 +38,62 @@ AT_ONCE = Sending()
 
 
 class Sender:
-    """The driver's process: it handles answers and sends calls, in the order in which they come."""
+    """The driver's process: it sends the calls to all engines, in the order in which they come."""
 
     def __init__(self, clock: Clock, sending: Sending) -> None:
         self._clock, self._sending = clock, sending
-        self._at_once = sending == AT_ONCE
         self._free_s = 0.0
 
-    def after(self, seconds: float, then: Callable[[int], None], way_s: float = 0.0) -> None:
-        """Call `then` when the process has spent so many seconds on it, once all before it is done, and `way_s` more
-        are over."""
+    def send(self, then: Callable[[int], None]) -> None:
+        """Call `then` when the engine has the call."""
         now = self._clock.now
-        self._free_s = max(now, self._free_s) + seconds
-        self._clock.call(self._free_s + way_s - now, ARRIVAL, then)
+        self._free_s = max(now, self._free_s) + self._sending.call_s
+        self._clock.call(self._free_s + self._sending.way_s - now, ARRIVAL, then)
 
-    def send(self, desk: Desk, request: Request) -> None:
-        """Have the engine asked, unless the request is void by then."""
-        if self._at_once:
-            desk.send(request)
-            return
-        self.after(self._sending.call_s, lambda number: None if request.void else desk.send(request), self._sending.way_s)
+
+class Distant:
+    """A `SimEngine` in a process of its own: calls reach it through a sender."""
+
+    def __init__(self, engine: SimEngine, sender: Sender) -> None:
+        self._engine, self._sender = engine, sender
+        self._on_the_way: dict[EngineCall, None] = {}
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._engine.spec
+
+    @property
+    def totals(self) -> Totals:
+        return self._engine.totals
+
+    @property
+    def device(self) -> Device | None:
+        return self._engine.device
+
+    def submit(self, call: EngineCall) -> None:
+        self._on_the_way[call] = None
+        self._sender.send(lambda number: self._arrive(call))
+
+    def cancel(self, call: EngineCall) -> None:
+        if call in self._on_the_way:
+            del self._on_the_way[call]
+        else:
+            self._engine.cancel(call)
+
+    def release(self, chain: ChainId) -> None:
+        self._engine.release(chain)
+
+    def _arrive(self, call: EngineCall) -> None:
+        if call in self._on_the_way:
+            del self._on_the_way[call]
+            self._engine.submit(call)
 
 
 def fit_sending(runs: Iterable[Iterable[CallRecord]]) -> Sending:
     """What fits best when calls started.
 
-    A call that found its engine idle starts when it is there. Of the others it is known that they were not there when
-    the pass before theirs let calls in, and were when theirs did.
+    A call that found its engine at rest starts when it is there. Of the others it is known that they were not there
+    when the pass before theirs let calls in, and were when theirs did.
     """
     known = [_bounds(list(calls)) for calls in runs]
     errors = np.zeros((len(_CALL_S), len(_WAY_S)))
@@ -83,7 +115,7 @@ def _sent(queued: Floats, call_s: float) -> Floats:
 
 def _bounds(calls: list[CallRecord]) -> tuple[Floats, Floats, Floats]:
     """Of each call in the order of requests: when it was made, and from when to when it must have reached its engine."""
-    told = sorted((c for c in calls if c.t_start_s is not None), key=lambda call: call.t_queued_s)
+    told = sorted(asked_of(calls), key=lambda call: call.t_queued_s)
     queued = np.array([call.t_queued_s for call in told])
     started = np.array([call.t_start_s for call in told], np.float64)
     ended = np.array([np.inf if call.t_end_s is None else call.t_end_s for call in told])
@@ -93,6 +125,9 @@ def _bounds(calls: list[CallRecord]) -> tuple[Floats, Floats, Floats]:
         passes = np.unique(started[mine])
         before = np.searchsorted(passes, started[mine] - _ALIKE_S) - 1
         earlier = np.where(before >= 0, passes[np.maximum(before, 0)], -np.inf)
-        open_calls = np.arange(mine.sum()) - np.searchsorted(np.sort(ended[mine]), queued[mine], "right")
-        least[mine] = np.where(open_calls == 0, started[mine], earlier)
+        answers = np.sort(ended[mine])
+        answered = np.searchsorted(answers, queued[mine], "right")
+        last = np.append(-np.inf, answers)[answered]
+        at_rest = (answered == np.arange(mine.sum())) & (queued[mine] - last > _AT_REST_S)
+        least[mine] = np.where(at_rest, started[mine], earlier)
     return queued, least, started

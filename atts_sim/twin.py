@@ -17,6 +17,7 @@ from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
 from atts_sim.recorded import Recorded
 from atts_sim.remembering import Remembering
+from atts_sim.sending import AT_ONCE, Distant, Sender
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
@@ -45,6 +46,9 @@ def run_twin(
         names[cast(Role, role)] = name
         asked.setdefault(name, (_spec(config, of, costs.engines[name]), costs.engines[name]))
     made = contending(clock, asked)
+    if costs.sending != AT_ONCE:
+        sender = Sender(clock, costs.sending)
+        made = {name: Distant(engine, sender) for name, engine in made.items()}
     if config.engine != "transformers" and isinstance(workload, Recorded) and workload.asked is not None:
         if (scorer := names.get("target")) is not None:
             made[scorer] = Remembering(clock, made[scorer], workload.asked)
@@ -59,7 +63,6 @@ def run_twin(
         engines,
         clock,
         handling_s=costs.handling_s,
-        sending=costs.sending,
         arrivals_s=arrivals_s,
     )
     return driver.run()
@@ -74,4 +77,6 @@ def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
     lengths = {"draft": config.draft_tokens, "takeover": config.takeover_tokens}
     budget = args.get("max_num_batched_tokens", max(costs.step_tokens, config.max_rows))
-    return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False), lengths))
+    return EngineSpec(
+        config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False), lengths)
+    )

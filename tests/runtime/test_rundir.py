@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -215,3 +216,33 @@ def test_a_folder_below_a_file_or_that_is_a_file_cannot_be_written(tmp_path: Pat
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match=r"cannot write the run directory .*; choose another --out"):
             RunDir.check_free(path)
+
+
+def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain is written at once; that it is on the disk is waited for when the run closes."""
+    run = open_run(tmp_path / "run", settings("draft-only"))
+    free, synced = threading.Event(), list[int]()
+
+    def slow(descriptor: int) -> None:
+        assert free.wait(10)
+        synced.append(descriptor)
+
+    monkeypatch.setattr("atts_runtime.rundir.os.fsync", slow)
+    run.add(ChainRecord(0, 0, "made/0", "answered"))
+    assert len((tmp_path / "run" / "chains.jsonl").read_text().splitlines()) == 1
+    assert not synced
+    free.set()
+    run.close()
+    assert len(synced) == 2
+
+
+def test_a_chain_that_cannot_be_synced_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(tmp_path / "run", settings("draft-only"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("atts_runtime.rundir.os.fsync", full)
+    run.add(ChainRecord(0, 0, "made/0", "answered"))
+    with pytest.raises(OSError, match="No space left"):
+        run.close()
