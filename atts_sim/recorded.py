@@ -55,8 +55,8 @@ class Prompt:
 
 
 class Recorded:
-    """A `Workload` made of recorded chains. `asked`: question and score of the segments that the engine computed to score
-    them (None: not known).
+    """A `Workload` made of recorded chains. `asked`: question and score of the segments that the engine was fed with to
+    score them (None: not known).
 
     Raises InputError where questions have different numbers of chains, or a call was not recorded (see above).
     """

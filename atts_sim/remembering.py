@@ -10,35 +10,23 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 
 from atts_runtime.control import ChainId, Scored
-from atts_sim.calls import EngineCall, EngineSpec, SimEngine, Totals
+from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.desk import Request
-from atts_sim.device import Device
 
 Segment = tuple[Hashable, float]
 """A question, and the score of a segment of one of its chains."""
 
 
 class Remembering:
-    """A `SimEngine` before another one. `asked`: segments that the recorded run asked its engine for; the others it knew
-    from drawing them."""
+    """A `SimEngine` before another one. `asked`: segments that the recorded run asked its engine for; the others it
+    knew from drawing them."""
 
     def __init__(self, clock: Clock, engine: SimEngine, asked: Collection[Segment]) -> None:
+        self.spec, self.totals, self.device = engine.spec, engine.totals, engine.device
         self._clock, self._engine, self._asked = clock, engine, asked
         self._known: set[Hashable] = set()
         self._open: dict[Hashable, list[Request]] = {}  # who waits for the one who has asked
-
-    @property
-    def spec(self) -> EngineSpec:
-        return self._engine.spec
-
-    @property
-    def totals(self) -> Totals:
-        return self._engine.totals
-
-    @property
-    def device(self) -> Device | None:
-        return self._engine.device
 
     def submit(self, call: EngineCall) -> None:
         if not (isinstance(call, Request) and isinstance(call.event, Scored)):

@@ -13,9 +13,8 @@ import numpy as np
 
 from atts_runtime.control import ChainId
 from atts_runtime.records import CallRecord
-from atts_sim.calls import EngineCall, EngineSpec, SimEngine, Totals
+from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
-from atts_sim.device import Device
 from atts_sim.measured import Floats, asked_of
 
 _CALL_S = np.arange(0.0, 5e-3, 1e-4)
@@ -55,20 +54,9 @@ class Distant:
     """A `SimEngine` in a process of its own: calls reach it through a sender."""
 
     def __init__(self, engine: SimEngine, sender: Sender) -> None:
+        self.spec, self.totals, self.device = engine.spec, engine.totals, engine.device
         self._engine, self._sender = engine, sender
         self._on_the_way: dict[EngineCall, None] = {}
-
-    @property
-    def spec(self) -> EngineSpec:
-        return self._engine.spec
-
-    @property
-    def totals(self) -> Totals:
-        return self._engine.totals
-
-    @property
-    def device(self) -> Device | None:
-        return self._engine.device
 
     def submit(self, call: EngineCall) -> None:
         self._on_the_way[call] = None
@@ -114,7 +102,7 @@ def _sent(queued: Floats, call_s: float) -> Floats:
 
 
 def _bounds(calls: list[CallRecord]) -> tuple[Floats, Floats, Floats]:
-    """Of each call in the order of requests: when it was made, and from when to when it must have reached its engine."""
+    """Of each call in their order: when it was made, and from when to when it must have reached its engine."""
     told = sorted(asked_of(calls), key=lambda call: call.t_queued_s)
     queued = np.array([call.t_queued_s for call in told])
     started = np.array([call.t_start_s for call in told], np.float64)

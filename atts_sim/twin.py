@@ -7,6 +7,7 @@ from typing import cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.records import Kind
 from atts_runtime.session import roles
 from atts_sim.arrivals import refuse_late
 from atts_sim.calibrate import Costs, EngineCosts
@@ -49,9 +50,9 @@ def run_twin(
     if costs.sending != AT_ONCE:
         sender = Sender(clock, costs.sending)
         made = {name: Distant(engine, sender) for name, engine in made.items()}
-    if config.engine != "transformers" and isinstance(workload, Recorded) and workload.asked is not None:
-        if (scorer := names.get("target")) is not None:
-            made[scorer] = Remembering(clock, made[scorer], workload.asked)
+    asked_before = workload.asked if isinstance(workload, Recorded) else None
+    if config.engine != "transformers" and asked_before is not None and "target" in names:
+        made[names["target"]] = Remembering(clock, made[names["target"]], asked_before)
     engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
@@ -75,7 +76,7 @@ def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     args = config.engine_args(role)
     block = args.get("block_size", _CPU_BLOCK_TOKENS)
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
-    lengths = {"draft": config.draft_tokens, "takeover": config.takeover_tokens}
+    lengths: dict[Kind, int] = {"draft": config.draft_tokens, "takeover": config.takeover_tokens}
     budget = args.get("max_num_batched_tokens", max(costs.step_tokens, config.max_rows))
     return EngineSpec(
         config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False), lengths)

@@ -42,7 +42,8 @@ def test_steps_and_sending_are_recovered_from_the_runs_that_they_made(runs: list
             stated = costs.engines[role].model.cost(phase, shape).seconds  # type: ignore[arg-type]
             found = costs.engines[role].corrections[phase].seconds(stated, shape.rows)  # type: ignore[index]
             expected = engine.model.cost(phase, shape).seconds  # type: ignore[arg-type]
-            assert found == pytest.approx(expected, rel=0.15), (role, phase)
+            few = 0.25 if phase == "append" else 0.1  # appends differ in shape, and there are not many
+            assert found == pytest.approx(expected, rel=few), (role, phase)
 
 
 def test_a_run_of_more_chains_is_predicted(runs: list[MeasuredRun], tmp_path: Path) -> None:
