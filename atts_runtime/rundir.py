@@ -1,6 +1,6 @@
 """The run directory: made, filled as chains finish, closed, and opened again to resume.
 
-``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one flushed line per finished
+``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one line per finished
 chain; the tables and ``summary.json`` are derived at the end. What a killed run leaves is whole but for a torn
 last line, which is dropped.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -33,8 +33,8 @@ class RunDir:
         self.path = path
         self.finished: list[ChainRecord] = []
         self._synced_at = 0.0
-        self._syncer = ThreadPoolExecutor(1, "atts-sync")  # a busy disk takes seconds, for which nobody may wait
-        self._syncing: Future[None] | None = None
+        self._writer = ThreadPoolExecutor(1, "atts-chains")  # a busy disk takes seconds, for which nobody may wait
+        self._failure: OSError | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, fingerprint: str) -> RunDir:
@@ -97,17 +97,23 @@ class RunDir:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
     def add(self, record: ChainRecord) -> None:
-        """One finished chain: flushed at once, synced to disk at most once a second, on the side. Raises OSError also
-        where an earlier one could not be synced."""
-        self._lines.write(record.to_line() + "\n")
-        self._lines.flush()
+        """One finished chain: written on the side, synced to disk at most once a second. Raises OSError where an earlier
+        one could not be written."""
+        if self._failure is not None:
+            raise self._failure
+        self._writer.submit(self._write, record.to_line() + "\n")
         self.finished.append(record)
-        now = time.monotonic()
-        if now - self._synced_at >= _SYNC_EVERY_S and (self._syncing is None or self._syncing.done()):
-            if self._syncing is not None:
-                self._syncing.result()
-            self._syncing = self._syncer.submit(os.fsync, self._lines.fileno())
-            self._synced_at = now
+
+    def _write(self, line: str) -> None:
+        try:
+            self._lines.write(line)
+            self._lines.flush()
+            now = time.monotonic()
+            if now - self._synced_at >= _SYNC_EVERY_S:
+                os.fsync(self._lines.fileno())
+                self._synced_at = now
+        except OSError as error:
+            self._failure = self._failure or error
 
     def note(self, name: str, value: Any) -> None:
         """Add what a run found out about its machine to the manifest."""
@@ -116,8 +122,10 @@ class RunDir:
 
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
-        self._syncer.shutdown()  # once it is done
+        self._writer.shutdown()  # once all is written
         try:
+            if self._failure is not None:
+                raise self._failure
             self._lines.flush()
             os.fsync(self._lines.fileno())
         finally:
