@@ -1,7 +1,7 @@
 """vLLM's discipline in tokens and single blocks, one event a step: the plain statement of `mixed`'s rules.
 
 `atts_sim.engine` must give the same results, faster; a test holds it to that, but for calls that end at a stop string
-(`Paged.lengths`): it answers them and lets them go at once.
+(`Paged.lengths`), which it lets go at once, and texts that chains share (`EngineCall.shared_tokens`).
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class MixedReference(Stepping):
             most = request.full if request.stable is None else min(request.full, request.stable)
             blocks += len(self._run_of(request, range(shared, most // self._size)))
         most = call.context_tokens - 1 if call.kind == "score" else request.full - 1
-        return min(blocks, most // self._size) * self._size
+        return max(min(blocks, most // self._size), min(call.shared_tokens, most) // self._size) * self._size
 
     def _fits(self, request: _Request) -> bool:
         used = sum(block.users > 0 for block in self._shared(request))

@@ -1,40 +1,39 @@
-"""An engine whose scores are remembered by text, as vLLM's adapter does (`engines.vllm`).
+"""An engine that knows texts whoever wrote them, as vLLM does its blocks and its adapter the scores (`engines.vllm`).
 
 Chains of a question often write the same segment. It is scored once: the others have its score at once, or when the one
-who asked has it. So is what the engine drew itself. A replay does not know what was written; in a run whose scores are
-remembered, segments of the same question, place and length with the same score are the same.
+who asked has it, and what the engine drew itself needs no scoring. Its KV is there for all. A replay does not know what
+was written: segments of the same question, place and length with the same score are taken to be the same, and of KV
+there is what was there in the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable
 
 from atts_runtime.control import ChainId, Scored
 from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.desk import Request
-
-Segment = tuple[Hashable, float]
-"""A question, and the score of a segment of one of its chains."""
+from atts_sim.recorded import KnownTexts
 
 
 class Remembering:
-    """A `SimEngine` before another one. `asked`: segments that the recorded run asked its engine for; the others it
-    knew from drawing them."""
+    """A `SimEngine` before another one."""
 
-    def __init__(self, clock: Clock, engine: SimEngine, asked: Collection[Segment]) -> None:
+    def __init__(self, clock: Clock, engine: SimEngine, texts: KnownTexts) -> None:
         self.spec, self.totals, self.device = engine.spec, engine.totals, engine.device
-        self._clock, self._engine, self._asked = clock, engine, asked
+        self._clock, self._engine, self._texts = clock, engine, texts
         self._known: set[Hashable] = set()
         self._open: dict[Hashable, list[Request]] = {}  # who waits for the one who has asked
 
     def submit(self, call: EngineCall) -> None:
+        call.shared_tokens = self._texts.cached.get((call.chain, call.turn, call.kind), 0)
         if not (isinstance(call, Request) and isinstance(call.event, Scored)):
             self._engine.submit(call)
             return
-        segment = (call.prompt, call.event.ell)
+        segment = (call.chain.question, call.event.ell)
         key = (*segment, call.full_tokens, call.new_tokens)
-        if key in self._known or segment not in self._asked:
+        if key in self._known or segment not in self._texts.asked:
             self._clock.call(0.0, ARRIVAL, lambda number: self._recall(call))
         elif key in self._open:
             self._open[key].append(call)

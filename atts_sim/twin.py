@@ -50,9 +50,9 @@ def run_twin(
     if costs.sending != AT_ONCE:
         sender = Sender(clock, costs.sending)
         made = {name: Distant(engine, sender) for name, engine in made.items()}
-    asked_before = workload.asked if isinstance(workload, Recorded) else None
-    if config.engine != "transformers" and asked_before is not None and "target" in names:
-        made[names["target"]] = Remembering(clock, made[names["target"]], asked_before)
+    texts = workload.texts if isinstance(workload, Recorded) else None
+    if config.engine != "transformers" and texts is not None:
+        made = {name: Remembering(clock, engine, texts) for name, engine in made.items()}
     engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:

@@ -13,6 +13,7 @@ from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.cost import AffineCost
 from atts_sim.desk import Request
 from atts_sim.mixed_reference import MixedReference
+from atts_sim.recorded import KnownTexts
 from atts_sim.remembering import Remembering
 from atts_sim.sending import Distant, Sender, Sending, fit_sending
 
@@ -80,7 +81,7 @@ def test_what_sending_takes_is_told_by_when_calls_start() -> None:
 def test_a_segment_that_several_chains_write_is_scored_once() -> None:
     clock = Clock()
     inner = engine(clock)
-    remembering = Remembering(clock, inner, {(0, 1.5), (0, 2.5)})
+    remembering = Remembering(clock, inner, KnownTexts(frozenset({(0, 1.5), (0, 2.5)}), {}))
     alike, another, drawn = [score(chain, 1.5) for chain in range(3)], score(3, 2.5), score(4, 3.5)
     for request, _ in (*alike, another, drawn):
         remembering.submit(request)
@@ -97,10 +98,23 @@ def test_a_segment_that_several_chains_write_is_scored_once() -> None:
     assert inner.totals.steps == 1
 
 
+def test_what_another_chain_wrote_alike_need_not_be_fed() -> None:
+    """In whole blocks of 4 tokens, as the recorded run had it."""
+    for cached, fed in ((0, 11), (3, 11), (6, 7)):
+        clock = Clock()
+        inner = engine(clock)
+        request, _ = score(0, 1.5)
+        texts = KnownTexts(frozenset({(0, 1.5)}), {(ChainId(0, 0), 0, "score"): cached})
+        Remembering(clock, inner, texts).submit(request)
+        clock.run()
+        assert inner.totals.prefilled_tokens == fed
+        assert request.tokens_cached == 11 - fed
+
+
 def test_where_the_one_who_asked_is_stopped_the_next_asks() -> None:
     clock = Clock()
     inner = engine(clock)
-    remembering = Remembering(clock, inner, {(0, 1.5)})
+    remembering = Remembering(clock, inner, KnownTexts(frozenset({(0, 1.5)}), {}))
     (first, no_answer), (second, answered), (third, also) = (score(chain, 1.5) for chain in range(3))
     for request in (first, second, third):
         remembering.submit(request)
