@@ -97,8 +97,8 @@ class RunDir:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
     def add(self, record: ChainRecord) -> None:
-        """One finished chain: written on the side, synced to disk at most once a second. Raises OSError where an earlier
-        one could not be written."""
+        """One finished chain: written on the side, synced to disk at most once a second. Raises OSError where one
+        before it could not be written."""
         if self._failure is not None:
             raise self._failure
         self._writer.submit(self._write, record.to_line() + "\n")
