@@ -58,6 +58,7 @@ class Costs:
     fitted      by engine and phase: of the runs that were fitted, all together
     held_out    the same where each run is predicted from the others; empty for one run
     sending     what it takes until an engine has a call
+    engine      what they are of, as `RunConfig.engine`
     """
 
     engines: Mapping[str, EngineCosts]
@@ -66,10 +67,12 @@ class Costs:
     fitted: Mapping[tuple[str, Phase], FitError]
     held_out: Mapping[tuple[str, Phase], FitError]
     sending: Sending = AT_ONCE
+    engine: str = _EMBEDDED
 
     def to_json(self) -> dict[str, Any]:
         """What was fitted, for programs."""
         return {
+            "engine": self.engine,
             "handling_s": self.handling_s,
             "sending": asdict(self.sending),
             "calls": {
@@ -125,7 +128,7 @@ def stated_costs(
         plain = dict.fromkeys(PHASES, Correction())
         model, calls = profile.step_model(spec), per_call_of(profile)
         engines[role] = EngineCosts(model, profile.step_tokens, plain, per_call=calls)
-    return Costs(engines, one_engine, 0.0, {}, {})
+    return Costs(engines, one_engine, 0.0, {}, {}, engine=engine)
 
 
 def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *, one_engine: bool) -> Costs:
@@ -178,7 +181,7 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     )
     handling_s = _handling([record for run in runs for record in run.records])
     sending = fit_sending(run.calls for run in runs) if apart else AT_ONCE
-    return Costs(engines, one_engine, handling_s, fitted, held_out, sending)
+    return Costs(engines, one_engine, handling_s, fitted, held_out, sending, engine)
 
 
 # -- fitting

@@ -35,8 +35,11 @@ def run_twin(
 ) -> SimRun:
     """What the configuration would do, step by step, with the engines in each other's way as `costs` has it.
 
-    Raises InputError where the costs lack an engine that the policy uses, or it cannot take arrivals over time.
+    Raises InputError where the costs are of another engine or lack one that the policy uses, or it cannot take arrivals
+    over time.
     """
+    if config.engine != costs.engine:
+        raise InputError(f"the costs are of engine {costs.engine}, not of {config.engine}; fit on runs of that engine")
     clock = Clock()
     names: dict[Role, str] = {}
     asked: dict[str, tuple[EngineSpec, EngineCosts]] = {}

@@ -177,7 +177,9 @@ def test_a_run_is_simulated_pass_by_pass(tmp_path: Path) -> None:
     from atts_sim.twin import run_twin
     from atts_sim.validate import workload_of
 
-    finish(start("run", *STUDY, "--policy", "barrier", "--chains", "4", "--out", str(tmp_path / "run")))
+    finish(
+        start("run", *STUDY, "--policy", "barrier", "--questions", "4", "--chains", "4", "--out", str(tmp_path / "run"))
+    )
     run = measured_run(tmp_path / "run")
     costs = calibrate([run])
     assert costs.sending.call_s + costs.sending.way_s > 0

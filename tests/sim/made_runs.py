@@ -76,7 +76,7 @@ def vllm_costs() -> Costs:
         model = StepModel(specs()[role], *PEAK, append, decode)
         slowed = {phase: Correction(contention=0.6) for phase in PHASES}
         engines[role] = EngineCosts(model, 2048, slowed)
-    return Costs(engines, False, HANDLING_S, {}, {}, VLLM_SENDING)
+    return Costs(engines, False, HANDLING_S, {}, {}, VLLM_SENDING, "vllm")
 
 
 def recorded_of(config: RunConfig) -> Recorded:

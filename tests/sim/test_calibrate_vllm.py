@@ -9,7 +9,9 @@ import pytest
 
 from atts_runtime.errors import InputError
 from atts_sim.calibrate import calibrate, profile_of, stated_costs
+from atts_sim.cli import main
 from atts_sim.cost import StepShape
+from atts_sim.costs_store import save_costs
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.validate import validate
 from tests.sim.made_runs import HANDLING_S, VLLM_SENDING, make_run, specs, vllm_costs
@@ -66,10 +68,26 @@ def test_runs_of_two_engines_are_not_fitted_together(runs: list[MeasuredRun], tm
         calibrate([*runs, measured_run(tmp_path / "run")])
 
 
-def test_without_runs_to_fit_to_nothing_is_known_of_vllm() -> None:
+def test_costs_of_one_engine_are_not_taken_for_runs_of_another(runs: list[MeasuredRun], tmp_path: Path) -> None:
+    make_run(tmp_path / "run", "barrier")
+    found = validate([measured_run(tmp_path / "run")], calibrate(runs))
+    assert not found.compared
+    assert found.refused[0][1] == "the costs are of engine vllm, not of transformers; fit on runs of that engine"
+
+
+def test_they_are_no_costs_for_a_study(runs: list[MeasuredRun], tmp_path: Path) -> None:
+    """Which names engine profiles."""
+    with pytest.raises(InputError, match="correct no engine profile"):
+        save_costs(calibrate(runs), runs, [], tmp_path / "costs.json")
+
+
+def test_without_runs_to_fit_to_nothing_is_known_of_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"no engine profile of vllm is of .*--fit-on"):
         stated_costs(specs(), engine="vllm")
     assert profile_of(specs()["draft"]).engine == "transformers"
+    make_run(tmp_path / "run", "barrier", engine="vllm")
+    assert main(["validate", str(tmp_path / "run")]) == 2
+    assert "--fit-on" in capsys.readouterr().err
 
 
 def test_a_device_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
