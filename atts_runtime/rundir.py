@@ -1,6 +1,6 @@
 """The run directory: made, filled as chains finish, closed, and opened again to resume.
 
-``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one flushed line per finished
+``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one line per finished
 chain; the tables and ``summary.json`` are derived at the end. What a killed run leaves is whole but for a torn
 last line, which is dropped.
 """
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,8 @@ class RunDir:
         self.path = path
         self.finished: list[ChainRecord] = []
         self._synced_at = 0.0
+        self._writer = ThreadPoolExecutor(1, "atts-chains")  # a busy disk takes seconds, for which nobody may wait
+        self._failure: OSError | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, fingerprint: str) -> RunDir:
@@ -94,14 +97,23 @@ class RunDir:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
     def add(self, record: ChainRecord) -> None:
-        """One finished chain: flushed at once, synced to disk at most once a second."""
-        self._lines.write(record.to_line() + "\n")
-        self._lines.flush()
+        """One finished chain: written on the side, synced to disk at most once a second. Raises OSError where one
+        before it could not be written."""
+        if self._failure is not None:
+            raise self._failure
+        self._writer.submit(self._write, record.to_line() + "\n")
         self.finished.append(record)
-        now = time.monotonic()
-        if now - self._synced_at >= _SYNC_EVERY_S:
-            os.fsync(self._lines.fileno())
-            self._synced_at = now
+
+    def _write(self, line: str) -> None:
+        try:
+            self._lines.write(line)
+            self._lines.flush()
+            now = time.monotonic()
+            if now - self._synced_at >= _SYNC_EVERY_S:
+                os.fsync(self._lines.fileno())
+                self._synced_at = now
+        except OSError as error:
+            self._failure = self._failure or error
 
     def note(self, name: str, value: Any) -> None:
         """Add what a run found out about its machine to the manifest."""
@@ -110,9 +122,14 @@ class RunDir:
 
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        self._lines.close()
+        self._writer.shutdown()  # once all is written
+        try:
+            if self._failure is not None:
+                raise self._failure
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
+        finally:
+            self._lines.close()
 
     def finalize(self, summary: dict[str, Any], tables: dict[str, Any]) -> None:
         """Put chains in order and write the tables (name -> DataFrame) and the summary."""

@@ -4,6 +4,9 @@ A profile measures an engine by itself, on an idle machine, step by step. In a r
 driver's Python besides the engine's, and where two engines share a process and its cores, each slows the other down.
 `correction` says how, by phase of each engine. What a call costs is told by decode passes, since most of those see none
 come or go; scoring calls, one a row of their append, are part of its factor.
+
+An engine in a process of its own does what a call costs within its passes; what the driver's process does for it is
+`sending`. Where no profile is of the run's engine, its step times come from the runs' logs as well (`logfit`).
 """
 
 from __future__ import annotations
@@ -25,9 +28,13 @@ from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
 from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
 from atts_sim.cost import Phase
-from atts_sim.measured import Floats, MeasuredRun, StepLog
+from atts_sim.logfit import model_of_logs
+from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of
+from atts_sim.sending import AT_ONCE, Sending, fit_sending
 
 PHASES: tuple[Phase, ...] = ("append", "decode")
+_EMBEDDED = "transformers"
+_VLLM_STEP_TOKENS = 2048  # its own budget of a step
 _Found = dict[Phase, tuple[Correction, CallFit]]
 """What was fitted to an engine."""
 
@@ -50,6 +57,8 @@ class Costs:
     one_engine  one model serves both roles; it is under the first
     fitted      by engine and phase: of the runs that were fitted, all together
     held_out    the same where each run is predicted from the others; empty for one run
+    sending     what it takes until an engine has a call
+    engine      what they are of, as `RunConfig.engine`
     """
 
     engines: Mapping[str, EngineCosts]
@@ -57,11 +66,15 @@ class Costs:
     handling_s: float
     fitted: Mapping[tuple[str, Phase], FitError]
     held_out: Mapping[tuple[str, Phase], FitError]
+    sending: Sending = AT_ONCE
+    engine: str = _EMBEDDED
 
     def to_json(self) -> dict[str, Any]:
         """What was fitted, for programs."""
         return {
+            "engine": self.engine,
             "handling_s": self.handling_s,
+            "sending": asdict(self.sending),
             "calls": {
                 role: None if of.per_call is None else of.per_call.to_json() for role, of in self.engines.items()
             },
@@ -80,18 +93,21 @@ class Costs:
         }
 
 
-def profile_of(spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None) -> EngineProfile:
-    """The profile, of those given or else of those shipped, that is of this model; of several the first that was
-    measured on such a CPU, if one was. Raises InputError where none is."""
-    known = list(profiles) or list(shipped_engines().values())
+def profile_of(
+    spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None, engine: str = _EMBEDDED
+) -> EngineProfile:
+    """The profile, of those given or else of those shipped, that is of this model and engine; of several the first that
+    was measured on such a CPU, if one was. Raises InputError where none is."""
+    known = [p for p in list(profiles) or shipped_engines().values() if p.engine == engine]
     sizes = ("parameters", "kv_bytes_per_token")
     mine = [p for p in known if all(p.numbers[f"dimensions.{n}"].value == getattr(spec, n) for n in sizes)]
     if not mine:
-        names = ", ".join(profile.name for profile in known)
-        raise InputError(
-            f"no engine profile is of {spec.name} with {spec.parameters} parameters (there are {names}); make one with "
-            "atts-runtime profile and give it with --profile"
-        )
+        names = ", ".join(profile.name for profile in known) or "none"
+        kind, remedy = "engine profile", "make one with atts-runtime profile and give it with --profile"
+        if engine != _EMBEDDED:
+            kind = f"engine profile of {engine}"
+            remedy = "give runs of that engine with --fit-on, whose steps say what it costs"
+        raise InputError(f"no {kind} is of {spec.name} with {spec.parameters} parameters (there are {names}); {remedy}")
     machines = {name: hardware.machine for name, hardware in shipped().items()}
     near = (p for p in mine if cpu and machines.get(p.hardware, "").startswith(f"{cpu},"))
     return next(near, mine[0])
@@ -103,14 +119,30 @@ def stated_costs(
     *,
     one_engine: bool = False,
     cpu: str | None = None,
+    engine: str = _EMBEDDED,
 ) -> Costs:
-    """As the profiles have it: nothing is fitted, and the driver costs nothing. `cpu`: as in `profile_of`."""
+    """As the profiles have it: nothing is fitted, and the driver costs nothing. `cpu`, `engine`: as in `profile_of`."""
     engines = {}
     for role, spec in specs.items():
-        profile = profile_of(spec, profiles, cpu)
+        profile = profile_of(spec, profiles, cpu, engine)
         plain = dict.fromkeys(PHASES, Correction())
         model, calls = profile.step_model(spec), per_call_of(profile)
         engines[role] = EngineCosts(model, profile.step_tokens, plain, per_call=calls)
+    return Costs(engines, one_engine, 0.0, {}, {}, engine=engine)
+
+
+def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *, one_engine: bool) -> Costs:
+    """Of engines without a profile, as the runs' steps have it. Raises InputError where the device is not known."""
+    peaks = {role: peak for run in runs for role, peak in peaks_of(run).items()}
+    engines = {}
+    for role, spec in specs.items():
+        if role not in peaks:
+            raise InputError(
+                f"the runs do not say what the {role} engine's device can do, which their steps are counted against; "
+                "make them with --hardware PROFILE"
+            )
+        model = model_of_logs(spec, peaks[role], [run.logs[role] for run in runs if role in run.logs])
+        engines[role] = EngineCosts(model, _VLLM_STEP_TOKENS, dict.fromkeys(PHASES, Correction()))
     return Costs(engines, one_engine, 0.0, {}, {})
 
 
@@ -121,14 +153,22 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
         for role, spec in run.specs.items():
             if replace(spec, name="") != replace(specs.setdefault(role, spec), name=""):
                 raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
-    one_engine = any(run.one_engine for run in runs)
-    stated = stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu if runs else None)
+        if run.config.engine != runs[0].config.engine:
+            raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
+    one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
+    apart = engine != _EMBEDDED
+    own = apart and not any(profile.engine == engine for profile in profiles)
+    if own:
+        stated = _logged_costs(specs, runs, one_engine=one_engine)
+    else:
+        stated = stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu, engine=engine)
     samples = {
         (role, phase): [_samples(run.logs[role], phase, costs.model) for run in runs if role in run.logs]
         for role, costs in stated.engines.items()
         for phase in PHASES
     }
-    found = {role: _fit({phase: samples[role, phase] for phase in PHASES}) for role in stated.engines}
+    none = CallFit() if apart else None
+    found = {role: _fit({phase: samples[role, phase] for phase in PHASES}, none, own=own) for role in stated.engines}
     engines = {role: _corrected(costs, found[role]) for role, costs in stated.engines.items()}
     predicted = {
         (role, phase): [part.predicted(*found[role][phase]) for part in parts]
@@ -137,19 +177,20 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     }
     fitted, held_out = (
         {key: error for key, of in each.items() if (error := _error(samples[key], of))}
-        for each in (predicted, _held_out(samples))
+        for each in (predicted, _held_out(samples, none, own=own))
     )
     handling_s = _handling([record for run in runs for record in run.records])
-    return Costs(engines, one_engine, handling_s, fitted, held_out)
+    sending = fit_sending(run.calls for run in runs) if apart else AT_ONCE
+    return Costs(engines, one_engine, handling_s, fitted, held_out, sending, engine)
 
 
 # -- fitting
 
 
-def _fit(samples: Mapping[Phase, Sequence[Samples]]) -> _Found:
-    """Of an engine's samples by phase, a run each."""
-    decode = fit(samples["decode"])
-    return {"append": fit(samples["append"], decode[1]), "decode": decode}
+def _fit(samples: Mapping[Phase, Sequence[Samples]], known: CallFit | None, *, own: bool) -> _Found:
+    """Of an engine's samples by phase, a run each. `known`, `own`: as in `correction.fit`."""
+    decode = fit(samples["decode"], known, own=own)
+    return {"append": fit(samples["append"], decode[1], own=own), "decode": decode}
 
 
 def _error(parts: Sequence[Samples], predicted: Sequence[Floats]) -> FitError | None:
@@ -160,20 +201,22 @@ def _corrected(stated: EngineCosts, found: _Found) -> EngineCosts:
     """Where nothing was fitted the profile stands."""
     corrections = {phase: correction for phase, (correction, _) in found.items()}
     decode, calls = found["decode"]
-    if decode == Correction():
+    if decode == Correction() or stated.per_call is None:
         return replace(stated, corrections=corrections)
     none = CallCosts(0.0, 0.0)
     per_call = PerCall(CallCosts(calls.begin_s, 0.0), none, calls.end_s, calls.change_s, calls.change_row_s)
     return replace(stated, corrections=corrections, per_call=per_call)
 
 
-def _held_out(samples: Mapping[tuple[str, Phase], Sequence[Samples]]) -> dict[tuple[str, Phase], list[Floats]]:
+def _held_out(
+    samples: Mapping[tuple[str, Phase], Sequence[Samples]], known: CallFit | None, *, own: bool
+) -> dict[tuple[str, Phase], list[Floats]]:
     """What each run's passes are predicted to take from the other runs, by engine and phase; of one run nothing."""
     predicted: dict[tuple[str, Phase], list[Floats]] = {key: [] for key in samples if len(samples[key]) > 1}
     for role in dict.fromkeys(role for role, _ in predicted):
         for out in range(len(samples[role, "decode"])):
             rest = {phase: [s for i, s in enumerate(samples[role, phase]) if i != out] for phase in PHASES}
-            for phase, found in _fit(rest).items():
+            for phase, found in _fit(rest, known, own=own).items():
                 predicted[role, phase].append(samples[role, phase][out].predicted(*found))
     return predicted
 

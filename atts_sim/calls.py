@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +19,15 @@ class Paged:
 
     block_tokens: KV comes in blocks of so many (``block_size``); blocks: how many there are (``num_gpu_blocks``, as
     `atts_sim.capacity.kv_blocks` derives them; None: no bound); chunked: a prefill may be cut to the step's budget of
-    tokens, else it goes whole.
+    tokens, else it goes whole; lengths: most tokens of a generating call, by kind, where what it writes may end sooner
+    at a stop string: vLLM's front end sees that when the next pass has begun, in which the call still has its row
+    (None: nothing ends so). Only engines that go step by step have this row.
     """
 
     block_tokens: int = 16
     blocks: int | None = None
     chunked: bool = True
+    lengths: Mapping[Kind, int] | None = None
 
     def __post_init__(self) -> None:
         if self.block_tokens < 1 or (self.blocks is not None and self.blocks < 1):
@@ -116,8 +119,9 @@ class EngineCall:
 
     full_tokens: prompt and text, for a score the segment included; context_tokens: those before the segment to score,
     all of them where the call generates; stable_tokens: how many leading ones the chain had when this engine last saw
-    it, so that KV behind them is of a text that was replaced since. new_tokens: generated (an end of text, `ends`,
-    included) or scored. `on_done` hears of the answer at its time. Times in seconds; None: not yet.
+    it, so that KV behind them is of a text that was replaced since; shared_tokens: how many a paged engine holds at
+    least, as another chain wrote the same. new_tokens: generated (an end of text, `ends`, included) or scored.
+    `on_done` hears of the answer at its time. Times in seconds; None: not yet.
 
     The last four are the engine's own: the KV that the call works on; and of a call in a `DecodeBatch` its row, the how
     manieth it was to join (-1: it is in none), and how many more tokens it keeps than the batch has made steps.
@@ -141,6 +145,7 @@ class EngineCall:
     tokens_prefilled: int = 0
     tokens_recomputed: int = 0
     dropped: bool = False
+    shared_tokens: int = 0
     held: Any = field(default=None, init=False, repr=False)
     row: int = field(default=0, init=False, repr=False)
     joined: int = field(default=-1, init=False, repr=False)

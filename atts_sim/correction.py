@@ -147,25 +147,30 @@ class Samples:
         return weights
 
 
-def fit(parts: Sequence[Samples], known: CallFit | None = None) -> tuple[Correction, CallFit]:
-    """The correction that fits best, and what calls cost (`known`, where that is); none from too few steps."""
+def fit(parts: Sequence[Samples], known: CallFit | None = None, *, own: bool = False) -> tuple[Correction, CallFit]:
+    """The correction that fits best, and what calls cost (`known`, where that is); none from too few steps.
+
+    `own`: the profile is of such runs itself, and tells batches of different sizes apart: one factor and no `step_s`.
+    """
     if sum(len(part.seconds) for part in parts) < _FEWEST:
         return Correction(), known or CallFit()
     samples = Samples.joined(parts)
-    found = _weighted(samples, np.ones(len(samples.seconds)), known)
+    found = _weighted(samples, np.ones(len(samples.seconds)), known, own=own)
     for _ in range(_ROUNDS):
         residual = np.abs(samples.seconds / np.maximum(samples.predicted(*found), 1e-9) - 1)
-        found = _weighted(samples, np.minimum(1.0, _HELD_UP / np.maximum(residual, 1e-12)), known)
+        found = _weighted(samples, np.minimum(1.0, _HELD_UP / np.maximum(residual, 1e-12)), known, own=own)
     return found
 
 
-def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple[Correction, CallFit]:
+def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: bool) -> tuple[Correction, CallFit]:
     from scipy.optimize import nnls
 
     unit = float(np.median(samples.profile))  # so that the unknowns are of one size
+    between = np.ones((len(weights), 1)) if own else samples.between()
+    sizes = between.shape[1]
     root = np.sqrt(weights / samples.profile)[:, None]
-    scaled = np.column_stack([samples.between(), samples.recent]) * samples.profile[:, None]
-    alone = root * np.column_stack([scaled, np.full(len(root), unit)])
+    scaled = np.column_stack([between, samples.recent]) * samples.profile[:, None]
+    alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit)])
     calls = root * unit * samples.changes()[:, : 4 if known is None else 0]
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
     # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
@@ -173,9 +178,9 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple
     slowed = np.hstack([alone * samples.shared[:, None], np.zeros_like(calls)])
     squares = [terms.T @ terms, terms.T @ slowed + slowed.T @ terms, slowed.T @ slowed]
     sides = [terms.T @ wanted, slowed.T @ wanted]
-    differences = np.diff(np.eye(len(ROWS), terms.shape[1]), axis=0)
+    differences = np.diff(np.eye(sizes, terms.shape[1]), axis=0)
     smooth = _SMOOTH * float((weights * samples.profile).sum()) * differences.T @ differences
-    least = np.where(np.arange(terms.shape[1]) < len(ROWS), _LEAST, 0.0)
+    least = np.where(np.arange(terms.shape[1]) < sizes, _LEAST, 0.0)
     best, found = math.inf, (Correction(), known or CallFit())
     for c in _CONTENTION if np.ptp(samples.shared) > _DIFFERENT else (0.0,):
         normal = squares[0] + c * squares[1] + c * c * squares[2] + smooth
@@ -185,7 +190,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None) -> tuple
         cost = float(x @ normal @ x - 2 * side @ x)
         if cost < best:
             best, values = cost, [float(value) for value in x]
-            sizes = len(ROWS)
-            correction = Correction(tuple(values[:sizes]), values[sizes + 1] * unit, float(c), values[sizes])
+            factors = tuple(values[:sizes]) * (len(ROWS) // sizes)
+            correction = Correction(factors, values[sizes + 1] * unit, float(c), values[sizes])
             found = correction, known or CallFit(*values[sizes + 2 :]).times(unit)
     return found

@@ -57,7 +57,13 @@ class FittedCosts:
 
 
 def save_costs(costs: Costs, runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile], path: Path) -> None:
-    """Write what was fitted to the runs. Raises InputError where the file cannot be written."""
+    """Write what was fitted to the runs. Raises InputError where the file cannot be written, or they ran on an engine
+    that no profile is of."""
+    if (engine := runs[0].config.engine) != "transformers":
+        raise InputError(
+            f"costs of runs under {engine} cannot be saved: they correct no engine profile, which a study would name; "
+            "leave --save-costs out"
+        )
     specs = {role: spec for run in runs for role, spec in run.specs.items()}
     sources = [run.name for run in runs]
     engines = {

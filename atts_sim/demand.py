@@ -26,6 +26,8 @@ def demanded(
     seen_of: dict[int, set[Hashable]] = {of: set() for of in engine.values()}
     by_role = {role: (needs_of[role], seen_of[engine[role]]) for role in run.totals}
     for request in run.requests:
+        if request.remembered:
+            continue
         mine, seen = by_role[request.role]
         mine.append(needs(request))
         if request.prompt not in seen:

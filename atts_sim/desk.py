@@ -16,12 +16,14 @@ _IN_FLIGHT_PER_ROW = 4  # calls that `atts_runtime.driver` lets at an engine, fo
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(EngineCall):
-    """A call with the event that will answer it and what it writes (None: a score). `void`: its chain was stopped."""
+    """A call with the event that will answer it and what it writes (None: a score). `void`: its chain was stopped;
+    `remembered`: it was a score that the engine knew."""
 
     role: Role
     event: Event
     written: Written | None
     void: bool = False
+    remembered: bool = False
 
 
 class Desk:

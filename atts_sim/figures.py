@@ -13,12 +13,9 @@ from atts_runtime.profiler.intensity import ratio
 from atts_runtime.records import STALL_CAUSES
 from atts_sim.calibrate import Costs
 from atts_sim.demand import demanded
-from atts_sim.measured import MeasuredRun
+from atts_sim.measured import MeasuredRun, Peaks
 from atts_sim.metrics import measure
 from atts_sim.simrun import SimRun
-
-Peaks = Mapping[str, tuple[float, float]]
-"""FLOP/s and bytes/s of each engine's device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +66,6 @@ def measured_figures(run: MeasuredRun) -> Figures:
 
 def _maybe(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def peaks_of(run: MeasuredRun) -> Peaks:
-    """Of the devices that the run's intensity was counted against; empty where it was not."""
-    found = {}
-    for role in run.specs:
-        engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
-        hardware = engine.get("hardware") or {}
-        flops_per_s, bytes_per_s = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
-        if isinstance(flops_per_s, float | int) and isinstance(bytes_per_s, float | int):
-            if not (0 < flops_per_s < math.inf and 0 < bytes_per_s < math.inf):
-                raise InputError(
-                    f"{run.path / 'summary.json'} has a device of {flops_per_s} FLOP/s, {bytes_per_s} bytes/s"
-                )
-            found[role] = (float(flops_per_s), float(bytes_per_s))
-    return found
 
 
 def simulated_figures(sim: SimRun, costs: Costs, peaks: Peaks) -> Figures:

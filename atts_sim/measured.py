@@ -5,7 +5,8 @@ Nothing in it is trusted: what cannot be read, or is no whole run, raises InputE
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from atts_runtime.runread import read_run, shared_engine
 from atts_sim.cost import Phase
 
 Floats = NDArray[np.float64]
+Peaks = Mapping[str, tuple[float, float]]
+"""FLOP/s and bytes/s of each engine's device."""
+
 _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
             "logit_rows")  # fmt: skip
 
@@ -28,7 +32,8 @@ _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_
 @dataclass(frozen=True, slots=True)
 class StepLog:
     """Passes of one engine in order, an entry each. `append`: whether it fed contexts or segments; `period_s`: until
-    the engine began its next pass where it had work for one all the while, else until it answered its last call;
+    the engine began its next pass where it had work for one all the while, else until it answered its last call, or,
+    where it is a process of its own, as long as it usually takes until the next pass begins;
     `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
     generating calls that began in the period, and that ended in it. Shapes are [passes, 6], as in `cost.StepShape`
     without pairs."""
@@ -82,7 +87,7 @@ def measured_run(path: Path) -> MeasuredRun:
     if failed:
         raise InputError(f"{path} has {failed} failed chains, whose costs say nothing; repeat the run")
     specs = _specs(path, read.manifest.get("models"))
-    logs = _logs(path, read.records)
+    logs = _logs(path, read.records, apart=config.engine != "transformers")
     one = bool(shared_engine(read.settings)) and len(specs) > 1
     if one:
         first = next(role for role in specs if role in logs)
@@ -94,6 +99,22 @@ def measured_run(path: Path) -> MeasuredRun:
     return MeasuredRun(
         path, config, read.records, read.summary, specs, logs, one, cpu if isinstance(cpu, str) else None
     )
+
+
+def peaks_of(run: MeasuredRun) -> Peaks:
+    """Of the devices that the run's intensity was counted against; empty where it was not."""
+    found = {}
+    for role in run.specs:
+        engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
+        hardware = engine.get("hardware") or {}
+        flops_per_s, bytes_per_s = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
+        if isinstance(flops_per_s, float | int) and isinstance(bytes_per_s, float | int):
+            if not (0 < flops_per_s < math.inf and 0 < bytes_per_s < math.inf):
+                raise InputError(
+                    f"{run.path / 'summary.json'} has a device of {flops_per_s} FLOP/s, {bytes_per_s} bytes/s"
+                )
+            found[role] = (float(flops_per_s), float(bytes_per_s))
+    return found
 
 
 def _specs(path: Path, models: Any) -> dict[str, ModelSpec]:
@@ -110,7 +131,7 @@ def _specs(path: Path, models: Any) -> dict[str, ModelSpec]:
     return found
 
 
-def _logs(path: Path, records: Sequence[ChainRecord]) -> dict[str, StepLog]:
+def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[str, StepLog]:
     import pandas as pd
 
     file = path / "steps.parquet"
@@ -133,23 +154,27 @@ def _logs(path: Path, records: Sequence[ChainRecord]) -> dict[str, StepLog]:
         for engine, rows in table.groupby("engine")
     }
     return {
-        engine: _log(engine, rows, [other for name, other in by_engine.items() if name != engine], records)
+        engine: _log(engine, rows, [other for name, other in by_engine.items() if name != engine], records, apart=apart)
         for engine, rows in by_engine.items()
     }
 
 
-def _log(engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[ChainRecord]) -> StepLog:
+def _log(
+    engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[ChainRecord], *, apart: bool
+) -> StepLog:
     start, duration = rows[:, 0], rows[:, 1]
     end = start + duration
     mine = [c for r in records for c in r.calls if c.engine == engine]
-    queued = np.sort([c.t_queued_s for c in mine])
-    done = np.append(-np.inf, np.sort([c.t_end_s for c in mine if c.t_end_s is not None]))
+    queued, done = _under_way(mine, apart=apart)
     # A call that was there when a pass ended, and was not answered before the next one began, kept the engine at work.
     following = np.append(start[1:], np.inf)
     answered = np.searchsorted(done, following, "right") - 1
     at_work = np.searchsorted(queued, end, "right") > answered
     until = np.where(at_work & np.isfinite(following), following, np.minimum(done[answered], following))
     period = np.maximum(until - start, duration)
+    if apart and (going := at_work & np.isfinite(following)).any():
+        between = float(np.median((period - duration)[going]))
+        period = np.where(going, period, duration + between)
     shared = np.zeros(len(rows))
     for other in others:
         shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
@@ -157,6 +182,19 @@ def _log(engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[
         start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
         rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
     )  # fmt: skip
+
+
+def _under_way(calls: Sequence[CallRecord], *, apart: bool) -> tuple[Floats, Floats]:
+    """When calls came to their engine, and were answered (the first of these is before all time)."""
+    if apart:  # one that is on its way, or is remembered, gives a process of its own no work
+        calls = asked_of(calls)
+    came = np.sort([c.t_start_s if apart else c.t_queued_s for c in calls]).astype(np.float64)
+    return came, np.append(-np.inf, np.sort([c.t_end_s for c in calls if c.t_end_s is not None]))
+
+
+def asked_of(calls: Iterable[CallRecord]) -> list[CallRecord]:
+    """Those that reached an engine: of a score that it remembers nothing is computed."""
+    return [c for c in calls if c.t_start_s is not None and (c.tokens_prefilled or c.kind != "score")]
 
 
 def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord]) -> Floats:

@@ -1,6 +1,7 @@
 """vLLM's discipline in tokens and single blocks, one event a step: the plain statement of `mixed`'s rules.
 
-`atts_sim.engine` must give the same results, faster; a test holds it to that.
+`atts_sim.engine` must give the same results, faster; a test holds it to that, but for calls that end at a stop string
+(`Paged.lengths`), which it lets go at once, and texts that chains share (`EngineCall.shared_tokens`).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class MixedReference(Stepping):
         self._waiting: deque[_Request] = deque()
         self._running: list[_Request] = []
         self._leavings = 0
+        self._late: list[int] = []  # calls that are answered and still have a row in the next pass: tokens of each
 
     # -- what a call is
 
@@ -74,7 +76,7 @@ class MixedReference(Stepping):
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._running or self._late)
 
     def _key(self, request: _Request, place: int) -> _Key:
         call = request.call
@@ -150,9 +152,10 @@ class MixedReference(Stepping):
             self._waiting.popleft()
             self._let_in(request)
             budget -= self._feed(request, budget, feeds)
-        if not feeds:
+        late, self._late = self._late, []
+        if not feeds and not late:
             return
-        yield self._pass(self._price(feeds))
+        yield self._pass(self._price(feeds, late))
         for request, tokens in feeds:
             request.computed += tokens
             if request.computed == request.full:
@@ -161,6 +164,8 @@ class MixedReference(Stepping):
                 request.full += 1
                 if not request.left:
                     self._leave(request)
+                    if self._stops_late(request.call):
+                        self._late.append(request.full)
                     self._answer(request.call)
 
     def _feed(self, request: _Request, budget: int, feeds: list[tuple[_Request, int]]) -> int:
@@ -178,20 +183,25 @@ class MixedReference(Stepping):
         self._seen[known] = max(self._seen.get(known, 0), min(end, call.prompt_tokens))
         return tokens
 
-    def _price(self, feeds: list[tuple[_Request, int]]) -> Cost:
+    def _stops_late(self, call: EngineCall) -> bool:
+        """Whether it ended at a stop string: neither with an end of text nor for its length."""
+        lengths = self._paged.lengths
+        return lengths is not None and not call.ends and call.new_tokens < lengths.get(call.kind, 0)
+
+    def _price(self, feeds: list[tuple[_Request, int]], late: list[int]) -> Cost:
         call_of = [(request.call, request.computed, request.computed + tokens) for request, tokens in feeds]
-        new = [end - start for _, start, end in call_of]
-        kept = [end for *_, end in call_of]
+        new = [end - start for _, start, end in call_of] + [1] * len(late)
+        kept = [end for *_, end in call_of] + late
         logits = [
             max(1, end - max(start, call.context_tokens - 1)) if call.kind == "score" else 1
             for call, start, end in call_of
-        ]
+        ] + [1] * len(late)
         pairs = sum(n * (k - n) + n * (n + 1) // 2 for n, k in zip(new, kept, strict=True))
-        shape = StepShape(len(feeds), sum(new), max(new), sum(kept), max(kept), sum(logits), pairs)
+        shape = StepShape(len(new), sum(new), max(new), sum(kept), max(kept), sum(logits), pairs)
         totals = self.totals
         if all(request.decodes for request, _ in feeds):
             totals.decode_steps += 1
-            totals.decode_rows += len(feeds)
+            totals.decode_rows += len(new)
             return self._cost.cost("decode", shape)
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
@@ -221,7 +231,7 @@ class MixedReference(Stepping):
             most = request.full if request.stable is None else min(request.full, request.stable)
             blocks += len(self._run_of(request, range(shared, most // self._size)))
         most = call.context_tokens - 1 if call.kind == "score" else request.full - 1
-        return min(blocks, most // self._size) * self._size
+        return max(min(blocks, most // self._size), min(call.shared_tokens, most) // self._size) * self._size
 
     def _fits(self, request: _Request) -> bool:
         used = sum(block.users > 0 for block in self._shared(request))

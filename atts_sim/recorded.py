@@ -10,7 +10,7 @@ policy that never asks for it. Published traces are read by `published`.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -54,16 +54,41 @@ class Prompt:
     target: int
 
 
+@dataclass(frozen=True, slots=True)
+class KnownTexts:
+    """What the engines of a run knew because another chain had written the same. `asked`: question and score of the
+    segments that the target was fed with to score them; the others it knew. `cached`: tokens that it held of a call's
+    context, by chain, turn and kind, of first attempts.
+    """
+
+    asked: frozenset[tuple[int, float]]
+    cached: Mapping[tuple[ChainId, int, str], int]
+
+    @classmethod
+    def of(cls, records: Collection[ChainRecord]) -> KnownTexts:
+        calls = [(record.chain, call) for record in records for call in record.calls if not call.attempt]
+        scored = ((chain, call) for chain, call in calls if call.kind == "score" and call.tokens_prefilled)
+        return cls(
+            frozenset((chain.question, call.ell) for chain, call in scored if call.ell is not None),
+            {(chain, call.turn, call.kind): call.tokens_cached or 0 for chain, call in calls},
+        )
+
+
 class Recorded:
-    """A `Workload` made of recorded chains.
+    """A `Workload` made of recorded chains. `texts`: what its engines knew by text (None: not known).
 
     Raises InputError where questions have different numbers of chains, or a call was not recorded (see above).
     """
 
     def __init__(
-        self, prompts: list[Prompt], chains: dict[ChainId, RecordedChain], *, unrecorded: Unrecorded = "raise"
+        self,
+        prompts: list[Prompt],
+        chains: dict[ChainId, RecordedChain],
+        *,
+        unrecorded: Unrecorded = "raise",
+        texts: KnownTexts | None = None,
     ) -> None:
-        self.prompts, self.recorded, self.unrecorded = prompts, chains, unrecorded
+        self.prompts, self.recorded, self.unrecorded, self.texts = prompts, chains, unrecorded, texts
         self.chains = len(chains) // len(prompts) if prompts else 0
         if not chains or {ChainId(q, i) for q in range(len(prompts)) for i in range(self.chains)} != chains.keys():
             raise InputError("a recording needs the same number of chains of every question; some are missing")
@@ -219,7 +244,8 @@ def from_records(
         prompts[record.question] = Prompt(lengths.get("draft") or known, lengths.get("target") or known)
     if sorted(prompts) != list(range(len(prompts))):
         raise InputError(f"{where}: a recording needs the same number of chains of every question; some are missing")
-    return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded)
+    texts = KnownTexts.of(records)
+    return Recorded([prompts[q] for q in range(len(prompts))], chains, unrecorded=unrecorded, texts=texts)
 
 
 def _context(call: CallRecord) -> int:

@@ -7,6 +7,7 @@ from typing import cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.records import Kind
 from atts_runtime.session import roles
 from atts_sim.arrivals import refuse_late
 from atts_sim.calibrate import Costs, EngineCosts
@@ -15,11 +16,14 @@ from atts_sim.clock import Clock
 from atts_sim.contention import contending
 from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
+from atts_sim.recorded import Recorded
+from atts_sim.remembering import Remembering
+from atts_sim.sending import AT_ONCE, Distant, Sender
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload
 
-_CPU_BLOCK_TOKENS, _STEP_TOKENS = 32, 2048
-"""What `engines.vllm_launch` asks for on a CPU, and vLLM's budget of a step."""
+_CPU_BLOCK_TOKENS = 32
+"""What `engines.vllm_launch` asks for on a CPU."""
 
 
 def run_twin(
@@ -31,8 +35,11 @@ def run_twin(
 ) -> SimRun:
     """What the configuration would do, step by step, with the engines in each other's way as `costs` has it.
 
-    Raises InputError where the costs lack an engine that the policy uses, or it cannot take arrivals over time.
+    Raises InputError where the costs are of another engine or lack one that the policy uses, or it cannot take arrivals
+    over time.
     """
+    if config.engine != costs.engine:
+        raise InputError(f"the costs are of engine {costs.engine}, not of {config.engine}; fit on runs of that engine")
     clock = Clock()
     names: dict[Role, str] = {}
     asked: dict[str, tuple[EngineSpec, EngineCosts]] = {}
@@ -43,12 +50,24 @@ def run_twin(
         names[cast(Role, role)] = name
         asked.setdefault(name, (_spec(config, of, costs.engines[name]), costs.engines[name]))
     made = contending(clock, asked)
+    if costs.sending != AT_ONCE:
+        sender = Sender(clock, costs.sending)
+        made = {name: Distant(engine, sender) for name, engine in made.items()}
+    texts = workload.texts if isinstance(workload, Recorded) else None
+    if config.engine != "transformers" and texts is not None:
+        made = {name: Remembering(clock, engine, texts) for name, engine in made.items()}
     engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)
     driver = SimDriver(
-        policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
+        policy,
+        config.limits,
+        workload,
+        engines,
+        clock,
+        handling_s=costs.handling_s,
+        arrivals_s=arrivals_s,
     )
     return driver.run()
 
@@ -60,5 +79,8 @@ def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     args = config.engine_args(role)
     block = args.get("block_size", _CPU_BLOCK_TOKENS)
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)
-    budget = args.get("max_num_batched_tokens", max(_STEP_TOKENS, config.max_rows))
-    return EngineSpec(config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False)))
+    lengths: dict[Kind, int] = {"draft": config.draft_tokens, "takeover": config.takeover_tokens}
+    budget = args.get("max_num_batched_tokens", max(costs.step_tokens, config.max_rows))
+    return EngineSpec(
+        config.max_rows, budget, paged=Paged(block, blocks, args.get("enable_chunked_prefill", False), lengths)
+    )

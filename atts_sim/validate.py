@@ -17,9 +17,9 @@ from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
 from atts_sim.calibrate import Costs
 from atts_sim.drawn import Drawn
-from atts_sim.figures import Figures, measured_figures, peaks_of, simulated_figures
+from atts_sim.figures import Figures, measured_figures, simulated_figures
 from atts_sim.generative import FittedWorkload
-from atts_sim.measured import MeasuredRun
+from atts_sim.measured import MeasuredRun, peaks_of
 from atts_sim.recorded import from_records
 from atts_sim.simrun import SimRun
 from atts_sim.twin import run_twin

@@ -12,15 +12,15 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.grid import CallKind, CallSample, Sample
 from atts_runtime.profiler.hardware import Peak
 from atts_runtime.profiler.modelspec import ModelSpec
-from atts_runtime.profiler.steptime import Padding, Phase, PhaseCosts, Range, StepModel
+from atts_runtime.profiler.steptime import Padding, Phase, PhaseCosts, Range, StepModel, StepShape
 
-__all__ = ["CallCosts", "PhaseFit", "Residuals", "fit_calls", "fit_phase"]
+__all__ = ["CallCosts", "PhaseFit", "Residuals", "fit_calls", "fit_costs", "fit_phase"]
 
 Floats = NDArray[np.float64]
 
 _OUTLIER = 0.1  # relative errors beyond this weigh linearly: a point that a neighbour disturbed must not bend the rest
 
-KV_COPIES = {"append": 4, "decode": 0}
+KV_COPIES: dict[Phase, int] = {"append": 4, "decode": 0}
 """Passes over held keys and values besides attention's: an append copies them into its batch and out again."""
 
 
@@ -59,37 +59,28 @@ class CallCosts:
 
 
 def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Peak, padding: Padding) -> PhaseFit:
-    """The costs that fit a phase's samples best; kernels follow one another (`PhaseCosts.overlapped` is false).
+    """The costs that fit a phase's samples best, but for those held out (`fit_costs`).
 
-    Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values.
     Raises InputError where there are too few points to fit or to judge.
     """
     mine = [sample for sample in samples if sample.phase == phase]
     held_out = np.array([sample.held_out for sample in mine], bool)
-    own_attention = phase == "append"
     if (~held_out).sum() < 6 or held_out.sum() < 2:
         raise InputError(f"{len(mine)} {phase} steps are too few to fit; choose a model with a longer context")
-    ideal = PhaseCosts(1.0, 1.0, 0.0, kv_copies=KV_COPIES[phase])
-    model = StepModel(spec, peak.flops_per_s, peak.bytes_per_s, ideal, ideal, padding)
-    work = np.array([model.work(phase, sample.shape) for sample in mine], float)
-    seconds = np.array([sample.seconds for sample in mine], float)
-    linear, attention, memory = work.T / np.array([[peak.flops_per_s], [peak.flops_per_s], [peak.bytes_per_s]])
-    rows = np.array([sample.shape.rows for sample in mine], float)
-    compute = [linear, attention] if own_attention else [linear + attention]
-    terms = np.column_stack([*compute, memory, np.ones(len(mine)), rows])
-    # Reciprocals of MFU and eta are at least 1, overheads at least 0.
-    bounded = len(compute) + 1
-    least = np.array([1.0] * bounded + [0.0, 0.0])
-    found = _bounded(terms[~held_out], seconds[~held_out], least)
-    errors = np.abs(terms @ found / seconds - 1)
-    costs = PhaseCosts(
-        mfu=float(1 / found[0]),
-        eta=float(1 / found[bounded - 1]),
-        step_s=float(found[bounded]),
-        row_s=float(found[bounded + 1]),
-        mfu_attention=float(1 / found[1]) if own_attention else None,
+    fitted = [sample for sample in mine if not sample.held_out]
+    rates = (peak.flops_per_s, peak.bytes_per_s)
+    costs = fit_costs(
+        phase,
+        [sample.shape for sample in fitted],
+        np.array([sample.seconds for sample in fitted]),
+        spec,
+        rates,
+        padding,
         kv_copies=KV_COPIES[phase],
     )
+    model = StepModel(spec, *rates, costs, costs, padding)
+    predicted = np.array([model.cost(phase, sample.shape).seconds for sample in mine])
+    errors = np.abs(predicted / np.array([sample.seconds for sample in mine]) - 1)
     shapes = [sample.shape for sample in mine]
     limits = Range(
         max(shape.rows for shape in shapes),
@@ -98,6 +89,43 @@ def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Pe
         padding.kept(max(shape.longest_kept for shape in shapes)),
     )
     return PhaseFit(costs, _residuals(errors[~held_out]), _residuals(errors[held_out]), limits)
+
+
+def fit_costs(
+    phase: Phase,
+    shapes: Sequence[StepShape],
+    seconds: Floats,
+    spec: ModelSpec,
+    peak: tuple[float, float],
+    padding: Padding,
+    *,
+    kv_copies: int = 0,
+) -> PhaseCosts:
+    """The costs that fit steps of these shapes best; kernels follow one another (`PhaseCosts.overlapped` is false).
+
+    Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values.
+    `peak`: the device's FLOP/s and bytes/s.
+    """
+    own_attention = phase == "append"
+    flops_per_s, bytes_per_s = peak
+    ideal = PhaseCosts(1.0, 1.0, 0.0, kv_copies=kv_copies)
+    model = StepModel(spec, flops_per_s, bytes_per_s, ideal, ideal, padding)
+    work = np.array([model.work(phase, shape) for shape in shapes], float)
+    linear, attention, memory = work.T / np.array([[flops_per_s], [flops_per_s], [bytes_per_s]])
+    compute = [linear, attention] if own_attention else [linear + attention]
+    rows = np.array([shape.rows for shape in shapes], float)
+    # Reciprocals of MFU and eta are at least 1, overheads at least 0.
+    bounded = len(compute) + 1
+    least = np.array([1.0] * bounded + [0.0, 0.0])
+    found = _bounded(np.column_stack([*compute, memory, np.ones(len(shapes)), rows]), seconds, least)
+    return PhaseCosts(
+        mfu=float(1 / found[0]),
+        eta=float(1 / found[bounded - 1]),
+        step_s=float(found[bounded]),
+        row_s=float(found[bounded + 1]),
+        mfu_attention=float(1 / found[1]) if own_attention else None,
+        kv_copies=kv_copies,
+    )
 
 
 def fit_calls(kind: CallKind, samples: Sequence[CallSample]) -> CallCosts:

@@ -135,7 +135,8 @@ def _costs(runs: Sequence[MeasuredRun], fitted: Sequence[MeasuredRun], profiles:
     if fitted:
         return calibrate(fitted, profiles)
     specs = {role: spec for run in runs for role, spec in run.specs.items()}
-    return stated_costs(specs, profiles, one_engine=any(run.one_engine for run in runs), cpu=runs[0].cpu)
+    one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
+    return stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu, engine=engine)
 
 
 def _workload(asked: str, runs: Sequence[MeasuredRun]) -> FittedWorkload:

@@ -168,3 +168,24 @@ def test_a_chat_model_with_a_bpe_tokenizer_writes_and_scores_english(smollm2: Pa
     assert "Paris" in text
     assert ended
     assert said < 1 < garbled
+
+
+def test_a_run_is_simulated_pass_by_pass(tmp_path: Path) -> None:
+    """Of the same chains about as many passes, which feed about as much, as vLLM says it made."""
+    from atts_sim.calibrate import calibrate
+    from atts_sim.measured import measured_run
+    from atts_sim.twin import run_twin
+    from atts_sim.validate import workload_of
+
+    finish(
+        start("run", *STUDY, "--policy", "barrier", "--questions", "4", "--chains", "4", "--out", str(tmp_path / "run"))
+    )
+    run = measured_run(tmp_path / "run")
+    costs = calibrate([run])
+    assert costs.sending.call_s + costs.sending.way_s > 0
+    totals = run_twin(run.config, workload_of(run, "replay", None), costs).totals
+    for role, log in run.logs.items():
+        assert totals[role].steps == pytest.approx(len(log.start_s), rel=0.15), role  # type: ignore[index]
+        shapes = log.shapes[log.append]
+        fed = int(shapes[:, 1].sum())  # with the rows that decode beside
+        assert totals[role].prefilled_tokens == pytest.approx(fed, rel=0.3), role  # type: ignore[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -215,3 +216,32 @@ def test_a_folder_below_a_file_or_that_is_a_file_cannot_be_written(tmp_path: Pat
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match=r"cannot write the run directory .*; choose another --out"):
             RunDir.check_free(path)
+
+
+def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains are written in their order, and all of them by the time the run is closed."""
+    run = open_run(tmp_path / "run", settings("draft-only"))
+    free = threading.Event()
+
+    def slow(descriptor: int) -> None:
+        assert free.wait(10)
+
+    monkeypatch.setattr("atts_runtime.rundir.os.fsync", slow)
+    for index in range(3):
+        run.add(ChainRecord(0, index, "made/0", "answered"))
+    free.set()
+    run.close()
+    lines = (tmp_path / "run" / "chains.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2]
+
+
+def test_a_chain_that_cannot_be_synced_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(tmp_path / "run", settings("draft-only"))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("atts_runtime.rundir.os.fsync", full)
+    run.add(ChainRecord(0, 0, "made/0", "answered"))
+    with pytest.raises(OSError, match="No space left"):
+        run.close()

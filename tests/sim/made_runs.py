@@ -12,15 +12,17 @@ import pandas as pd
 from atts_runtime.config import RunConfig
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
+from atts_runtime.profiler.steptime import PhaseCosts, StepModel
 from atts_runtime.records import CallRecord, ChainRecord, HoldRecord
 from atts_sim import contention, twin
-from atts_sim.calibrate import Costs, stated_costs
+from atts_sim.calibrate import Costs, EngineCosts, stated_costs
 from atts_sim.calls import PerCall
 from atts_sim.contention import Contended
 from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Cost, Phase, StepShape
 from atts_sim.metrics import measure
 from atts_sim.recorded import Recorded, from_records
+from atts_sim.sending import Sending
 from atts_sim.simrun import SimRun
 from tests.runtime.scripted import drive, settings
 
@@ -61,13 +63,29 @@ def true_costs() -> Costs:
     return Costs(engines, False, HANDLING_S, {}, {})
 
 
+VLLM_SENDING = Sending(7e-4, 9e-4)
+PEAK = (1e11, 2e10)
+
+
+def vllm_costs() -> Costs:
+    """Two engines in processes of their own, that pad nothing."""
+    engines = {}
+    for role, slow in (("draft", 1.0), ("target", 1.6)):
+        append = PhaseCosts(0.2, 0.5, 4e-3 * slow, 2e-4 * slow)
+        decode = PhaseCosts(0.3, 0.6, 2e-3 * slow, 1e-4 * slow)
+        model = StepModel(specs()[role], *PEAK, append, decode)
+        slowed = {phase: Correction(contention=0.6) for phase in PHASES}
+        engines[role] = EngineCosts(model, 2048, slowed)
+    return Costs(engines, False, HANDLING_S, {}, {}, VLLM_SENDING, "vllm")
+
+
 def recorded_of(config: RunConfig) -> Recorded:
     """What scripted engines write under a configuration."""
     return from_records(drive(config).records.values(), replaces=config.recipe.action.replace)
 
 
 def make_run(path: Path, policy: str, **changes: object) -> SimRun:
-    """A run directory as the runtime would leave it, made by a simulation with `true_costs`."""
+    """A run directory as the runtime would leave it, made by a simulation with `true_costs`, or `vllm_costs`."""
     config = settings(policy, **changes)
     rows: list[dict[str, object]] = []
     run = _simulated(config, rows)
@@ -96,7 +114,8 @@ def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:
     before = contention.Contended
     contention.Contended = Logged  # type: ignore[misc]
     try:
-        return twin.run_twin(config, recorded_of(config), true_costs())
+        costs = vllm_costs() if config.engine == "vllm" else true_costs()
+        return twin.run_twin(config, recorded_of(config), costs)
     finally:
         contention.Contended = before  # type: ignore[misc]
 
@@ -135,6 +154,7 @@ def _summary(run: SimRun) -> dict[str, object]:
     metrics = measure(run)
     latency = metrics.latency_s
     assert latency is not None
+    hardware = {"hardware": dict(zip(("flops_per_s", "bytes_per_s"), PEAK, strict=True))}
     return {
         "wall_s": metrics.makespan_s,
         "latency_s": {"p50": latency.p50, "p95": latency.p95},
@@ -144,5 +164,5 @@ def _summary(run: SimRun) -> dict[str, object]:
         "takeover_rate": metrics.takeover_rate,
         "takeover_rate_by_turn": metrics.takeover_rate_by_turn,
         "accuracy": {"mean_chain": metrics.accuracy},
-        "intensity": {"T_c_s": None, "T_m_s": None, "r": None},
+        "intensity": {"T_c_s": None, "T_m_s": None, "r": None, "engines": dict.fromkeys(metrics.engines, hardware)},
     }
