@@ -103,11 +103,13 @@ def profile_of(
     mine = [p for p in known if all(p.numbers[f"dimensions.{n}"].value == getattr(spec, n) for n in sizes)]
     if not mine:
         names = ", ".join(profile.name for profile in known) or "none"
-        kind, remedy = "engine profile", "make one with atts-runtime profile and give it with --profile"
+        whose, remedy = "", "make one with atts-runtime profile and give it with --profile"
         if engine != _EMBEDDED:
-            kind = f"engine profile of {engine}"
+            whose = f" of {engine}"
             remedy = "give runs of that engine with --fit-on, whose steps say what it costs"
-        raise InputError(f"no {kind} is of {spec.name} with {spec.parameters} parameters (there are {names}); {remedy}")
+        raise InputError(
+            f"no engine profile{whose} is of {spec.name} with {spec.parameters} parameters (there are {names}); {remedy}"
+        )
     machines = {name: hardware.machine for name, hardware in shipped().items()}
     near = (p for p in mine if cpu and machines.get(p.hardware, "").startswith(f"{cpu},"))
     return next(near, mine[0])
