@@ -108,7 +108,8 @@ def profile_of(
             whose = f" of {engine}"
             remedy = "give runs of that engine with --fit-on, whose steps say what it costs"
         raise InputError(
-            f"no engine profile{whose} is of {spec.name} with {spec.parameters} parameters (there are {names}); {remedy}"
+            f"no engine profile{whose} is of {spec.name} with {spec.parameters} parameters (there are {names}); "
+            f"{remedy}"
         )
     machines = {name: hardware.machine for name, hardware in shipped().items()}
     near = (p for p in mine if cpu and machines.get(p.hardware, "").startswith(f"{cpu},"))
