@@ -35,6 +35,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "validate",
         help="compare simulations with measured runs",
+        usage="%(prog)s RUN... [OPTION]...",
         description="Simulate runs and compare wall, latency, stall, takeovers, busy time and r with what was "
         "measured. Costs come from engine profiles, corrected by the runs of --fit-on. Exits with 1 where wall, median "
         "or 95th percentile of latency, or the takeover rate is off by more than --tolerance, or policies come out in "
