@@ -1,6 +1,6 @@
 """The run directory: made, filled as chains finish, closed, and opened again to resume.
 
-``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one line per finished
+``config.toml`` and ``manifest.json`` are written first; ``chains.jsonl`` gains one flushed line per finished
 chain; the tables and ``summary.json`` are derived at the end. What a killed run leaves is whole but for a torn
 last line, which is dropped.
 """
@@ -33,7 +33,7 @@ class RunDir:
         self.path = path
         self.finished: list[ChainRecord] = []
         self._synced_at = 0.0
-        self._writer = ThreadPoolExecutor(1, "atts-chains")  # a busy disk takes seconds, for which nobody may wait
+        self._syncer = ThreadPoolExecutor(1, "atts-sync")  # a busy disk takes seconds, for which nobody may wait
         self._failure: OSError | None = None
 
     @classmethod
@@ -97,21 +97,21 @@ class RunDir:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
     def add(self, record: ChainRecord) -> None:
-        """One finished chain: written on the side, synced to disk at most once a second. Raises OSError where one
-        before it could not be written."""
+        """One finished chain: flushed at once, so that it survives this process; synced to disk on the side, at most
+        once a second. Raises OSError where it cannot be written, or one before it could not be synced."""
         if self._failure is not None:
             raise self._failure
-        self._writer.submit(self._write, record.to_line() + "\n")
+        self._lines.write(record.to_line() + "\n")
+        self._lines.flush()
         self.finished.append(record)
+        now = time.monotonic()
+        if now - self._synced_at >= _SYNC_EVERY_S:
+            self._synced_at = now
+            self._syncer.submit(self._sync)
 
-    def _write(self, line: str) -> None:
+    def _sync(self) -> None:
         try:
-            self._lines.write(line)
-            self._lines.flush()
-            now = time.monotonic()
-            if now - self._synced_at >= _SYNC_EVERY_S:
-                os.fsync(self._lines.fileno())
-                self._synced_at = now
+            os.fsync(self._lines.fileno())
         except OSError as error:
             self._failure = self._failure or error
 
@@ -122,7 +122,7 @@ class RunDir:
 
     def close(self) -> None:
         """Sync and close `chains.jsonl`; the run can be resumed."""
-        self._writer.shutdown()  # once all is written
+        self._syncer.shutdown()  # once it is done
         try:
             if self._failure is not None:
                 raise self._failure
