@@ -19,7 +19,9 @@ from atts_runtime.settingvalues import scores_of, typed
 
 BUNDLED = "bundled"
 TAKEOVERS = ("continue", "resample")
-ENGINES = ("transformers", "vllm", "http")
+EMBEDDED = "transformers"
+"""The engine in this process; the others are processes of their own."""
+ENGINES = (EMBEDDED, "vllm", "http")
 P_VALUES = ("smoothed", "plain")
 SWITCH = ("on", "off")
 ROLES = ("draft", "target")
@@ -93,7 +95,7 @@ class RunConfig:
     beta_level: float = 0.95
     draft: str = BUNDLED
     target: str = BUNDLED
-    engine: str = "transformers"
+    engine: str = EMBEDDED
     draft_args: str | None = None
     target_args: str | None = None
     draft_url: str | None = None

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +34,7 @@ class RunDir:
         self.finished: list[ChainRecord] = []
         self._synced_at = 0.0
         self._syncer = ThreadPoolExecutor(1, "atts-sync")  # a busy disk takes seconds, for which nobody may wait
-        self._failure: OSError | None = None
+        self._syncing: Future[None] | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, fingerprint: str) -> RunDir:
@@ -99,21 +99,16 @@ class RunDir:
     def add(self, record: ChainRecord) -> None:
         """One finished chain: flushed at once, so that it survives this process; synced to disk on the side, at most
         once a second. Raises OSError where it cannot be written, or one before it could not be synced."""
-        if self._failure is not None:
-            raise self._failure
+        synced = self._syncing is None or self._syncing.done()
+        if self._syncing is not None and synced:
+            self._syncing.result()
         self._lines.write(record.to_line() + "\n")
         self._lines.flush()
         self.finished.append(record)
         now = time.monotonic()
-        if now - self._synced_at >= _SYNC_EVERY_S:
+        if synced and now - self._synced_at >= _SYNC_EVERY_S:
             self._synced_at = now
-            self._syncer.submit(self._sync)
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._lines.fileno())
-        except OSError as error:
-            self._failure = self._failure or error
+            self._syncing = self._syncer.submit(os.fsync, self._lines.fileno())
 
     def note(self, name: str, value: Any) -> None:
         """Add what a run found out about its machine to the manifest."""
@@ -124,8 +119,8 @@ class RunDir:
         """Sync and close `chains.jsonl`; the run can be resumed."""
         self._syncer.shutdown()  # once it is done
         try:
-            if self._failure is not None:
-                raise self._failure
+            if self._syncing is not None:
+                self._syncing.result()
             self._lines.flush()
             os.fsync(self._lines.fileno())
         finally:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from atts_runtime.config import EMBEDDED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler import steptime
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
@@ -33,7 +34,6 @@ from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
 
 PHASES: tuple[Phase, ...] = ("append", "decode")
-_EMBEDDED = "transformers"
 _VLLM_STEP_TOKENS = 2048  # its own budget of a step
 _Found = dict[Phase, tuple[Correction, CallFit]]
 """What was fitted to an engine."""
@@ -42,12 +42,13 @@ _Found = dict[Phase, tuple[Correction, CallFit]]
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
     """An engine's step times, and what runs correct them by; `contention.Contended` says what a step takes. `per_call`:
-    what calls cost besides."""
+    what calls cost besides; `profile`: the name of the engine profile that is corrected (None: there is none)."""
 
     model: StepModel
     step_tokens: int
     corrections: Mapping[Phase, Correction]
     per_call: PerCall | None = None
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Costs:
     fitted: Mapping[tuple[str, Phase], FitError]
     held_out: Mapping[tuple[str, Phase], FitError]
     sending: Sending = AT_ONCE
-    engine: str = _EMBEDDED
+    engine: str = EMBEDDED
 
     def to_json(self) -> dict[str, Any]:
         """What was fitted, for programs."""
@@ -94,7 +95,7 @@ class Costs:
 
 
 def profile_of(
-    spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None, engine: str = _EMBEDDED
+    spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None, engine: str = EMBEDDED
 ) -> EngineProfile:
     """The profile, of those given or else of those shipped, that is of this model and engine; of several the first that
     was measured on such a CPU, if one was. Raises InputError where none is."""
@@ -104,7 +105,7 @@ def profile_of(
     if not mine:
         names = ", ".join(profile.name for profile in known) or "none"
         whose, remedy = "", "make one with atts-runtime profile and give it with --profile"
-        if engine != _EMBEDDED:
+        if engine != EMBEDDED:
             whose = f" of {engine}"
             remedy = "give runs of that engine with --fit-on, whose steps say what it costs"
         raise InputError(
@@ -122,7 +123,7 @@ def stated_costs(
     *,
     one_engine: bool = False,
     cpu: str | None = None,
-    engine: str = _EMBEDDED,
+    engine: str = EMBEDDED,
 ) -> Costs:
     """As the profiles have it: nothing is fitted, and the driver costs nothing. `cpu`, `engine`: as in `profile_of`."""
     engines = {}
@@ -130,7 +131,7 @@ def stated_costs(
         profile = profile_of(spec, profiles, cpu, engine)
         plain = dict.fromkeys(PHASES, Correction())
         model, calls = profile.step_model(spec), per_call_of(profile)
-        engines[role] = EngineCosts(model, profile.step_tokens, plain, per_call=calls)
+        engines[role] = EngineCosts(model, profile.step_tokens, plain, calls, profile.name)
     return Costs(engines, one_engine, 0.0, {}, {}, engine=engine)
 
 
@@ -159,7 +160,7 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
         if run.config.engine != runs[0].config.engine:
             raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
     one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
-    apart = engine != _EMBEDDED
+    apart = engine != EMBEDDED
     own = apart and not any(profile.engine == engine for profile in profiles)
     if own:
         stated = _logged_costs(specs, runs, one_engine=one_engine)
@@ -232,10 +233,16 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     known = np.array([model.cost(phase, steptime.StepShape(*map(int, shape))).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
+    recent = _recent(log)[mine] if phase == "decode" else np.zeros(len(rows))
+    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent)
+
+
+def _recent(log: StepLog) -> Floats:
+    """[passes] how lately the decode batch had changed."""
     recency, now = Recency(), []
     for append, shape in zip(log.append, log.shapes, strict=True):
         now.append(recency.of("append" if append else "decode", int(shape[0]), int(shape[3])))
-    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], np.array(now)[mine])
+    return np.array(now)
 
 
 def _handling(records: Sequence[ChainRecord]) -> float:

@@ -217,7 +217,9 @@ class DecodeRuns:
     def _stairs_to(self, rows: int, longest: int) -> _Stairs | None:
         """Of all blocks up to that longest row; None where one of them is none of a single time. What is returned does
         not hang on what was asked before: processes that have seen different runs agree to the last bit."""
-        stairs = self._stairs.setdefault(rows, _Stairs())
+        stairs = self._stairs.get(rows)
+        if stairs is None:
+            stairs = self._stairs[rows] = _Stairs()
         while stairs.ends[-1] < longest:
             if stairs.whole:
                 return None

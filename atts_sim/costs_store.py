@@ -12,12 +12,11 @@ from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_sim import jsonfile
-from atts_sim.calibrate import PHASES, Costs, EngineCosts, profile_of
+from atts_sim.calibrate import PHASES, Costs, EngineCosts
 from atts_sim.calls import PerCall
 from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Phase
 from atts_sim.jsonfile import flag, real
-from atts_sim.measured import MeasuredRun
 
 _FORMAT = "atts-fitted-costs/1"
 _REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
@@ -35,7 +34,8 @@ class FittedEngine:
         """Of the profile's engine. Raises InputError where it is another one."""
         if profile.name != self.profile:
             raise InputError(f"the costs were fitted beside engine profile {self.profile}, not {profile.name}")
-        return EngineCosts(profile.step_model(spec), profile.step_tokens, self.corrections, per_call=self.per_call)
+        model = profile.step_model(spec)
+        return EngineCosts(model, profile.step_tokens, self.corrections, self.per_call, profile.name)
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,17 @@ class FittedCosts:
         return self.engines[role]
 
 
-def save_costs(costs: Costs, runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile], path: Path) -> None:
-    """Write what was fitted to the runs. Raises InputError where the file cannot be written, or they ran on an engine
-    that no profile is of."""
-    if (engine := runs[0].config.engine) != "transformers":
+def save_costs(costs: Costs, sources: Sequence[str], path: Path) -> None:
+    """Write what was fitted to the runs of these names. Raises InputError where the file cannot be written, or the
+    costs correct no profile."""
+    if any(of.profile is None for of in costs.engines.values()):
         raise InputError(
-            f"costs of runs under {engine} cannot be saved: they correct no engine profile, which a study would name; "
-            "leave --save-costs out"
+            f"costs of runs under {costs.engine} cannot be saved: they correct no engine profile, which a study would "
+            "name; leave --save-costs out"
         )
-    specs = {role: spec for run in runs for role, spec in run.specs.items()}
-    sources = [run.name for run in runs]
     engines = {
         role: {
-            "profile": profile_of(specs[role], profiles, runs[0].cpu).name,
+            "profile": of.profile,
             "corrections": {phase: asdict(correction) for phase, correction in of.corrections.items()},
             "calls": None if of.per_call is None else of.per_call.to_json(),
         }

@@ -25,7 +25,7 @@ from atts_runtime.profiler.steptime import StepModel
 from atts_sim.calibrate import EngineCosts
 from atts_sim.calls import EngineSpec, Paged, per_call_of
 from atts_sim.capacity import kv_blocks
-from atts_sim.costs_store import FittedCosts, load_costs
+from atts_sim.costs_store import FittedCosts
 from atts_sim.options import PER_ENGINE, Options
 
 _GIB = 2**30
@@ -66,8 +66,11 @@ class Device:
     costs: EngineCosts | None = None
 
 
-def device(role: str, options: Options, defaults: Mapping[str, int | None]) -> Device:
-    """The engine of a role. `defaults`: max_rows and kv_budget_tokens where no engine option names them.
+def device(
+    role: str, options: Options, defaults: Mapping[str, int | None], fitted: FittedCosts | None = None
+) -> Device:
+    """The engine of a role. `defaults`: max_rows and kv_budget_tokens where no engine option names them; `fitted`: what
+    the study's engines.costs holds.
 
     InputError says which option is missing, unknown, or asks for more memory than there is.
     """
@@ -75,8 +78,8 @@ def device(role: str, options: Options, defaults: Mapping[str, int | None]) -> D
     if given["profile"] is not None:
         if clash := [name for name in ("model", "hardware", "dtype", "tp", "memory_share") if given[name] is not None]:
             raise InputError(f"engines.{role}: a profile is of one model and device; leave out {clash[0]}, or profile")
-        return _profiled(role, given, defaults, fitted_costs(options))
-    if "engines.costs" in options:
+        return _profiled(role, given, defaults, fitted)
+    if fitted is not None:
         raise InputError(f"engines.costs corrects engine profiles; give engines.{role}.profile, or leave it out")
     if missing := [name for name in ("model", "hardware", "dtype") if given[name] is None]:
         raise InputError(
@@ -88,12 +91,6 @@ def device(role: str, options: Options, defaults: Mapping[str, int | None]) -> D
 def _option(role: str, name: str, options: Options) -> Any:
     own = options.get(f"engines.{role}.{name}")
     return options.get(f"engines.{name}") if own is None else own
-
-
-def fitted_costs(options: Options) -> FittedCosts | None:
-    """Those that the study names. Raises InputError where they cannot be read."""
-    path = options.get("engines.costs")
-    return None if path is None else load_costs(Path(str(path)))
 
 
 def _profiled(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atts_runtime.config import RunConfig
+from atts_runtime.config import EMBEDDED, RunConfig
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
@@ -87,7 +87,7 @@ def measured_run(path: Path) -> MeasuredRun:
     if failed:
         raise InputError(f"{path} has {failed} failed chains, whose costs say nothing; repeat the run")
     specs = _specs(path, read.manifest.get("models"))
-    logs = _logs(path, read.records, apart=config.engine != "transformers")
+    logs = _logs(path, read.records, apart=config.engine != EMBEDDED)
     one = bool(shared_engine(read.settings)) and len(specs) > 1
     if one:
         first = next(role for role in specs if role in logs)

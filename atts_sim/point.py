@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from atts_runtime.config import RunConfig
@@ -20,10 +21,10 @@ from atts_sim.clock import Clock
 from atts_sim.collector import no_collection
 from atts_sim.contention import contending
 from atts_sim.cost import DecodeRuns, StepCost
-from atts_sim.costs_store import FittedCosts
+from atts_sim.costs_store import FittedCosts, load_costs
 from atts_sim.desk import Role
 from atts_sim.device import Device as SharedDevice
-from atts_sim.devices import Device, check_one_device, device, fitted_costs
+from atts_sim.devices import Device, check_one_device, device
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
@@ -46,7 +47,7 @@ class Points:
         self._sources: dict[str, Source | InputError] = {}
         self._devices: dict[str, Device | InputError] = {}
         self._arrivals: dict[str, Arrivals | InputError] = {}
-        self._costs: dict[str, FittedCosts | InputError | None] = {}
+        self._costs: dict[str, FittedCosts | InputError] = {}
         self._at_once_s: dict[str, float] = {}
         self._runs: list[tuple[StepCost, DecodeRuns]] = []
 
@@ -161,10 +162,16 @@ class Points:
                 made[id(of)] = cast(SimEngine, engine)
         return {role: made[id(of)] for role, of in devices.items()}
 
+    def _fitted(self, options: Options) -> FittedCosts | None:
+        """What runs say of the engines, where the study names such a file. Raises InputError."""
+        path = options.get("engines.costs")
+        if path is None:
+            return None
+        return cast(FittedCosts, _once(self._costs, str(path), lambda: load_costs(Path(str(path)))))
+
     def _handling_s(self, options: Options) -> float:
         """What the study says the driver takes for an answer, or else the runs that its costs were fitted to."""
-        known: Any = _once(self._costs, str(options.get("engines.costs")), lambda: fitted_costs(options))
-        fitted = cast("FittedCosts | None", known)
+        fitted = self._fitted(options)
         return float(options.get("engines.handling_s", 0.0 if fitted is None else fitted.handling_s))
 
     def _knobs(self, config: RunConfig, options: Options, workload: Workload) -> Knobs:
@@ -212,7 +219,10 @@ class Points:
         part = _part(options, "engines.") + repr(brought)
 
         def made(role: str) -> Device:
-            return cast(Device, _once(self._devices, f"{role}:{part}", lambda: device(role, options, brought)))
+            return cast(
+                Device,
+                _once(self._devices, f"{role}:{part}", lambda: device(role, options, brought, self._fitted(options))),
+            )
 
         if options.get("engines.shared", False):
             if draft := [name for name in options if name.startswith("engines.draft.")]:

@@ -10,7 +10,7 @@ policy that never asks for it. Published traces are read by `published`.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,6 +19,7 @@ from atts_runtime.control import ChainId, Draft, Due, Fork, Gate, Grade, Keep, K
 from atts_runtime.control.actions import Continue
 from atts_runtime.errors import InputError
 from atts_runtime.records import CallRecord, ChainRecord
+from atts_sim.remembering import KnownTexts
 from atts_sim.workload import Written
 
 Unrecorded = Literal["raise", "nearest"]
@@ -52,26 +53,6 @@ class Prompt:
 
     draft: int
     target: int
-
-
-@dataclass(frozen=True, slots=True)
-class KnownTexts:
-    """What the engines of a run knew because another chain had written the same. `asked`: question and score of the
-    segments that the target was fed with to score them; the others it knew. `cached`: tokens that it held of a call's
-    context, by chain, turn and kind, of first attempts.
-    """
-
-    asked: frozenset[tuple[int, float]]
-    cached: Mapping[tuple[ChainId, int, str], int]
-
-    @classmethod
-    def of(cls, records: Collection[ChainRecord]) -> KnownTexts:
-        calls = [(record.chain, call) for record in records for call in record.calls if not call.attempt]
-        scored = ((chain, call) for chain, call in calls if call.kind == "score" and call.tokens_prefilled)
-        return cls(
-            frozenset((chain.question, call.ell) for chain, call in scored if call.ell is not None),
-            {(chain, call.turn, call.kind): call.tokens_cached or 0 for chain, call in calls},
-        )
 
 
 class Recorded:

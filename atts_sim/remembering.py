@@ -8,13 +8,34 @@ there is what was there in the run.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
 
 from atts_runtime.control import ChainId, Scored
+from atts_runtime.records import ChainRecord
 from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.desk import Request
-from atts_sim.recorded import KnownTexts
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTexts:
+    """What the engines of a run knew because another chain had written the same. `asked`: question and score of the
+    segments that the target was fed with to score them; the others it knew. `cached`: tokens that it held of a call's
+    context, by chain, turn and kind, of first attempts.
+    """
+
+    asked: frozenset[tuple[int, float]]
+    cached: Mapping[tuple[ChainId, int, str], int]
+
+    @classmethod
+    def of(cls, records: Collection[ChainRecord]) -> KnownTexts:
+        calls = [(record.chain, call) for record in records for call in record.calls if not call.attempt]
+        scored = ((chain, call) for chain, call in calls if call.kind == "score" and call.tokens_prefilled)
+        return cls(
+            frozenset((chain.question, call.ell) for chain, call in scored if call.ell is not None),
+            {(chain, call.turn, call.kind): call.tokens_cached or 0 for chain, call in calls},
+        )
 
 
 class Remembering:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from atts_runtime.config import RunConfig
+from atts_runtime.config import EMBEDDED, RunConfig
 from atts_runtime.errors import InputError
 from atts_runtime.records import Kind
 from atts_runtime.session import roles
@@ -54,20 +54,14 @@ def run_twin(
         sender = Sender(clock, costs.sending)
         made = {name: Distant(engine, sender) for name, engine in made.items()}
     texts = workload.texts if isinstance(workload, Recorded) else None
-    if config.engine != "transformers" and texts is not None:
+    if config.engine != EMBEDDED and texts is not None:
         made = {name: Remembering(clock, engine, texts) for name, engine in made.items()}
     engines = {role: made[name] for role, name in names.items()}
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)
     driver = SimDriver(
-        policy,
-        config.limits,
-        workload,
-        engines,
-        clock,
-        handling_s=costs.handling_s,
-        arrivals_s=arrivals_s,
+        policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
     )
     return driver.run()
 

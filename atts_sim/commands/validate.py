@@ -98,8 +98,8 @@ def execute(args: argparse.Namespace) -> int:
     profiles = [EngineProfile.from_toml(path) for path in args.profile]
     costs = _costs(runs, fitted_runs, profiles)
     if args.save_costs:
-        of = fitted_runs or runs
-        save_costs(calibrate(of, profiles), of, profiles, args.save_costs)
+        sources = fitted_runs or runs
+        save_costs(costs if fitted_runs else calibrate(runs, profiles), [run.name for run in sources], args.save_costs)
     kind: WorkloadKind = "replay" if args.workload == "replay" else "fitted"
     seen = fitted_runs
     if kind == "replay" and not seen:

@@ -78,7 +78,7 @@ def test_costs_of_one_engine_are_not_taken_for_runs_of_another(runs: list[Measur
 def test_they_are_no_costs_for_a_study(runs: list[MeasuredRun], tmp_path: Path) -> None:
     """Which names engine profiles."""
     with pytest.raises(InputError, match="correct no engine profile"):
-        save_costs(calibrate(runs), runs, [], tmp_path / "costs.json")
+        save_costs(calibrate(runs), [run.name for run in runs], tmp_path / "costs.json")
 
 
 def test_without_runs_to_fit_to_nothing_is_known_of_vllm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

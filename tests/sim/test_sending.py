@@ -13,8 +13,7 @@ from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.cost import AffineCost
 from atts_sim.desk import Request
 from atts_sim.mixed_reference import MixedReference
-from atts_sim.recorded import KnownTexts
-from atts_sim.remembering import Remembering
+from atts_sim.remembering import KnownTexts, Remembering
 from atts_sim.sending import Distant, Sender, Sending, fit_sending
 
 PAGED = EngineSpec(8, 64, paged=Paged(4, None))
