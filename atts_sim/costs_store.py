@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.config import EMBEDDED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.modelspec import ModelSpec
@@ -57,9 +58,9 @@ class FittedCosts:
 
 
 def save_costs(costs: Costs, sources: Sequence[str], path: Path) -> None:
-    """Write what was fitted to the runs of these names. Raises InputError where the file cannot be written, or the
-    costs correct no profile."""
-    if any(of.profile is None for of in costs.engines.values()):
+    """Write what was fitted to the runs of these names. Raises InputError where the file cannot be written, or they
+    ran on an engine that no profile is of."""
+    if costs.engine != EMBEDDED:
         raise InputError(
             f"costs of runs under {costs.engine} cannot be saved: they correct no engine profile, which a study would "
             "name; leave --save-costs out"
