@@ -19,6 +19,7 @@ from typing import Any
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.machine import described
 from atts_runtime.records import ChainRecord
 
 _SYNC_EVERY_S = 1.0
@@ -183,7 +184,7 @@ def _manifest(config: RunConfig, fingerprint: str) -> dict[str, Any]:
             **{name: _version(name) for name in _VERSIONS_OF},
             **{name: version for name in _ONE_OF if (version := _version(name)) is not None},
         },
-        "hardware": _hardware(),
+        "hardware": described(),
         "sessions": [_now()],
     }
 
@@ -193,19 +194,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _hardware() -> dict[str, Any]:
-    """What the run ran on; None for what the system does not tell."""
-    cpu = None
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_bytes": memory, "machine": platform.machine()}
 
 
 def _now() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from atts_runtime.engines.base import Engine, EngineStats
 from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
 from atts_runtime.kvroom import bounded
+from atts_runtime.machine import cores
 from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
@@ -88,8 +88,7 @@ def check_engine(config: RunConfig, needed: set[str]) -> None:
 
 def _threads(config: RunConfig) -> int:
     """The same under every policy, and never more than cores: oversubscribed, OpenMP spins and crawls."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.threads or max(1, cores // 2)
+    return config.threads or max(1, cores() // 2)
 
 
 def _embedded(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:

@@ -88,7 +88,6 @@ class Alternating:
     # -- scheduling
 
     def schedule(self) -> StepShape | None:
-        rows = self._batch.size
         if self._kv.awaited:
             self._kv.awaited.clear()
         if self._scores:
@@ -99,7 +98,7 @@ class Alternating:
                 room -= sum(call.kind != "score" and call.kind != "prompt" for call in self._appending)
             self._admit(self._generates, room)
         if self._per_call is not None:
-            self.taken_s = self._per_call.let_in(self._let_in, rows)
+            self.taken_s = self._per_call.let_in(self._let_in)
             self._let_in.clear()
         return self._append() if self._appending else None
 

@@ -208,7 +208,7 @@ def _corrected(stated: EngineCosts, found: _Found) -> EngineCosts:
     if decode == Correction() or stated.per_call is None:
         return replace(stated, corrections=corrections)
     none = CallCosts(0.0, 0.0)
-    per_call = PerCall(CallCosts(calls.begin_s, 0.0), none, calls.end_s, calls.change_s, calls.change_row_s)
+    per_call = PerCall(CallCosts(calls.begin_s, 0.0), none, calls.end_s)
     return replace(stated, corrections=corrections, per_call=per_call)
 
 
@@ -238,11 +238,13 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
 
 
 def _recent(log: StepLog) -> Floats:
-    """[passes] how lately the decode batch had changed."""
-    recency, now = Recency(), []
-    for append, shape in zip(log.append, log.shapes, strict=True):
-        now.append(recency.of("append" if append else "decode", int(shape[0]), int(shape[3])))
-    return np.array(now)
+    """[passes] how new the rows of decode passes were: rows that the calls which ended before do not account for."""
+    recency, found, stayed = Recency(), np.zeros(len(log.append)), 0
+    for i in np.flatnonzero(~log.append):
+        rows = int(log.shapes[i, 0])
+        found[i] = recency.of(rows, max(0, rows - stayed))
+        stayed = max(0, rows - int(log.calls[i, 1]))
+    return found
 
 
 def _handling(records: Sequence[ChainRecord]) -> float:

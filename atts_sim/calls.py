@@ -37,31 +37,23 @@ class Paged:
 class PerCall(NamedTuple):
     """What calls cost the embedded engine besides their passes.
 
-    generate, score: by kind, when they are let in; end_s: of a generating one that is done; change_s, change_row_s:
-    that generating calls come or go in a step at all, and by row of the batch.
+    generate, score: by kind, when they are let in; end_s: of a generating one that is done.
     """
 
     generate: CallCosts
     score: CallCosts
     end_s: float = 0.0
-    change_s: float = 0.0
-    change_row_s: float = 0.0
 
-    def let_in(self, calls: Iterable[EngineCall], rows: int) -> float:
-        """Seconds that calls take which are let in together, to a batch of so many rows. A generating one will hold all
-        of its tokens when it joins."""
-        total, more = 0.0, 0
+    def let_in(self, calls: Iterable[EngineCall]) -> float:
+        """Seconds that calls take which are let in together. A generating one will hold all of its tokens when it
+        joins."""
+        total = 0.0
         for call in calls:
             if call.kind == "score":
                 total += self.score.seconds(call.tokens_cached)
             else:
                 total += self.generate.seconds(call.full_tokens)
-                more += 1
-        return total + self.change(rows + more) if more else total
-
-    def change(self, rows: int) -> float:
-        """Seconds that it takes to change a batch of so many rows."""
-        return self.change_s + self.change_row_s * rows
+        return total
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""

@@ -33,7 +33,7 @@ class Contended:
         now = self._clock.now
         beside = any(rival._busy_until_s > now for rival in self.rivals)
         stated, inside = self._costs.model.cost(phase, steptime.StepShape(*shape))
-        f = self._recency.of(phase, shape.rows, shape.kept_tokens)
+        f = self._recency.of(shape.rows, shape.joined or 0) if phase == "decode" else 0.0
         seconds = self._costs.corrections[phase].seconds(stated, shape.rows, f, float(beside))
         self._busy_until_s = now + seconds
         return Cost(seconds, inside)

@@ -3,14 +3,14 @@
 With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
 
     ((factor(rows) + recent * f) * profile + step_s) * (1 + contention * [the other engine is in a pass])
-        + begin_s * [calls that begin] + end_s * [calls that end] + (change_s + change_row_s * rows) * [any do]
+        + begin_s * [calls that begin] + end_s * [calls that end]
 
 none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave
 after it. The factor is piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower
 than the profiled one by another factor at one row than at 64, as memory and compute are not slowed alike. What batches
 cost at sizes that the runs did not reach is still the profile's statement, by the factor of the nearest size that they
-did. A decode pass is slower right after the batch changed, as caches are cold: f is exp(-n / 4) in the n-th pass of an
-unchanged batch, from 0 on (`Recency`), and 0 in append passes.
+did. A row that has just joined a decode batch makes it slower, as its keys and values are in no cache yet: f is the
+mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on (`Recency`), and 0 in append passes.
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
 the time that passed. A pass that took several times as long as its kind was held up by something else on the machine,
@@ -26,15 +26,14 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from atts_sim.cost import Phase
 from atts_sim.measured import Floats
 
 ROWS = tuple(1 << k for k in range(9))
-_SMOOTH = 0.01  # weight of a difference between neighbouring factors, beside all steps' weight together
+_SMOOTH = 0.05  # weight of a difference between neighbouring factors, beside all steps' weight together
 _CONTENTION = np.linspace(0.0, 3.0, 61)
 _DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
-_FORGOTTEN = 4.0  # decode passes of an unchanged batch in which what a change costs falls to 1/e
+_FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
 _HELD_UP = 2.0  # relative residual above which a pass weighs less
 _ROUNDS = 10
@@ -60,31 +59,25 @@ class Correction:
 
 
 class Recency:
-    """How lately an engine's decode batch changed, pass by pass: the f of the module's text."""
+    """How new the rows of an engine's decode batch are, pass by pass: the f of the module's text."""
 
     def __init__(self) -> None:
-        self._rows = self._kept = self._passes = 0
+        self._rows = 0
+        self._new = 0.0  # summed over the rows
 
-    def of(self, phase: Phase, rows: int, kept_tokens: int) -> float:
-        """Of the next pass, from its shape: an unchanged batch keeps a token more a row."""
-        if phase == "append":
-            self._rows = 0
-            return 0.0
-        same = rows == self._rows and kept_tokens == self._kept + rows
-        self._passes = self._passes + 1 if same else 0
-        self._rows, self._kept = rows, kept_tokens
-        return math.exp(-self._passes / _FORGOTTEN)
+    def of(self, rows: int, joined: int) -> float:
+        """Of the next decode pass, `joined` of whose rows were not in the last. Who left was as new as who stays."""
+        stayed = self._new * (rows - joined) / self._rows if self._rows else 0.0
+        self._rows, self._new = rows, joined + stayed * math.exp(-1 / _FORGOTTEN)
+        return self._new / rows
 
 
 @dataclass(frozen=True, slots=True)
 class CallFit:
-    """What a generating call costs besides its passes when it begins and when it ends, and what it costs that the batch
-    changes at all, and by row."""
+    """What a generating call costs besides its passes when it begins and when it ends."""
 
     begin_s: float = 0.0
     end_s: float = 0.0
-    change_s: float = 0.0
-    change_row_s: float = 0.0
 
     def times(self, factor: float) -> CallFit:
         """All of it dearer by a factor."""
@@ -132,13 +125,8 @@ class Samples:
 
     def of_calls(self, costs: CallFit) -> Floats:
         """Seconds of calls that came and went."""
-        seconds: Floats = self.changes() @ astuple(costs)
+        seconds: Floats = self.calls @ astuple(costs)
         return seconds
-
-    def changes(self) -> Floats:
-        """[steps, 4] what the costs of calls count."""
-        changed = self.calls.any(axis=1)
-        return np.column_stack([self.calls, changed, changed * self.rows])
 
     def between(self) -> Floats:
         """[steps, ROWS] how much of each step's factor is that of each size."""
@@ -171,7 +159,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
     root = np.sqrt(weights / samples.profile)[:, None]
     scaled = np.column_stack([between, samples.recent]) * samples.profile[:, None]
     alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit)])
-    calls = root * unit * samples.changes()[:, : 4 if known is None else 0]
+    calls = root * unit * samples.calls[:, : 2 if known is None else 0]
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
     # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
     terms = np.hstack([alone, calls])

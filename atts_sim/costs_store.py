@@ -19,7 +19,7 @@ from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Phase
 from atts_sim.jsonfile import flag, real
 
-_FORMAT = "atts-fitted-costs/1"
+_FORMAT = "atts-fitted-costs/2"
 _REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
@@ -104,5 +104,4 @@ def _correction(data: Mapping[str, Any]) -> Correction:
 
 def _calls(data: Mapping[str, Any]) -> PerCall:
     kinds = [CallCosts(**{n: real(v, 0.0) for n, v in dict(data[kind]).items()}) for kind in ("generate", "score")]
-    rest = [real(data[name], 0.0) for name in ("end_s", "change_s", "change_row_s")]
-    return PerCall(kinds[0], kinds[1], *rest)
+    return PerCall(kinds[0], kinds[1], real(data["end_s"], 0.0))

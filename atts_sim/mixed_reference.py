@@ -59,6 +59,7 @@ class MixedReference(Stepping):
         self._waiting: deque[_Request] = deque()
         self._running: list[_Request] = []
         self._leavings = 0
+        self._decoded: set[_Request] = set()  # in the last pass that decoded only
         self._late: list[int] = []  # calls that are answered and still have a row in the next pass: tokens of each
 
     # -- what a call is
@@ -202,7 +203,9 @@ class MixedReference(Stepping):
         if all(request.decodes for request, _ in feeds):
             totals.decode_steps += 1
             totals.decode_rows += len(new)
-            return self._cost.cost("decode", shape)
+            decoding = {request for request, _ in feeds}
+            joined, self._decoded = len(decoding - self._decoded), decoding
+            return self._cost.cost("decode", shape._replace(joined=joined))
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)

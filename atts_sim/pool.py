@@ -6,7 +6,6 @@ Results come back in any order and hang on nothing but the point, so that every 
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -103,11 +102,6 @@ def _listens(address: str) -> None:
     if colon and port.isdecimal():
         with socket.create_connection((host, int(port)), timeout=_RAY_ANSWERS_S):
             pass
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work(text: str, points: Sequence[Numbered]) -> list[Row]:

@@ -70,6 +70,7 @@ class ReferenceEngine(Stepping):
         self._prompts: OrderedDict[Hashable, _Held] = OrderedDict()
         self._awaited: list[_Held] = []
         self._let_in: list[EngineCall] = []
+        self._joined = 0
 
     def _add(self, call: EngineCall) -> None:
         (self._scores if call.kind == "score" else self._generates).append(_Job(call.full_tokens, call))
@@ -82,10 +83,9 @@ class ReferenceEngine(Stepping):
         return bool(self._scores or self._generates or self._appending or self._rows)
 
     def _step(self) -> Passes:
-        rows = len(self._rows)
         self._schedule()
         if self.spec.per_call is not None:
-            yield self._spend(self.spec.per_call.let_in(self._let_in, rows))
+            yield self._spend(self.spec.per_call.let_in(self._let_in))
         yield from self._append()
         yield from self._decode()
         self._let_in.clear()
@@ -163,6 +163,7 @@ class ReferenceEngine(Stepping):
             return
         job.held.logits = False
         self._rows.append(job)
+        self._joined += 1
 
     # -- passes
 
@@ -212,14 +213,15 @@ class ReferenceEngine(Stepping):
         totals.decode_steps += 1
         totals.decode_rows += len(kept)
         rows = len(kept)
-        yield self._pass(self._cost.cost("decode", StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept))))
+        shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), min(self._joined, rows))
+        self._joined = 0
+        yield self._pass(self._cost.cost("decode", shape))
         for job in self._rows:
             job.held.tokens += 1
             job.left -= 1
         per_call, done = self.spec.per_call, sum(not job.left for job in self._rows)
         if per_call is not None and per_call.end_s and done:
-            changed = any(call.kind != "score" for call in self._let_in)
-            yield self._spend(per_call.end_s * done + (0.0 if changed else per_call.change(rows)))
+            yield self._spend(per_call.end_s * done)
         for row in reversed(range(len(self._rows))):
             job = self._rows[row]
             if not job.left:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from atts_runtime.commands.parser import add_output
 from atts_runtime.config import BUNDLED
 from atts_runtime.errors import InputError
+from atts_runtime.machine import cores
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import HardwareProfile, machine_name
 from atts_runtime.profiler.modelspec import ModelSpec
@@ -84,15 +84,14 @@ def execute(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise InputError(f"threads must be at least 1, got {args.threads}")
     machine, device = _device(args.device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = (args.threads or max(1, cores // 2)) if device.startswith("cpu") else None
+    threads = (args.threads or max(1, cores() // 2)) if device.startswith("cpu") else None
     files = _Files.at(args.out or Path("profiles") / "hardware" / f"{slug(machine)}.toml")
     models = models_of(args.draft, args.target)
     with _progress() as show:
         # The models first: one that cannot be loaded is known before a minute of measuring.
         specs = {role: spec_of(folder, role, device) for role, folder in models.items()}
         _check_named_apart(list(specs.values()))
-        hardware = measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores}), show)
+        hardware = measure_hardware(files.hardware.stem, machine, device, sorted({1, threads or 1, cores()}), show)
         peak = hardware.peak(DTYPES[hardware.device], threads)
         profiles = [measure_engine(role, models[role], specs[role], hardware, peak, device, show) for role in models]
     hardware.to_toml(files.hardware)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import io
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from atts_runtime.doctor.checks import Check
+from atts_runtime.machine import cores
 
 _GIB = 2**30
 _OLD_DRIVER = "update the NVIDIA driver, or install the build of torch that fits it (pytorch.org)"
@@ -30,8 +30,7 @@ def devices() -> Iterator[Check]:
     from atts_runtime.profiler.hardware import for_machine, machine_name
     from atts_runtime.profiler.nvml import NvmlReader
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Check("devices", "CPU", "works", f"{machine_name() or 'unknown make'}, {cores} cores to use")
+    yield Check("devices", "CPU", "works", f"{machine_name() or 'unknown make'}, {cores()} cores to use")
     reader = NvmlReader()
     reader.open()
     gpus = len(reader.devices)

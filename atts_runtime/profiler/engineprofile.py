@@ -27,6 +27,8 @@ _PHASE_UNITS = {
     "mfu": "1",
     "mfu_attention": "1",
     "eta": "1",
+    "cache_bytes": "bytes",
+    "eta_beyond": "1",
     "step_s": "s",
     "row_s": "s",
     "kv_copies": "copies",
@@ -53,8 +55,9 @@ _UNITS = (
     | {f"{phase}.{name}": unit for phase in _PHASES for name, unit in _PHASE_UNITS.items()}
     | {f"calls.{kind}.{name}": "s" for kind in _CALLS for name in ("call_s", "token_s")}
 )
-_MAY_LACK = {f"{phase}.mfu_attention" for phase in _PHASES}
-_SHARES = ("mfu", "mfu_attention", "eta")
+_FITTED = ("mfu", "mfu_attention", "eta", "cache_bytes", "eta_beyond", "step_s", "row_s")
+_MAY_LACK = {f"{phase}.{name}" for phase in _PHASES for name in ("mfu_attention", "cache_bytes", "eta_beyond")}
+_SHARES = ("mfu", "mfu_attention", "eta", "eta_beyond")
 _MAY_BE_ZERO = ("step_s", "row_s", "kv_copies", "call_s", "token_s", "median", "p90")
 _TEXTS = ("name", "engine", "model", "hardware", "device", "dtype", "measured_on")
 
@@ -111,10 +114,14 @@ class EngineProfile:
         return int(self._of("limits.step_tokens"))
 
     def costs(self, phase: Phase) -> PhaseCosts:
-        own = self.numbers.get(f"{phase}.mfu_attention")
-        mfu, eta, step_s, row_s = (self._of(f"{phase}.{name}") for name in ("mfu", "eta", "step_s", "row_s"))
-        copies = int(self._of(f"{phase}.kv_copies"))
-        return PhaseCosts(mfu, eta, step_s, row_s, 0.0, None if own is None else own.value, copies)
+        mfu, eta, step_s, row_s, copies = (
+            self._of(f"{phase}.{name}") for name in ("mfu", "eta", "step_s", "row_s", "kv_copies")
+        )
+        own, cache, beyond = (
+            None if (of := self.numbers.get(f"{phase}.{name}")) is None else of.value
+            for name in ("mfu_attention", "cache_bytes", "eta_beyond")
+        )
+        return PhaseCosts(mfu, eta, step_s, row_s, 0.0, own, int(copies), cache_bytes=cache, eta_beyond=beyond)
 
     def range(self, phase: Phase) -> Range:
         names = ("rows", "new_tokens", "kept_tokens", "longest_kept")
@@ -162,7 +169,7 @@ class EngineProfile:
             add(f"limits.{name}", value, "analytic", "the engine's setting")
         for phase, fit in phases.items():
             source = f"least squares on {fit.fitted.points} measured steps"
-            for name in ("mfu", "mfu_attention", "eta", "step_s", "row_s"):
+            for name in _FITTED:
                 if (found := getattr(fit.costs, name)) is not None:
                     add(f"{phase}.{name}", found, "fitted", source)
             add(

@@ -18,6 +18,8 @@ __all__ = ["CallCosts", "PhaseFit", "Residuals", "fit_calls", "fit_costs", "fit_
 
 Floats = NDArray[np.float64]
 
+_SIZES = 24  # of a cache, that are tried
+_WORTH = 0.8  # of the loss without a cache, that one with two more constants must not exceed
 _OUTLIER = 0.1  # relative errors beyond this weigh linearly: a point that a neighbour disturbed must not bend the rest
 
 KV_COPIES: dict[Phase, int] = {"append": 4, "decode": 0}
@@ -77,6 +79,7 @@ def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Pe
         rates,
         padding,
         kv_copies=KV_COPIES[phase],
+        cached=True,
     )
     model = StepModel(spec, *rates, costs, costs, padding)
     predicted = np.array([model.cost(phase, sample.shape).seconds for sample in mine])
@@ -100,11 +103,13 @@ def fit_costs(
     padding: Padding,
     *,
     kv_copies: int = 0,
+    cached: bool = False,
 ) -> PhaseCosts:
     """The costs that fit steps of these shapes best; kernels follow one another (`PhaseCosts.overlapped` is false).
 
     Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values.
-    `peak`: the device's FLOP/s and bytes/s.
+    `peak`: the device's FLOP/s and bytes/s; `cached`: look for a cache, and tell what does not fit into it apart, if
+    that fits better by `_WORTH`.
     """
     own_attention = phase == "append"
     flops_per_s, bytes_per_s = peak
@@ -114,36 +119,53 @@ def fit_costs(
     linear, attention, memory = work.T / np.array([[flops_per_s], [flops_per_s], [bytes_per_s]])
     compute = [linear, attention] if own_attention else [linear + attention]
     rows = np.array([shape.rows for shape in shapes], float)
-    # Reciprocals of MFU and eta are at least 1, overheads at least 0.
+    # Reciprocals of MFU and eta are at least 1, overheads at least 0, and so is what bytes beyond a cache cost more.
     bounded = len(compute) + 1
     least = np.array([1.0] * bounded + [0.0, 0.0])
-    found = _bounded(np.column_stack([*compute, memory, np.ones(len(shapes)), rows]), seconds, least)
+    terms = np.column_stack([*compute, memory, np.ones(len(shapes)), rows])
+    loss, found = _bounded(terms, seconds, least)
+    cache, beyond = None, 0.0
+    tried = []
+    for size in _sizes(memory) if cached else ():
+        more = np.column_stack([terms, np.maximum(0.0, memory - size)])
+        tried.append((size, *_bounded(more, seconds, np.append(least, 0.0))))
+    if tried and (best := min(tried, key=lambda one: one[1]))[1] < _WORTH * loss:
+        cache, found, beyond = best[0], best[2], best[2][-1]
+    reading = found[bounded - 1]
     return PhaseCosts(
         mfu=float(1 / found[0]),
-        eta=float(1 / found[bounded - 1]),
+        eta=float(1 / reading),
         step_s=float(found[bounded]),
         row_s=float(found[bounded + 1]),
         mfu_attention=float(1 / found[1]) if own_attention else None,
         kv_copies=kv_copies,
+        cache_bytes=None if cache is None else float(cache * bytes_per_s),
+        eta_beyond=None if cache is None else float(1 / (reading + beyond)),
     )
+
+
+def _sizes(memory: Floats) -> Floats:
+    """Sizes of a cache to try, in seconds of moving as much: so that two steps or more lie on either side."""
+    least, *_, most = np.sort(memory)[2:-2]
+    return np.geomspace(least, most, _SIZES) if least < most else np.zeros(0)
 
 
 def fit_calls(kind: CallKind, samples: Sequence[CallSample]) -> CallCosts:
     """The line through what calls took by tokens held."""
     mine = [sample for sample in samples if sample.kind == kind]
     terms = np.array([[1.0, sample.cached] for sample in mine])
-    found = _bounded(terms, np.array([sample.seconds for sample in mine]), np.zeros(2))
+    _, found = _bounded(terms, np.array([sample.seconds for sample in mine]), np.zeros(2))
     return CallCosts(float(found[0]), float(found[1]))
 
 
-def _bounded(terms: Floats, seconds: Floats, least: Floats) -> Floats:
-    """Coefficients, each at least `least`, of the terms' sum with the smallest relative errors.
+def _bounded(terms: Floats, seconds: Floats, least: Floats) -> tuple[float, Floats]:
+    """Loss and coefficients, each at least `least`, of the terms' sum with the smallest relative errors.
 
     The loss is convex, so it has one minimum; the terms are scaled to the seconds that they typically make up.
     """
     from scipy.optimize import least_squares
 
-    scale = np.median(seconds) / np.maximum(np.median(terms, axis=0), 1e-300)
+    scale = np.median(seconds) / np.maximum(terms.mean(axis=0), 1e-300)
     relative = terms * scale / seconds[:, None]
     low = least / scale
     found = least_squares(
@@ -158,7 +180,7 @@ def _bounded(terms: Floats, seconds: Floats, least: Floats) -> Floats:
         gtol=1e-12,
     )
     coefficients: Floats = np.maximum(found.x * scale, least)
-    return coefficients
+    return float(found.cost), coefficients
 
 
 def _residuals(errors: Floats) -> Residuals:

@@ -4,12 +4,13 @@ A step of phase `append` feeds several new tokens a row (prompts, segments to sc
 With F the FLOPs of its linear layers and logits, A those of attention, M the bytes that it moves, `tp` devices:
 
     compute = (F / mfu + A / mfu_attention) / (tp * peak)          mfu, mfu_attention <= 1
-    memory  = M / (tp * bandwidth * eta)                           eta <= 1
+    memory  = (min(M, C) / eta + max(0, M - C) / eta_beyond) / (tp * bandwidth)      eta_beyond <= eta <= 1
     seconds = (compute and memory) + step_s + layer_s * layers + row_s * rows + all-reduces      overheads >= 0
 
 "(compute and memory)" is the larger of the two where an engine overlaps them, as a GPU does within its kernels, and
 their sum where kernels follow one another on a core, some bound by arithmetic and some by memory. M is the weights
-once, the keys and values once, and the copies that the engine makes of those it holds (`kv_copies`).
+once, the keys and values once, and the copies that the engine makes of those it holds (`kv_copies`). C is what a cache
+holds from one step to the next (`cache_bytes`): what does not fit comes from memory. Without C all bytes cost the same.
 
 An engine may pad: the counts are then those of the padded batch (`Padding`). What the terms say is physics and
 therefore extends beyond what was measured, but a cost says whether it does (`Cost.inside`), or `OutOfRange` is raised.
@@ -49,7 +50,8 @@ class StepShape(NamedTuple):
     """A batch in sums over its rows; `kept` = cached + new tokens.
 
     pairs: query-key pairs that causality leaves, sum of new * cached + new * (new + 1) / 2; None: taken from the means,
-    exact where rows are alike and when decoding.
+    exact where rows are alike and when decoding. joined: rows that were not in the decode step before (None: not told);
+    what a profile says does not hang on it.
     """
 
     rows: int
@@ -59,6 +61,7 @@ class StepShape(NamedTuple):
     longest_kept: int
     logit_rows: int
     pairs: int | None = None
+    joined: int | None = None
 
     @classmethod
     def of(cls, batch: Iterable[Fed]) -> Self:
@@ -74,7 +77,8 @@ class StepShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PhaseCosts:
-    """Coefficients of one phase. `mfu_attention` None: attention runs at `mfu`."""
+    """Coefficients of one phase. `mfu_attention` None: attention runs at `mfu`; `cache_bytes`, `eta_beyond`: both or
+    neither."""
 
     mfu: float
     eta: float
@@ -84,11 +88,16 @@ class PhaseCosts:
     mfu_attention: float | None = None
     kv_copies: int = 0
     overlapped: bool = False
+    cache_bytes: float | None = None
+    eta_beyond: float | None = None
 
     def __post_init__(self) -> None:
-        shares = (self.mfu, self.eta, self.mfu if self.mfu_attention is None else self.mfu_attention)
-        if not all(0 < share <= 1 for share in shares):
+        attention = self.mfu if self.mfu_attention is None else self.mfu_attention
+        beyond = self.eta if self.eta_beyond is None else self.eta_beyond
+        if not all(0 < share <= 1 for share in (self.mfu, self.eta, attention, beyond)):
             raise ValueError(f"mfu and eta must lie above 0 and be at most 1: {self}")
+        if (self.cache_bytes is None) != (self.eta_beyond is None) or beyond > self.eta:
+            raise ValueError(f"beyond a cache there is an eta of its own, and it is not higher: {self}")
         if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies)):
             raise ValueError(f"overheads must not be negative: {self}")
 
@@ -221,10 +230,12 @@ class StepModel:
         costs, padding = self.decode, self.padding
         none = self._amounts("decode", StepShape(rows, rows, 1, 0, longest_kept, rows, 0))
         each = self._amounts("decode", StepShape(rows, rows, 1, 1, longest_kept, rows, 1))
-        at_zero = self._terms(costs, none)
-        slopes = [one - zero for one, zero in zip(self._terms(costs, each), at_zero, strict=True)]
+        compute, *memory = zip(self._lines(costs, none), self._lines(costs, each), strict=True)
         constant = self._overhead(costs, rows, rows)
-        lines = tuple(zip(at_zero, slopes, strict=True)) if costs.overlapped else ((sum(at_zero), sum(slopes)),)
+        ends = [compute, *memory]
+        if not costs.overlapped:
+            ends = [(compute[0] + zero, compute[1] + one) for zero, one in memory]
+        lines = tuple((zero, one - zero) for zero, one in ends)
         fullest = StepShape(rows, rows, 1, rows * longest_kept, longest_kept, rows)
         until = padding.kept(longest_kept) if padding.rectangular else None
         return DecodeLines(lines, constant, until, self.covers("decode", fullest))
@@ -236,7 +247,7 @@ class StepModel:
     def _amounts(self, phase: Phase, shape: StepShape) -> tuple[float, float, float]:
         """The fields of `Work`, as a plain tuple: it is asked for at every step."""
         rates, padding = self._rates, self.padding
-        rows, tokens, _, kept, longest_kept, logits, pairs = shape
+        rows, tokens, _, kept, longest_kept, logits, pairs, _ = shape
         read = kept
         if padding.rectangular and phase == "append":
             new = -(-shape.longest_new // padding.new_to) * padding.new_to
@@ -259,19 +270,25 @@ class StepModel:
 
     def _seconds(self, phase: Phase, shape: StepShape) -> float:
         costs = self.append if phase == "append" else self.decode
-        compute, memory = self._terms(costs, self._amounts(phase, shape))
+        compute, *lines = self._lines(costs, self._amounts(phase, shape))
+        memory = max(lines)
         together = compute + memory
         if costs.overlapped:
             together = compute if compute > memory else memory
         return together + self._overhead(costs, shape.rows, shape.new_tokens)
 
-    def _terms(self, costs: PhaseCosts, amounts: tuple[float, float, float]) -> tuple[float, float]:
-        """Seconds of computing and of moving bytes."""
+    def _lines(self, costs: PhaseCosts, amounts: tuple[float, float, float]) -> tuple[float, ...]:
+        """Seconds of computing, and lines of which the highest is those of moving bytes: one, or with a cache two."""
         linear_flops, attention_flops, moved = amounts
         flops_per_s, bytes_per_s = self._peaks
         mfu = costs.mfu
         attention = mfu if costs.mfu_attention is None else costs.mfu_attention
-        return (linear_flops / mfu + attention_flops / attention) / flops_per_s, moved / (bytes_per_s * costs.eta)
+        compute = (linear_flops / mfu + attention_flops / attention) / flops_per_s
+        within = moved / (bytes_per_s * costs.eta)
+        if costs.cache_bytes is None or costs.eta_beyond is None:
+            return compute, within
+        held = costs.cache_bytes / (bytes_per_s * costs.eta)
+        return compute, within, held + (moved - costs.cache_bytes) / (bytes_per_s * costs.eta_beyond)
 
     def _overhead(self, costs: PhaseCosts, rows: int, tokens: int) -> float:
         spec, link = self.spec, self.link

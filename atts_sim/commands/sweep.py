@@ -11,9 +11,10 @@ from atts_runtime.commands.parser import add_output
 from atts_runtime.commands.running import add_plugins
 from atts_runtime.control.registry import load_plugins
 from atts_runtime.errors import InputError
+from atts_runtime.machine import cores
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
-from atts_sim.pool import InProcess, Pool, Processes, Ray, cores
+from atts_sim.pool import InProcess, Pool, Processes, Ray
 from atts_sim.results import BEST, REPORT, TABLE, as_json, json_text
 from atts_sim.study import Study, read_study, studies_folder
 from atts_sim.sweep import Swept, sweep

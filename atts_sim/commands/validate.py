@@ -225,7 +225,7 @@ def _residuals(costs: Costs) -> Any:
         "x 1 row",
         "x 8",
         "x 64",
-        "changed +",
+        "new rows +",
         "step us",
         "contention",
         "sum",
@@ -244,10 +244,7 @@ def _residuals(costs: Costs) -> Any:
     told = [f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"]
     for role, engine in costs.engines.items():
         if (calls := engine.per_call) is not None:
-            told.append(
-                f"a {role} call: {calls.generate.call_s * 1e6:.0f} us to begin, {calls.end_s * 1e6:.0f} to end, "
-                f"{calls.change_s * 1e6:.0f} and {calls.change_row_s * 1e6:.0f} a row where any does"
-            )
+            told.append(f"a {role} call: {calls.generate.call_s * 1e6:.0f} us to begin, {calls.end_s * 1e6:.0f} to end")
     table.caption = "\n".join(told)
     return table
 

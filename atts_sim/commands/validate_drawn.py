@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.machine import cores
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of
-from atts_sim.pool import cores
 from atts_sim.published import read_trace
 from atts_sim.tracedraw import LEVEL, Interval, Shares, TraceModel, fit_model
 from atts_sim.tracefit import halves

@@ -11,10 +11,10 @@ from typing import Any
 
 from atts_runtime.commands.parser import add_output
 from atts_runtime.errors import InputError
+from atts_runtime.machine import cores
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.progress import progress
 from atts_sim.commands.validate_trace import costs_of, is_trace
-from atts_sim.pool import cores
 from atts_sim.published import read_trace
 from atts_sim.tracedraw import LEVEL, Interval, TraceModel, fit_model
 from atts_sim.tracetokens import at_cap

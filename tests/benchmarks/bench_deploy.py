@@ -1,8 +1,8 @@
 """Predicted against achieved, on the way from a sweep to a run (docs/deploy.md): best.toml run several times.
 
-    python tests/benchmarks/bench_deploy.py [--repeats 3]
+    python -m tests.benchmarks.bench_deploy [--repeats 3] [--record]
 
-Prints a table: what the sweep predicted, the median of the runs, and their range.
+Prints a table: what the sweep predicted, the median of the runs, and their range. `--record` writes it into the page.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
+from tests.benchmarks import record
 from tests.test_deploy import COMMANDS, predicted
 
 _ACHIEVED = {
-    "makespan_s": lambda summary: summary["wall_s"],
-    "latency_s.p50": lambda summary: summary["latency_s"]["p50"],
-    "latency_s.p95": lambda summary: summary["latency_s"]["p95"],
-    "takeover_rate": lambda summary: summary["takeover_rate"],
-    "accuracy": lambda summary: summary["accuracy"]["mean_chain"],
-    "voted": lambda summary: summary["accuracy"]["voted"],
+    "makespan_s": ("wall, s", lambda summary: summary["wall_s"]),
+    "latency_s.p50": ("latency p50, s", lambda summary: summary["latency_s"]["p50"]),
+    "latency_s.p95": ("latency p95, s", lambda summary: summary["latency_s"]["p95"]),
+    "takeover_rate": ("takeover rate", lambda summary: summary["takeover_rate"]),
+    "voted": ("votes right", lambda summary: summary["accuracy"]["voted"]),
+    "accuracy": ("chains right, of those not stopped", lambda summary: summary["accuracy"]["mean_chain"]),
 }
 
 
@@ -37,7 +39,9 @@ def command(program: str, *arguments: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--record", action="store_true", help="write the table into docs/deploy.md")
+    args = parser.parse_args()
+    repeats = args.repeats
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -45,16 +49,25 @@ def main() -> None:
             command(program, *arguments)
         told = predicted(Path("sweeps/deploy/best.toml"))
         summaries = [json.loads(Path("runs/best/summary.json").read_text())]
-        for repeat in range(1, repeats):
+        for repeat in range(2, repeats + 1):
             command("atts-runtime", "run", "--config", "sweeps/deploy/best.toml", "--out", f"runs/best-{repeat}")
             summaries.append(json.loads(Path(f"runs/best-{repeat}/summary.json").read_text()))
-        print(
-            "settings:", *(line for line in Path("sweeps/deploy/best.toml").read_text().splitlines() if line[0] != "#")
-        )
-    print(f"{'':16s}{'predicted':>12s}{'achieved':>12s}   range of {repeats}")
-    for name, of in _ACHIEVED.items():
+        best = tomllib.loads(Path("sweeps/deploy/best.toml").read_text())
+    settings = ", ".join(f"{name} {best[name]}" for name in ("policy", "alpha", "early_stop") if name in best)
+    rows = []
+    for name, (shown, of) in _ACHIEVED.items():
         values = [of(summary) for summary in summaries]
-        print(f"{name:16s}{told[name]:12.3f}{statistics.median(values):12.3f}   {min(values):.3f} to {max(values):.3f}")
+        digits = 2 if name.endswith(("_s", "p50", "p95")) else 3
+        low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+        achieved = f"{statistics.median(values):.{digits}f}"
+        rows.append((shown, f"{told[name]:.{digits}f}", achieved, low if low == high else f"{low} to {high}"))
+    made = record.new(
+        f"python -m tests.benchmarks.bench_deploy --repeats {repeats}",
+        ("", "predicted", "achieved, median", f"range of {repeats}"), rows, f"Settings that won: {settings}.",
+    )  # fmt: skip
+    print(made.markdown())
+    if args.record:
+        record.write("deploy", made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast the simulator is: engine requests per CPU-second on a published trace, and where its time goes.
 
-    python tests/benchmarks/bench_sim.py [--repeats 5] [--policy NAME ...] [--cost NAME ...] [--json]
+    python -m tests.benchmarks.bench_sim [--repeats 5] [--policy NAME ...] [--cost NAME ...] [--json] [--record]
 
 Replays all 1,600 chains of `pair_math500_raw` as they were recorded (questions one after another, 16 draft and 4 target
 rows; then all at once on 64 rows each), metrics included, on one core, by process time; the best of the repeats counts,
@@ -9,6 +9,7 @@ the same decisions cost without engines and clock: the controller alone, its cal
 roughly 200 requests per CPU-second that Vidur's published repository does on two such cores. Step times: of `affine`
 they are made up, of `analytic` those of the paper's models on an A100 by its data sheet, of `padded` those of the
 bundled pair as measured on a CPU, whose engine pads its batches. `paged` schedules as vLLM, with the analytic times.
+`--record` writes the speeds into docs/simulator.md.
 
 The traces are read from the folder that ATTS_TRACES names, by default ../shared/traces.
 """
@@ -21,7 +22,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,17 @@ from atts_sim.metrics import measure
 from atts_sim.mixed_reference import plain_engine
 from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded, follow_record
+from tests.benchmarks import record
 
 VIDUR_REQUESTS_PER_S = 200
 STUDY = "pair_math500_raw"
 COSTS = ("affine", "analytic", "padded", "paged")
+DESCRIBED = {
+    "affine": "affine, embedded engine",
+    "analytic": "analytic, embedded engine",
+    "padded": "padded (measured on a CPU), embedded engine",
+    "paged": "analytic, paged engine (vLLM's)",
+}
 DRAFT = AffineCost(overhead_s=2e-3, row_s=1e-4, token_s=1e-5, attention_s=1e-9, weights_s=5.5e-3, kept_s=4e-8)
 TARGET = AffineCost(overhead_s=4e-3, row_s=1e-4, token_s=4e-5, attention_s=2e-9, weights_s=21.5e-3, kept_s=8e-8)
 
@@ -117,6 +125,27 @@ def best_s(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     return min(seconds), result
 
 
+def speeds(
+    rows: Sequence[Mapping[str, Any]], policies: Sequence[str], costs: Sequence[str], command: str
+) -> record.Table:
+    """Requests a CPU second, by step times and policy."""
+    shown = []
+    for cost in costs:
+        cells = []
+        for policy in policies:
+            mine = [r for r in rows if (r["policy"], r["cost"], r["engine"]) == (policy, cost, BatchingEngine.__name__)]
+            cells.append(" / ".join(f"{row['requests_per_cpu_s']:,}" for row in mine))
+        shown.append((DESCRIBED[cost], *cells))
+    floors = [row["floor_us_a_request"] for row in rows]
+    ratios = [row["ratio_to_vidur"] for row in rows]
+    says = (
+        f"That is {min(ratios)} to {max(ratios)} times the {VIDUR_REQUESTS_PER_S} of Vidur's published repository. The "
+        f"controller alone, its calls answered at once, takes {min(floors):.1f} to {max(floors):.1f} microseconds a "
+        "request."
+    )
+    return record.new(command, ("step times and scheduling", *policies), shown, says)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
@@ -124,6 +153,7 @@ def main() -> int:
     parser.add_argument("--cost", nargs="*", default=list(COSTS), choices=COSTS, help="step times")
     parser.add_argument("--reference", action="store_true", help="also the engine that makes an event of every step")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--record", action="store_true", help="write the speeds into docs/simulator.md")
     args = parser.parse_args()
     folder = Path(os.environ.get("ATTS_TRACES", "../shared/traces"))
     path = folder / f"{STUDY}.events.parquet"
@@ -160,6 +190,9 @@ def main() -> int:
                         "makespan_s": round(metrics.makespan_s, 3),
                     }
                 )
+    if args.record:
+        command = f"python -m tests.benchmarks.bench_sim --repeats {args.repeats}"
+        record.write("simulator-speed", speeds(rows, args.policy, args.cost, command))
     result = {"study": STUDY, "repeats": args.repeats, "read_cpu_s": round(read_s, 3), "results": rows}
     if args.json:
         print(json.dumps(result))

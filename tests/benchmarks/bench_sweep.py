@@ -1,7 +1,7 @@
 """How long a sweep of 1,000 configurations of a 100-question, 16-chain study takes, and where the time goes.
 
-    python tests/benchmarks/bench_sweep.py [--points 1000] [--jobs 2] [--json]
-    python tests/benchmarks/bench_sweep.py --profile [--points 40]
+    python -m tests.benchmarks.bench_sweep [--points 1000] [--jobs 2] [--json] [--record]
+    python -m tests.benchmarks.bench_sweep --profile [--points 60] [--record]
 
 The study replays the published trace `pair_math500_raw` (1,600 chains, 6,000 to 14,600 requests) on the analytic models
 of Qwen2.5-7B-Instruct and QwQ-32B on H100s, over policies, alphas, questions in flight and rows. The goal is 300 s on
@@ -9,7 +9,7 @@ two cores. With `--jobs 1` it says CPU seconds too, which suffer less from a bus
 first, which is part of the time: with few points it counts for more than with 1,000.
 
 `--profile` looks every millisecond of CPU time which part of the simulator runs, over the points of each policy, and
-prints the shares, without the reading. docs/simulator.md has them in a table.
+prints the shares, without the reading. `--record` writes either into docs/simulator.md.
 
 The traces are read from the folder that ATTS_TRACES names, by default ../shared/traces.
 """
@@ -23,6 +23,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +32,7 @@ from atts_sim.commands.sweep import pool_for
 from atts_sim.point import Points
 from atts_sim.study import Study, parse_study
 from atts_sim.sweep import sweep
+from tests.benchmarks import record
 
 TRACES = Path(os.environ.get("ATTS_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
 POLICIES = ("barrier", "async-marginal", "async-conditional", "target-only")
@@ -115,12 +117,37 @@ def profile(measured: Study) -> dict[str, dict[str, float]]:
     return found
 
 
+def parts_table(profiled: Mapping[str, Mapping[str, float]], points: int) -> record.Table:
+    """Shares of the time by part, in percent."""
+    rows = [
+        (part, *(f"{100 * profiled[policy][part]:.0f}" for policy in POLICIES)) for part in (*PARTS, "other")
+    ]  # fmt: skip
+    rows.append(("microseconds a request", *(f"{profiled[policy]['us_per_request']:.0f}" for policy in POLICIES)))
+    command = f"python -m tests.benchmarks.bench_sweep --profile --points {points}"
+    return record.new(command, ("share of a point's time, %", *POLICIES), rows)
+
+
+def speed_table(told: Mapping[str, float | None]) -> record.Table:
+    """How long a sweep took."""
+    points, jobs = told["points"], told["jobs"]
+    shown = [
+        ("points", "jobs", "seconds", "seconds a point and job", "requests a second and job"),
+        (
+            f"{points:,}", f"{jobs}", f"{told['wall_s']:.1f}", f"{told['s_per_point_and_job']:.3f}",
+            f"{told['requests_per_s_and_job']:,.0f}",
+        ),
+    ]  # fmt: skip
+    command = f"python -m tests.benchmarks.bench_sweep --points {points} --jobs {jobs}"
+    return record.new(command, shown[0], [shown[1]])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write what was found into docs/simulator.md")
     args = parser.parse_args()
     if not TRACES.is_dir():
         print(f"bench_sweep: no traces in {TRACES}; set ATTS_TRACES", file=sys.stderr)
@@ -128,6 +155,8 @@ def main() -> int:
     measured = study(args.points)
     if args.profile:
         profiled = profile(measured)
+        if args.record:
+            record.write("sweep-parts", parts_table(profiled, args.points))
         if args.json:
             print(json.dumps(profiled))
             return 0
@@ -150,6 +179,8 @@ def main() -> int:
         "requests": requests,
         "requests_per_s_and_job": requests / seconds / args.jobs,
     }
+    if args.record:
+        record.write("sweep-speed", speed_table(told))
     print(
         json.dumps(told)
         if args.json

@@ -84,10 +84,7 @@ def works(*, exact: bool) -> st.SearchStrategy[Work]:
         max_rows=st.integers(1, 5),
         step_tokens=st.sampled_from([4, 16, 64]),
         kv_budget_tokens=st.none() | st.integers(1, 120),
-        per_call=st.none()
-        | st.builds(
-            PerCall, per_kind, per_kind, end_s=st.just(0.0), change_s=times(0, 1 / 8), change_row_s=times(0, 1 / 16)
-        ),
+        per_call=st.none() | st.builds(PerCall, per_kind, per_kind, end_s=st.just(0.0)),
     )
     paged = st.builds(
         EngineSpec,

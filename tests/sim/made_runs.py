@@ -41,7 +41,7 @@ TRUE = {
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")
 HANDLING_S = 1e-4
-CALLS = PerCall(CallCosts(2e-4, 0.0), CallCosts(0.0, 0.0), 4e-4, 2e-4, 1e-5)
+CALLS = PerCall(CallCosts(2e-4, 0.0), CallCosts(0.0, 0.0), 6e-4)
 
 
 @cache

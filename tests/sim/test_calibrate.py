@@ -34,7 +34,7 @@ def test_costs_are_recovered_from_the_runs_that_they_made(runs: list[MeasuredRun
         assert abs(error.sum_error) < 0.02, (role, phase)
         shape = StepShape(4, 4, 1, 400, 120, 4) if phase == "decode" else StepShape(4, 80, 24, 400, 120, 80)
         profile = costs.engines[role].model.cost(phase, shape).seconds  # type: ignore[arg-type]
-        assert found.seconds(profile, 4) == pytest.approx(true.seconds(profile, 4), rel=0.1), (role, phase)
+        assert found.seconds(profile, 4) == pytest.approx(true.seconds(profile, 4), rel=0.15), (role, phase)  # smoothed
 
 
 def test_runs_held_out_are_predicted_from_the_others(runs: list[MeasuredRun]) -> None:
@@ -72,11 +72,8 @@ def test_what_calls_cost_is_told_by_the_passes_that_they_begin_and_end_in(runs: 
     for engine in calibrate(runs).engines.values():
         found = engine.per_call
         assert found is not None
-        # Of one call that comes and goes by itself, beside three others.
-        whole = found.generate.call_s + found.end_s + 2 * found.change(4)
-        assert whole == pytest.approx(
-            CALLS.generate.call_s + CALLS.end_s + 2 * CALLS.change(4), rel=0.5
-        )  # which of them is which, calls that overlap leave open
+        whole = found.generate.call_s + found.end_s  # which is which, calls that follow one another leave open
+        assert whole == pytest.approx(CALLS.generate.call_s + CALLS.end_s, rel=0.3)
 
 
 def test_of_several_profiles_that_of_the_run_s_machine_is_taken() -> None:
@@ -90,24 +87,27 @@ def test_of_several_profiles_that_of_the_run_s_machine_is_taken() -> None:
         assert profile_of(spec, cpu=cpu).name == name
 
 
-def decode(rows: int, kept: int) -> StepShape:
-    return StepShape(rows, rows, 1, kept, 120, rows, kept)
+def decode(rows: int, kept: int, joined: int = 0) -> StepShape:
+    return StepShape(rows, rows, 1, kept, 120, rows, kept, joined)
 
 
-def test_a_pass_takes_longer_after_the_batch_changed_until_that_is_forgotten() -> None:
+def test_a_pass_takes_longer_by_the_rows_that_joined_until_they_are_no_longer_new() -> None:
     costs = true_costs().engines["target"]
     one = Contended(Clock(), costs)
-    taken = [one.cost("decode", decode(4, 400 + 4 * k)).seconds for k in range(60)]  # a token a row: unchanged
+    taken = [one.cost("decode", decode(4, 400 + 4 * k, 0 if k else 4)).seconds for k in range(60)]
     assert all(first > second for first, second in pairwise(taken[:8]))
     stated = costs.model.cost("decode", decode(4, 400)).seconds  # type: ignore[arg-type]
     correction = costs.corrections["decode"]
     assert taken[0] == pytest.approx((correction.factor(4) + correction.recent) * stated + correction.step_s)
     still = costs.model.cost("decode", decode(4, 400 + 4 * 59)).seconds  # type: ignore[arg-type]
     assert taken[59] == pytest.approx(correction.factor(4) * still + correction.step_s, rel=1e-5)
-    assert one.cost("decode", decode(4, 300)).seconds > taken[59]  # as many rows, but others
-    one.cost("append", StepShape(4, 80, 24, 400, 120, 80))
-    again = one.cost("decode", decode(4, 304)).seconds
-    assert again == pytest.approx(taken[0], rel=0.05)
+    one.cost("append", StepShape(4, 80, 24, 400, 120, 80))  # makes no row of the batch a new one
+    assert one.cost("decode", decode(4, 400)).seconds == pytest.approx(
+        correction.factor(4) * stated + correction.step_s
+    )
+    mixed = one.cost("decode", decode(4, 400, 1)).seconds  # a quarter of the batch is new
+    assert mixed == pytest.approx((correction.factor(4) + correction.recent / 4) * stated + correction.step_s)
+    assert one.cost("decode", decode(4, 400, 4)).seconds == pytest.approx(taken[0])
 
 
 def test_a_pass_takes_longer_beside_one_of_the_other_engine() -> None:

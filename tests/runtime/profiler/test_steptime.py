@@ -39,6 +39,7 @@ PADDED = Padding(True, 4, 4, (16, 32, 64))
 EMBEDDED = StepModel(TARGET, 9e10, 2e10, APPEND, DECODE, PADDED)
 PAGED = replace(EMBEDDED, padding=RAGGED)
 OVERLAPPED = replace(PAGED, decode=replace(DECODE, overlapped=True))
+CACHED = replace(DECODE, cache_bytes=1e7, eta_beyond=0.3)
 
 
 def exact(number: float) -> Number:
@@ -75,7 +76,17 @@ def test_padding_never_makes_a_step_cheaper_nor_a_rounded_batch_dearer(batch: li
     assert EMBEDDED.seconds("append", full) == pytest.approx(EMBEDDED.seconds("append", shape), rel=1e-12)
 
 
-@pytest.mark.parametrize("model", [EMBEDDED, PAGED, OVERLAPPED], ids=["padded", "paged", "overlapped"])
+MODELS_OF = {
+    "padded": EMBEDDED,
+    "paged": PAGED,
+    "overlapped": OVERLAPPED,
+    "cached": replace(PAGED, decode=CACHED),
+    "cached and overlapped": replace(PAGED, decode=replace(CACHED, overlapped=True)),
+    "cached and padded": replace(EMBEDDED, decode=CACHED),
+}
+
+
+@pytest.mark.parametrize("model", MODELS_OF.values(), ids=MODELS_OF)
 @given(st.integers(1, 64), st.integers(1, 1500), st.data())
 def test_decode_lines_are_the_steps_until_the_block_ends(
     model: StepModel, rows: int, longest: int, data: st.DataObject
@@ -112,6 +123,33 @@ def test_a_step_outside_what_was_measured_is_flagged_and_refused() -> None:
         .cost("decode", inside._replace(longest_kept=129))
         .inside
     )
+
+
+@pytest.mark.parametrize("rows", [1, 4, 16, 64])
+def test_bytes_that_no_cache_holds_cost_what_memory_takes_for_them(rows: int) -> None:
+    plain, cached = PAGED, replace(PAGED, decode=CACHED)
+    for kept in (rows, 200 * rows, 2000 * rows):
+        moved = plain.work("decode", StepShape(rows, rows, 1, kept, kept // rows, rows, kept)).bytes
+        more = max(0.0, moved - 1e7) / 2e10 * (1 / 0.3 - 1 / 0.6)
+        seconds = plain.decode_seconds(rows, kept, kept // rows)
+        assert cached.decode_seconds(rows, kept, kept // rows) == pytest.approx(seconds + more, rel=1e-9)
+
+
+@pytest.mark.parametrize("bad", [{"cache_bytes": 1e6}, {"eta_beyond": 0.2}, {"cache_bytes": 1e6, "eta_beyond": 0.9}])
+def test_a_cache_comes_with_a_slower_memory_behind_it(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="beyond a cache"):
+        replace(DECODE, **bad)
+
+
+def test_a_fit_finds_the_cache_that_made_the_steps_and_none_where_there_was_none() -> None:
+    points = [point for point in grid_of(64, 1024, 2048).points if point.phase == "decode"]
+    made = replace(EMBEDDED, decode=replace(DECODE, cache_bytes=4e7, eta_beyond=0.3))
+    for model, cache in ((made, 4e7), (EMBEDDED, None)):
+        samples = [Sample("decode", p.shape, model.seconds("decode", p.shape), 1, p.held_out) for p in points]
+        fit = fit_phase("decode", samples, TARGET, PEAK, PADDED)
+        assert fit.costs.cache_bytes == (cache and pytest.approx(cache, rel=0.2))
+        assert fit.costs.eta_beyond == (cache and pytest.approx(0.3, rel=0.2))
+        assert fit.held_out.p90 < 0.02
 
 
 @pytest.mark.parametrize(
