@@ -19,7 +19,6 @@ import numpy as np
 
 from atts_runtime.config import EMBEDDED
 from atts_runtime.errors import InputError
-from atts_runtime.profiler import steptime
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import shipped
 from atts_runtime.profiler.modelspec import ModelSpec
@@ -28,13 +27,14 @@ from atts_runtime.profiler.steptime import StepModel
 from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
 from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
-from atts_sim.cost import Phase
+from atts_sim.cost import Phase, StepShape
 from atts_sim.logfit import model_of_logs
 from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
 
 PHASES: tuple[Phase, ...] = ("append", "decode")
-_VLLM_STEP_TOKENS = 2048  # its own budget of a step
+STEP_TOKENS = 2048
+"""Of a step of vLLM, by its default."""
 _Found = dict[Phase, tuple[Correction, CallFit]]
 """What was fitted to an engine."""
 
@@ -146,19 +146,13 @@ def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *
                 "make them with --hardware PROFILE"
             )
         model = model_of_logs(spec, peaks[role], [run.logs[role] for run in runs if role in run.logs])
-        engines[role] = EngineCosts(model, _VLLM_STEP_TOKENS, dict.fromkeys(PHASES, Correction()))
+        engines[role] = EngineCosts(model, STEP_TOKENS, dict.fromkeys(PHASES, Correction()))
     return Costs(engines, one_engine, 0.0, {}, {})
 
 
 def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = ()) -> Costs:
     """Costs that fit the runs' logs. Raises InputError where they are of other models, or no profile is of theirs."""
-    specs: dict[str, ModelSpec] = {}
-    for run in runs:
-        for role, spec in run.specs.items():
-            if replace(spec, name="") != replace(specs.setdefault(role, spec), name=""):
-                raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
-        if run.config.engine != runs[0].config.engine:
-            raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
+    specs = one_model_each(runs)
     one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
     apart = engine != EMBEDDED
     own = apart and not any(profile.engine == engine for profile in profiles)
@@ -186,6 +180,18 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     handling_s = _handling([record for run in runs for record in run.records])
     sending = fit_sending(run.calls for run in runs) if apart else AT_ONCE
     return Costs(engines, one_engine, handling_s, fitted, held_out, sending, engine)
+
+
+def one_model_each(runs: Sequence[MeasuredRun]) -> dict[str, ModelSpec]:
+    """The models by role. Raises InputError where runs are of several, or on several kinds of engine."""
+    specs: dict[str, ModelSpec] = {}
+    for run in runs:
+        for role, spec in run.specs.items():
+            if replace(spec, name="") != replace(specs.setdefault(role, spec), name=""):
+                raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
+        if run.config.engine != runs[0].config.engine:
+            raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
+    return specs
 
 
 # -- fitting
@@ -230,7 +236,7 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     shapes = log.shapes[mine]
     # Steps of one shape cost the same, and a run has many of few shapes.
     distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    known = np.array([model.cost(phase, steptime.StepShape(*map(int, shape))).seconds for shape in distinct])
+    known = np.array([model.cost(phase, StepShape(*map(int, shape))).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
     recent = _recent(log)[mine] if phase == "decode" else np.zeros(len(rows))

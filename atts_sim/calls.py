@@ -60,9 +60,10 @@ class PerCall(NamedTuple):
         return self._asdict() | {"generate": asdict(self.generate), "score": asdict(self.score)}
 
 
-def per_call_of(profile: EngineProfile) -> PerCall:
-    """As the profile has it."""
-    return PerCall(profile.calls("generate"), profile.calls("score"))
+def per_call_of(profile: EngineProfile) -> PerCall | None:
+    """As the profile has it; None: it does not say."""
+    generate, score = profile.calls("generate"), profile.calls("score")
+    return None if generate is None or score is None else PerCall(generate, score)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from atts_runtime.profiler import steptime
 from atts_sim.calibrate import EngineCosts
 from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
@@ -32,7 +31,7 @@ class Contended:
         """Of the step that begins now."""
         now = self._clock.now
         beside = any(rival._busy_until_s > now for rival in self.rivals)
-        stated, inside = self._costs.model.cost(phase, steptime.StepShape(*shape))
+        stated, inside = self._costs.model.cost(phase, shape)
         f = self._recency.of(shape.rows, shape.joined or 0) if phase == "decode" else 0.0
         seconds = self._costs.corrections[phase].seconds(stated, shape.rows, f, float(beside))
         self._busy_until_s = now + seconds

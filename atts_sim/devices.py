@@ -76,7 +76,7 @@ def device(
     """
     given = {name: _option(role, name, options) for name in PER_ENGINE}
     if given["profile"] is not None:
-        if clash := [name for name in ("model", "hardware", "dtype", "tp", "memory_share") if given[name] is not None]:
+        if clash := [name for name in ("hardware", "dtype", "tp", "memory_share") if given[name] is not None]:
             raise InputError(f"engines.{role}: a profile is of one model and device; leave out {clash[0]}, or profile")
         return _profiled(role, given, defaults, fitted)
     if fitted is not None:
@@ -102,7 +102,7 @@ def _profiled(
     rows = given["max_rows"] or defaults["max_rows"] or profile.max_rows
     budget = given["kv_budget_tokens"] or defaults["kv_budget_tokens"]
     told = f"{role}: engine profile {profile.name}, {profile.model}, measured on {profile.measured_on}"
-    about = model_spec(profile.model)
+    about = model_spec(str(given["model"] or profile.model))
     model = profile.step_model(about)
     paged = (given["scheduler"] or profile.engine) == "vllm"
     spec = _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None)
@@ -241,6 +241,11 @@ def _engine_profiles() -> Mapping[str, EngineProfile]:
 @cache
 def _hardware_profiles() -> Mapping[str, HardwareProfile]:
     return shipped()
+
+
+def shipped_name(spec: ModelSpec) -> str | None:
+    """What the shipped model of these dimensions is called."""
+    return next((known.name for known in _models().values() if replace(known, name=spec.name) == spec), None)
 
 
 @cache

@@ -53,10 +53,11 @@ _UNITS = (
         "limits.step_tokens": "tokens",
     }
     | {f"{phase}.{name}": unit for phase in _PHASES for name, unit in _PHASE_UNITS.items()}
-    | {f"calls.{kind}.{name}": "s" for kind in _CALLS for name in ("call_s", "token_s")}
+    | dict.fromkeys((f"calls.{kind}.{name}" for kind in _CALLS for name in ("call_s", "token_s")), "s")
 )
 _FITTED = ("mfu", "mfu_attention", "eta", "cache_bytes", "eta_beyond", "step_s", "row_s")
-_MAY_LACK = {f"{phase}.{name}" for phase in _PHASES for name in ("mfu_attention", "cache_bytes", "eta_beyond")}
+_OF_CALLS = {f"calls.{kind}.{name}" for kind in _CALLS for name in ("call_s", "token_s")}
+_MAY_LACK = _OF_CALLS | {f"{phase}.{n}" for phase in _PHASES for n in ("mfu_attention", "cache_bytes", "eta_beyond")}
 _SHARES = ("mfu", "mfu_attention", "eta", "eta_beyond")
 _MAY_BE_ZERO = ("step_s", "row_s", "kv_copies", "call_s", "token_s", "median", "p90")
 _TEXTS = ("name", "engine", "model", "hardware", "device", "dtype", "measured_on")
@@ -135,8 +136,11 @@ class EngineProfile:
         points, median, p90 = (self._of(f"{group}.{name}") for name in ("points", "median", "p90"))
         return Residuals(int(points), median, p90)
 
-    def calls(self, kind: CallKind) -> CallCosts:
-        return CallCosts(*(self._of(f"calls.{kind}.{name}") for name in ("call_s", "token_s")))
+    def calls(self, kind: CallKind) -> CallCosts | None:
+        """What a call costs besides its steps; None: it is not known."""
+        stated = [self.numbers.get(f"calls.{kind}.{name}") for name in ("call_s", "token_s")]
+        known = [of.value for of in stated if of is not None]
+        return CallCosts(*known) if len(known) == len(stated) else None
 
     def _of(self, name: str) -> float:
         return self.numbers[name].value
@@ -190,7 +194,8 @@ class EngineProfile:
         """Raises InputError where the file cannot be read, or a number is missing, negative or without source."""
         entries = load_profile(path, "an engine profile")
         tops = {name.split(".")[0] for name in _UNITS}
-        known_entries(path, entries, (*_TEXTS, "versions", "padding", *sorted(tops)), {"note", "threads"})
+        needed = (*_TEXTS, "versions", "padding", *sorted(tops - {"calls"}))
+        known_entries(path, entries, needed, {"note", "threads", "calls"})
         versions = entries["versions"]
         if not isinstance(versions, Mapping) or not all(isinstance(version, str) for version in versions.values()):
             raise InputError(f"{path}: 'versions' must be a table of texts")
@@ -198,7 +203,7 @@ class EngineProfile:
         if threads is not None:
             threads = _whole(f"{path}: threads", threads)
         numbers = {}
-        left = {name: entry for top in tops for name, entry in _flat(top, entries[top])}
+        left = {name: entry for top in tops & set(entries) for name, entry in _flat(top, entries[top])}
         for name, unit in _UNITS.items():
             if name in left:
                 last = name.rsplit(".", 1)[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,11 @@ class Residuals:
     points: int
     median: float
     p90: float
+
+    @classmethod
+    def of(cls, errors: Floats) -> Self:
+        """Of absolute relative errors, at least one."""
+        return cls(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Pe
         max(shape.rows * padding.kept(shape.longest_kept) for shape in shapes),
         padding.kept(max(shape.longest_kept for shape in shapes)),
     )
-    return PhaseFit(costs, _residuals(errors[~held_out]), _residuals(errors[held_out]), limits)
+    return PhaseFit(costs, Residuals.of(errors[~held_out]), Residuals.of(errors[held_out]), limits)
 
 
 def fit_costs(
@@ -181,7 +187,3 @@ def _bounded(terms: Floats, seconds: Floats, least: Floats) -> tuple[float, Floa
     )
     coefficients: Floats = np.maximum(found.x * scale, least)
     return float(found.cost), coefficients
-
-
-def _residuals(errors: Floats) -> Residuals:
-    return Residuals(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))

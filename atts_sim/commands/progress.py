@@ -1,4 +1,4 @@
-"""How far a sweep is, for whoever watches it."""
+"""How far long work is, for whoever watches it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def progress(name: str) -> Iterator[OnProgress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines()
+        yield Lines(name)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
@@ -37,10 +37,10 @@ def progress(name: str) -> Iterator[OnProgress]:
 
 
 class Lines:
-    """Progress for logs: a line every `_EVERY_S`, the time left at the pace of this session's own points."""
+    """Progress for logs: a line every `_EVERY_S`, the time left at the pace of what this session did itself."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._clock = name, clock
         self._start_s = self._told_s = clock()
         self._first: int | None = None
 
@@ -53,4 +53,4 @@ class Lines:
         self._told_s = now
         made = done - self._first
         left = f", about {seconds((now - self._start_s) * (of - done) / made)} left" if made else ""
-        print(f"atts-sim sweep: {done} of {of} points{left}", file=sys.stderr, flush=True)
+        print(f"{self._name}: {done} of {of}{left}", file=sys.stderr, flush=True)

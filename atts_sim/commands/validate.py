@@ -22,6 +22,7 @@ from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
 from atts_sim.goodness import Fit, Sampled, goodness
+from atts_sim.logprofile import profiles_of, save_profiles
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.recorded import from_records
 from atts_sim.twin import run_twin
@@ -74,6 +75,12 @@ def add_to(commands: Any) -> None:
         help="write what engines cost in the runs of --fit-on, or without it in RUN, for a study's engines.costs",
     )
     parser.add_argument(
+        "--save-profiles",
+        type=Path,
+        metavar="FOLDER",
+        help="write engine profiles of vLLM, measured by the runs of --fit-on, or without it by RUN",
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=TOLERANCE,
@@ -96,6 +103,11 @@ def execute(args: argparse.Namespace) -> int:
     runs, refused = _readable(args.runs)
     fitted_runs = [measured_run(path) for path in args.fit_on]
     profiles = [EngineProfile.from_toml(path) for path in args.profile]
+    if args.save_profiles:
+        made = profiles_of(fitted_runs or runs)
+        for file in save_profiles(made, args.save_profiles):
+            print(f"atts-sim validate: wrote {file}", file=sys.stderr)
+        profiles = profiles or ([] if fitted_runs else made)
     costs = _costs(runs, fitted_runs, profiles)
     if args.save_costs:
         sources = fitted_runs or runs

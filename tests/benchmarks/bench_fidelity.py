@@ -79,10 +79,17 @@ def table(found: Validation, command: str) -> record.Table:
     says = (
         f"{sum(e <= 0.05 for e in errors)} of the {len(errors)} figures are within 5%, {sum(e <= 0.1 for e in errors)} "
         f"within 10%, the worst is off by {max(errors):.0%}; {ordered} of {found.pairs} pairs of policies come out in "
-        f"the right order of wall. {_scatter(found)}"
+        f"the right order of wall.{_apart(found)} {_scatter(found)}"
     )
     columns = ("policy", "chains", "questions in flight", "wall, s", "latency p50, s", "latency p95, s")
     return record.new(command, columns, rows, says)
+
+
+def _apart(found: Validation) -> str:
+    """How far the pairs that come out in the wrong order are apart as measured."""
+    walls = {of.run.name: of.lines[0].measured or 0.0 for of in found.compared}
+    apart = [f"{walls[slow] / walls[fast] - 1:.1%}" for fast, slow in found.misordered]
+    return f" As measured those in the wrong order are {' and '.join(apart)} apart." if apart else ""
 
 
 def _scatter(found: Validation) -> str:

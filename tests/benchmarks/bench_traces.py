@@ -52,7 +52,7 @@ def replayed(found: Mapping[str, Any]) -> record.Table:
     rows = [
         (
             _short(of["trace"]), str(of["questions"]), f"{of['recorded_s']:,.0f}",
-            f"{of['predicted_s']:,.0f}", f"{of['total']:+.1%}", f"{of['median']:.1%}", f"{of['p90']:.1%}",
+            f"{of['predicted_s']:,.0f}", f"{of['total_error']:+.1%}", f"{of['median']:.1%}", f"{of['p90']:.1%}",
             f"{of['costs']['residual']:.1%}",
         )
         for of in found["traces"]

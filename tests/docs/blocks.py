@@ -13,14 +13,13 @@ REASONS = (
     "needs a GPU",
     "needs a network",
     "needs a server",
+    "needs vLLM",  # run in its lane
     "needs a trace",  # published with the method, not part of the project
     "needs models that are not here",
     "sets up an environment",
     "takes long",
     "by tests/test_deploy.py",
 )
-WHOLE_PAGES = {"engines.md": "needs a server"}
-"""Pages of which no shell or Python block is run."""
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
@@ -46,8 +45,7 @@ def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
-        why = match["why"] or WHOLE_PAGES.get(page.name)
-        yield Block(page, line, match["language"], match["body"], why)
+        yield Block(page, line, match["language"], match["body"], match["why"])
 
 
 def unfenced(page: Path) -> str:

@@ -104,17 +104,28 @@ def test_blocks_run(page: Path, recorded: Path, tmp_path: Path) -> None:
     for name in ("docs", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")  # commands write there
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     for block in blocks(page):
         if (file := _FILE.match(block.body)) is not None:
             (tmp_path / file[1]).write_text(block.body)
             continue
         if block.why is not None or block.language not in ("sh", "python"):
             continue
-        start = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
-        done = subprocess.run(
-            [*start, block.body], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=PATIENCE_S,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{block}\n{block.body}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        run(block, tmp_path)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("block", [block for block in ALL if block.why == "needs vLLM"], ids=str)
+def test_blocks_that_need_vllm_run_where_it_is(block: Block, tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed (it wants an environment of its own: make test-vllm)")
+    run(block, tmp_path)
+
+
+def run(block: Block, folder: Path) -> None:
+    """As a user would, in that folder, with this environment's programs; asserts that it succeeds."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    start = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-c"]
+    done = subprocess.run(
+        [*start, block.body], capture_output=True, text=True, cwd=folder, timeout=PATIENCE_S, check=False,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, f"{block}\n{block.body}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"

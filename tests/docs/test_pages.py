@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 from atts_runtime.cli import main
+from atts_runtime.profiler.engineprofile import shipped_engines
+from atts_sim.calibrate import PHASES
 from tests.docs.blocks import ROOT
 
 DOCS = ROOT / "docs"
@@ -78,3 +80,15 @@ def test_the_columns_of_a_table_are_those_that_the_page_names(run: Path, table: 
 def test_the_files_of_a_run_are_those_that_the_page_names(run: Path) -> None:
     named = re.findall(r"^\| `([\w.]+)` \|", section("files.md", "The run directory"), flags=re.MULTILINE)
     assert sorted(named) == sorted(path.name for path in run.iterdir())
+
+
+def test_the_errors_of_fits_that_the_page_shows_are_those_of_the_shipped_profiles() -> None:
+    shown = re.findall(
+        r"^\| (bundled-[\w-]+) \| (\w+) \| (.*) \| (.*) \|$", section("profiles.md", "Engines"), re.MULTILINE
+    )
+    stated = [
+        (name, phase, *(f"{of.points}, {of.median:.1%}, {of.p90:.1%}" for of in profile.residuals(phase)))
+        for name, profile in sorted(shipped_engines().items())
+        for phase in PHASES
+    ]
+    assert shown == stated

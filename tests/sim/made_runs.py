@@ -154,7 +154,8 @@ def _summary(run: SimRun) -> dict[str, object]:
     metrics = measure(run)
     latency = metrics.latency_s
     assert latency is not None
-    hardware = {"hardware": dict(zip(("flops_per_s", "bytes_per_s"), PEAK, strict=True))}
+    device = {"name": "made-up", "device": "cpu", "dtype": "float32", "threads": 1, "kind": "fake"}
+    hardware = {"hardware": device | dict(zip(("flops_per_s", "bytes_per_s"), PEAK, strict=True))}
     return {
         "wall_s": metrics.makespan_s,
         "latency_s": {"p50": latency.p50, "p95": latency.p95},

@@ -103,15 +103,13 @@ def test_an_interruption_before_there_is_anything_is_one_line(
 
 def test_a_log_has_a_line_now_and_then_with_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    lines = Lines(lambda: now)
+    lines = Lines("points", lambda: now)
     for done in range(5, 11):  # five points are from an earlier session
         lines(done, 10)
         now += 10.0
     out, err = capsys.readouterr()
     assert out == ""
-    assert (
-        err == "atts-sim sweep: 7 of 10 points, about 30.0 s left\natts-sim sweep: 9 of 10 points, about 10.0 s left\n"
-    )
+    assert err == "points: 7 of 10, about 30.0 s left\npoints: 9 of 10, about 10.0 s left\n"
 
 
 def test_report_writes_the_page_again(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
