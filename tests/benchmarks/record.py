@@ -81,12 +81,18 @@ def shown(page: Path) -> dict[str, str]:
 
 
 def refresh() -> None:
-    """Write every table into its pages."""
+    """Write every table that there is into its pages."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        written = _PLACE.sub(lambda m: f"<!-- measured: {m[1]} -->\n{read(m[1]).markdown()}<!-- end -->\n", text)
+        written = _PLACE.sub(_with_table, text)
         if written != text:
             page.write_text(written, encoding="utf-8")
+
+
+def _with_table(place: re.Match[str]) -> str:
+    if not (FOLDER / f"{place[1]}.json").exists():
+        return place[0]
+    return f"<!-- measured: {place[1]} -->\n{read(place[1]).markdown()}<!-- end -->\n"
 
 
 if __name__ == "__main__":
