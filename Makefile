@@ -79,7 +79,8 @@ gpu-check: $(STAMP) ## the tests that need an NVIDIA GPU
 
 bench: $(STAMP) ## each tests/benchmarks/bench_*.py in turn
 	@$(if $(BENCHMARKS),:,echo 'bench: tests/benchmarks holds no bench_*.py')
-	@set -e; for script in $(BENCHMARKS); do echo "$(BIN)/python $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(BENCHMARKS); do module=tests.benchmarks.$$(basename $$script .py); \
+		echo "$(BIN)/python -m $$module"; $(BIN)/python -m $$module; done
 
 clean: ## remove caches and build outputs; keeps environments and runs/
 	rm -rf .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -239,17 +239,18 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     known = np.array([model.cost(phase, StepShape(*map(int, shape))).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
-    recent = _recent(log)[mine] if phase == "decode" else np.zeros(len(rows))
+    recent = rows_new(log)[mine] if phase == "decode" else np.zeros(len(rows))
     return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent)
 
 
-def _recent(log: StepLog) -> Floats:
+def rows_new(log: StepLog) -> Floats:
     """[passes] how new the rows of decode passes were: rows that the calls which ended before do not account for."""
     recency, found, stayed = Recency(), np.zeros(len(log.append)), 0
-    for i in np.flatnonzero(~log.append):
-        rows = int(log.shapes[i, 0])
-        found[i] = recency.of(rows, max(0, rows - stayed))
-        stayed = max(0, rows - int(log.calls[i, 1]))
+    for i, (append, rows, left) in enumerate(zip(log.append, log.shapes[:, 0], log.left, strict=True)):
+        if not append:
+            found[i] = recency.of(int(rows), max(0, int(rows) - stayed))
+            stayed = int(rows)
+        stayed = max(0, stayed - int(left))
     return found
 
 

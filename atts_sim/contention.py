@@ -1,4 +1,4 @@
-"""What a step takes in a run: slower while the other engine of the process is in one, and after the batch changed.
+"""What a step takes in a run: slower while the other engine of the process is in one, and with rows that just joined.
 
 For engines that ask for the cost of every step when it begins (`reference`, `mixed_reference`). `engine.BatchingEngine`
 asks for runs of steps, during which the other may begin and end many.

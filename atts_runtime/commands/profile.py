@@ -185,6 +185,8 @@ def _figures(profile: EngineProfile, phase: Phase) -> dict[str, Any]:
         "mfu": costs.mfu,
         "mfu_attention": costs.mfu_attention,
         "eta": costs.eta,
+        "cache_bytes": costs.cache_bytes,
+        "eta_beyond": costs.eta_beyond,
         "step_s": costs.step_s,
         "row_s": costs.row_s,
         "fitted": asdict(fitted),
@@ -204,14 +206,18 @@ def _print(hardware: HardwareProfile, profiles: list[EngineProfile], files: _Fil
         rates = (f"{peak.flops_per_s / 1e9:,.1f}", f"{peak.bytes_per_s / 1e9:,.1f}", f"{peak.machine_balance:.1f}")
         peaks.add_row(called, *rates)
     steps = Table(title="step times: absolute relative error on points held out of the fit", title_justify="left")
-    for heading in ("model", "phase", "median", "p90", "points", "MFU", "eta", "step ms", "row us"):
+    headings = ("model", "phase", "median", "p90", "points", "MFU", "eta", "cache MB", "beyond", "step ms", "row us")
+    for heading in headings:
         steps.add_column(heading, justify="left" if heading in ("model", "phase") else "right")
     for profile in profiles:
         for phase in _PHASES:
             costs, (_, held_out) = profile.costs(phase), profile.residuals(phase)
             errors = (f"{held_out.median:.1%}", f"{held_out.p90:.1%}", f"{held_out.points:.0f}")
+            cache = ("", "")
+            if costs.cache_bytes is not None and costs.eta_beyond is not None:
+                cache = (f"{costs.cache_bytes / 1e6:.0f}", f"{costs.eta_beyond:.2f}")
             overheads = (f"{costs.step_s * 1e3:.2f}", f"{costs.row_s * 1e6:.0f}")
-            steps.add_row(profile.model, phase, *errors, f"{costs.mfu:.2f}", f"{costs.eta:.2f}", *overheads)
+            steps.add_row(profile.model, phase, *errors, f"{costs.mfu:.2f}", f"{costs.eta:.2f}", *cache, *overheads)
     console = Console()
     console.print(peaks)
     console.print(steps)

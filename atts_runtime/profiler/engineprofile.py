@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from atts_runtime.config import EMBEDDED
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.grid import CallKind
 from atts_runtime.profiler.hardware import Peak, profiles_folder
@@ -171,16 +172,16 @@ class EngineProfile:
         numbers["peak.bytes_per_s"] = Number(peak.bytes_per_s, "bytes/s", peak.kind, peaks)
         for name, value in limits.items():
             add(f"limits.{name}", value, "analytic", "the engine's setting")
+        padded = ", padded" if padding.rectangular else ""
         for phase, fit in phases.items():
             source = f"least squares on {fit.fitted.points} measured steps"
             for name in _FITTED:
                 if (found := getattr(fit.costs, name)) is not None:
                     add(f"{phase}.{name}", found, "fitted", source)
-            add(
-                f"{phase}.kv_copies", fit.costs.kv_copies, "analytic", "the engine's code: into its batch and out again"
-            )
+            copies = "into its batch and out again" if fit.costs.kv_copies else "none"
+            add(f"{phase}.kv_copies", fit.costs.kv_copies, "analytic", f"the engine's code: {copies}")
             for name in ("rows", "new_tokens", "kept_tokens", "longest_kept"):
-                add(f"{phase}.range.{name}", getattr(fit.range, name), "measured", "the largest batches, padded")
+                add(f"{phase}.range.{name}", getattr(fit.range, name), "measured", f"the largest batches{padded}")
             for group, residuals in (("fitted", fit.fitted), ("held_out", fit.held_out)):
                 for name in ("points", "median", "p90"):
                     add(f"{phase}.{group}.{name}", getattr(residuals, name), "measured", "absolute relative errors")
@@ -213,6 +214,7 @@ class EngineProfile:
                 raise InputError(f"{path}: {name} is missing; add it")
         if left:
             raise InputError(f"{path}: unknown entry {min(left)!r}; remove it")
+        _check_together(path, numbers, embedded=entries["engine"] == EMBEDDED)
         return cls(
             **{name: text(path, entries, name) for name in _TEXTS},
             threads=threads,
@@ -275,6 +277,20 @@ def _padding(where: str, entries: Any) -> Padding:
         raise InputError(f"{where}.kept_stops must ascend, got {stops}")
     rows_to, new_to = (_whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to"))
     return Padding(entries["rectangular"], rows_to, new_to, lengths)
+
+
+def _check_together(path: str | Path, numbers: Mapping[str, Number], *, embedded: bool) -> None:
+    """InputError where one of several that belong together is missing, or a cache has no slower memory behind it."""
+    calls = _OF_CALLS & numbers.keys()
+    if calls != _OF_CALLS and (calls or embedded):
+        raise InputError(f"{path}: {min(_OF_CALLS - calls)} is missing; add it")
+    for phase in _PHASES:
+        eta, cache, beyond = (numbers.get(f"{phase}.{name}") for name in ("eta", "cache_bytes", "eta_beyond"))
+        if (cache is None) != (beyond is None):
+            lacking = "cache_bytes" if cache is None else "eta_beyond"
+            raise InputError(f"{path}: {phase}.{lacking} is missing; add it, or leave out the other of a cache's two")
+        if eta is not None and beyond is not None and beyond.value > eta.value:
+            raise InputError(f"{path}: {phase}.eta_beyond must not exceed eta ({eta.value:g}), got {beyond.value:g}")
 
 
 def _whole(where: str, value: Any) -> int:

@@ -78,7 +78,8 @@ def add_to(commands: Any) -> None:
         "--save-profiles",
         type=Path,
         metavar="FOLDER",
-        help="write engine profiles of vLLM, measured by the runs of --fit-on, or without it by RUN",
+        help="write engine profiles of vLLM, measured by the runs of --fit-on, or without it by RUN, which is then not "
+        "predicted",
     )
     parser.add_argument(
         "--tolerance",
@@ -104,10 +105,10 @@ def execute(args: argparse.Namespace) -> int:
     fitted_runs = [measured_run(path) for path in args.fit_on]
     profiles = [EngineProfile.from_toml(path) for path in args.profile]
     if args.save_profiles:
-        made = profiles_of(fitted_runs or runs)
-        for file in save_profiles(made, args.save_profiles):
+        for file in save_profiles(profiles_of(fitted_runs or runs), args.save_profiles):
             print(f"atts-sim validate: wrote {file}", file=sys.stderr)
-        profiles = profiles or ([] if fitted_runs else made)
+        if not fitted_runs and not profiles:
+            return 0  # runs that were fitted to are not predicted
     costs = _costs(runs, fitted_runs, profiles)
     if args.save_costs:
         sources = fitted_runs or runs

@@ -30,10 +30,10 @@ def execute_traces(args: argparse.Namespace) -> int:
     """Fit, predict, compare, print; 1 where a total is off by more than the tolerance."""
     if not all(map(is_trace, (*args.runs, *args.fit_on))):
         raise InputError("give either run directories or published traces (.events.parquet), not both")
-    if args.workload not in ("replay", "fitted") or args.save or args.profile:
+    if args.workload not in ("replay", "fitted") or args.save or args.profile or args.save_costs or args.save_profiles:
         raise InputError(
             "a published trace is replayed or drawn (--workload fitted) with costs of its own: leave out other "
-            "workloads, --save and --profile"
+            "workloads, --profile, --save, --save-costs and --save-profiles"
         )
     if args.workload == "fitted":
         from atts_sim.commands.validate_drawn import execute_drawn  # which needs what is here

@@ -1,6 +1,6 @@
 """The simulator against runs of the bundled pair (docs/simulator.md): fitted to m = 4 and 8, predicted m = 16 and 32.
 
-    python tests/benchmarks/bench_fidelity.py [--out runs/fidelity] [--questions 16] [--repeats 3] [--record]
+    python -m tests.benchmarks.bench_fidelity [--out runs/fidelity] [--questions 16] [--repeats 3] [--record]
 
 Makes the runs first, 24 settings one after the other, as often as asked (15 minutes; wants a machine with nothing else
 to do); those that --out has already are kept. Then it prints what `atts-sim validate` says of each. `--record` writes
@@ -10,12 +10,13 @@ that into the documentation.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -51,14 +52,16 @@ def plan(repeats: int) -> Iterator[Made]:
 
 
 def make(of: Made, questions: int, out: Path) -> None:
-    """Run it, where that was not done. Raises CalledProcessError where it fails."""
+    """Run it, where that was not done. Raises SystemExit where it fails."""
     path = of.path(out)
     if (path / "summary.json").exists():
         return
     command = [sys.executable, "-m", "atts_runtime.cli", "run", "--policy", of.policy, "--chains", str(of.chains)]
     command += ["--questions", str(questions), "--questions-in-flight", str(of.in_flight), "--seed", "0"]
     shutil.rmtree(path, ignore_errors=True)  # interrupted: a resumed run has a gap in its clock
-    subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    done = subprocess.run([*command, "--out", str(path)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"bench_fidelity: {path} failed: {done.stderr[-500:]}")
 
 
 def table(found: Validation, command: str) -> record.Table:
@@ -119,13 +122,16 @@ def main() -> int:
             make(of, args.questions, args.out)
             on_progress(done, len(made))
     runs = {of: measured_run(of.path(args.out)) for of in made}
+    if other := [run.path for run in runs.values() if run.config.questions != args.questions]:
+        sys.exit(f"bench_fidelity: {other[0]} is of another number of questions; give another --out")
     costs = calibrate([run for of, run in runs.items() if of.chains in FITTED])
     found = validate([run for of, run in runs.items() if of.chains in PREDICTED], costs)
     command = f"python -m tests.benchmarks.bench_fidelity --questions {args.questions} --repeats {args.repeats}"
     made_of = table(found, command)
     print(made_of.markdown())
     if args.record:
-        record.write("fidelity", made_of)
+        day = max(json.loads((run.path / "manifest.json").read_text())["sessions"][0] for run in runs.values())[:10]
+        record.write("fidelity", replace(made_of, made=day))
     return 0
 
 

@@ -155,6 +155,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--record", action="store_true", help="write the speeds into docs/simulator.md")
     args = parser.parse_args()
+    if args.record and (args.reference or args.policy != ["recorded", "async-marginal"] or args.cost != list(COSTS)):
+        parser.error("--record is of all that is measured by default")
     folder = Path(os.environ.get("ATTS_TRACES", "../shared/traces"))
     path = folder / f"{STUDY}.events.parquet"
     if not path.exists():

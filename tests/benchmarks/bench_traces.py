@@ -1,6 +1,6 @@
 """The simulator against published traces (docs/simulator.md): replayed, drawn anew, and asked what if.
 
-    python tests/benchmarks/bench_traces.py [--record]
+    python -m tests.benchmarks.bench_traces [--record]
 
 Runs `atts-sim validate` and `whatif` on `pair_math500_raw` and `self_math500`, in the folder that ATTS_TRACES names, by
 default ../shared/traces, and prints the tables of the page; ten minutes. They hang on seeds and not on the machine.
@@ -110,7 +110,7 @@ def main() -> int:
     args = parser.parse_args()
     if not TRACES.is_dir():
         print(f"bench_traces: no traces in {TRACES}; set ATTS_TRACES", file=sys.stderr)
-        return 0
+        return int(args.record)
     paths: Sequence[str] = [trace(name) for name in NAMES]
     tables = {
         "traces-replayed": replayed(told("validate", *paths)),

@@ -108,6 +108,7 @@ def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:
             )
             step = dict(zip(StepShape._fields[:6], shape[:6], strict=True))
             times = {"t_start_s": self._clock.now, "duration_s": cost.seconds, "append": float(phase == "append")}
+            times["joined"] = float(shape.joined or 0)  # which no engine logs
             rows.append({"engine": engine} | times | step)
             return cost
 

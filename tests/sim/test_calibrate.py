@@ -6,13 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from atts_runtime.errors import InputError
-from atts_sim.calibrate import calibrate, profile_of, stated_costs
+from atts_sim.calibrate import calibrate, profile_of, rows_new, stated_costs
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
-from atts_sim.correction import Correction
+from atts_sim.correction import Correction, Recency
 from atts_sim.cost import StepShape
 from atts_sim.measured import MeasuredRun, measured_run
 from tests.sim.made_runs import CALLS, HANDLING_S, TRUE, make_run, specs, true_costs
@@ -108,6 +109,21 @@ def test_a_pass_takes_longer_by_the_rows_that_joined_until_they_are_no_longer_ne
     mixed = one.cost("decode", decode(4, 400, 1)).seconds  # a quarter of the batch is new
     assert mixed == pytest.approx((correction.factor(4) + correction.recent / 4) * stated + correction.step_s)
     assert one.cost("decode", decode(4, 400, 4)).seconds == pytest.approx(taken[0])
+
+
+def test_rows_that_joined_are_told_from_the_log(runs: list[MeasuredRun]) -> None:
+    """As the simulated engine has them."""
+    for run in runs:
+        steps = pd.read_parquet(run.path / "steps.parquet").sort_values("t_start_s")
+        for role, log in run.logs.items():
+            mine, recency = steps[steps.engine == role], Recency()
+            assert mine.joined.sum() > 10
+            known = [
+                recency.of(int(rows), int(joined))
+                for rows, joined, append in zip(mine.rows, mine.joined, mine["append"], strict=True)
+                if not append
+            ]
+            assert rows_new(log)[~log.append] == pytest.approx(known, abs=1e-9)
 
 
 def test_a_pass_takes_longer_beside_one_of_the_other_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,30 @@ def test_an_engine_profile_that_is_wrong_is_refused_by_name(old: str, new: str, 
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         EngineProfile.from_toml(path)
+
+
+CACHED = "bundled-target-intel-xeon-emerald-rapids"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "message"),
+    [
+        (r"\ncache_bytes = .*", "", "cache_bytes is missing; add it, or leave out the other"),
+        (r"\neta_beyond = .*", "", "eta_beyond is missing; add it, or leave out the other"),
+        (r"(\neta_beyond = { value = )[\d.]+", r"\g<1>1.0", r"eta_beyond must not exceed eta \(0"),
+        (r"\ncall_s = .*", "", r"calls\.(generate|score)\.call_s is missing"),
+        (r"(?s)\n\[calls\].*", "\n", r"calls\.generate\.call_s is missing"),
+    ],
+)
+def test_numbers_of_a_profile_that_belong_together_come_together(
+    pattern: str, new: str, message: str, tmp_path: Path
+) -> None:
+    (shipped,) = (path for path in ENGINES if path.stem == CACHED)
+    path = tmp_path / "bad.toml"
+    path.write_text(re.sub(pattern, new, shipped.read_text(encoding="utf-8"), count=1), encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        EngineProfile.from_toml(path)
+    assert str(caught.value).startswith(str(path))
 
 
 def test_peaks_are_measured_and_torch_is_left_as_it_was() -> None:
