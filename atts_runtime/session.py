@@ -126,6 +126,7 @@ def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
                 device=config.device,
                 threads=_threads(config),
                 share=parts[role],
+                greedy=config.temperature == 0,
                 args=args[role],
             ),
             scores=models.get("target") == model,

@@ -43,7 +43,10 @@ def test_what_wins_a_sweep_does_in_the_runtime_what_was_predicted(
     assert told["voted"] >= 0.95
     assert summary["accuracy"]["voted"] == pytest.approx(told["voted"], abs=0.25)
     assert summary["accuracy"]["mean_chain"] == pytest.approx(told["accuracy"], abs=0.25)
-    assert summary["takeover_rate"] == pytest.approx(told["takeover_rate"], abs=0.08)
+    rate = told.get(
+        "takeover_rate"
+    )  # not known of a target that writes alone, which wins where engines are in each other's way
+    assert summary["takeover_rate"] == (rate and pytest.approx(rate, abs=0.08))
     assert summary["parts"]["early_stop"] == ["majority"]
     assert summary["stopped_chains"] > 0
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.engines.base import EngineError
+from atts_runtime.engines.vllm_scoring import ALL
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import ModelSpec
 
@@ -43,6 +44,7 @@ class Launch:
     device        cpu, cuda or cuda:INDEX; None: whatever this vLLM computes on
     threads       CPU threads; on a GPU of no account
     share         its part of the memory that all engines on its device may take, 0 < share <= 1
+    greedy        no call of it draws at random
     args          further arguments of vLLM's `AsyncEngineArgs`, which win over those chosen here
     """
 
@@ -53,7 +55,13 @@ class Launch:
     device: str | None = None
     threads: int | None = None
     share: float = 1.0
+    greedy: bool = False
     args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def speculates(self) -> bool:
+        """Whether the engine guesses tokens and checks its guesses."""
+        return bool(self.args.get("speculative_config"))
 
 
 def require() -> None:
@@ -135,6 +143,11 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "block_size": block,
     }
+    if on_cpu and wanted.speculates and not wanted.greedy:
+        raise InputError(
+            f"{wanted.name}-args: vLLM 0.32 draws wrong tokens on a CPU where it guesses them (speculative_config) at a "
+            "temperature above 0; take --temperature 0, or leave speculative_config out"
+        )
     if on_cpu:
         # A prompt in chunks kills vLLM 0.32 where its call has a seed: it rewinds a generator, which a CPU's cannot do.
         chosen |= {"enforce_eager": True, "enable_chunked_prefill": False}
@@ -143,6 +156,8 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         chosen["gpu_memory_utilization"] = round(0.9 * wanted.share, 4)
         if index:
             chosen["device_ids"] = [int(index)]
+    if wanted.speculates:
+        chosen["max_logprobs"] = ALL
     if wanted.kv_tokens is not None:
         chosen["num_gpu_blocks_override"] = -(-wanted.kv_tokens // (block or 16))
     return {

@@ -21,6 +21,9 @@ from atts_runtime.engines.request import Request
 
 Runner = Literal["v1", "v2"]
 
+ALL = -1
+"""Of tokens: vLLM's word for it, as `logprobs` and `max_logprobs`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -42,8 +45,10 @@ def plan(request: Request, known: int, eos_ids: frozenset[int], max_context_toke
     return None if request.eos or not tokens else Plan(request.full[:-1], first, tokens[:-1], (tokens[-1],))
 
 
-def params(plan: Plan, runner: Runner, *, cached: bool) -> Any:
-    """`SamplingParams` for a plan; `cached` false: compute everything anew."""
+def params(plan: Plan, runner: Runner, *, cached: bool, speculates: bool = False) -> Any:
+    """`SamplingParams` for a plan; `cached` false: compute everything anew. `speculates`: the engine guesses tokens.
+    vLLM 0.32 then dies where one call of a step asks for log-probabilities of tokens that it names and another has
+    guesses, so those of all tokens are asked for."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -55,7 +60,9 @@ def params(plan: Plan, runner: Runner, *, cached: bool) -> Any:
         }
     elif plan.tokens:
         options |= {"prompt_logprobs": 0, "flat_logprobs": True}
-    if plan.next_ids:
+    if plan.next_ids and speculates:
+        options["logprobs"] = ALL
+    elif plan.next_ids:
         options["logprob_token_ids"] = list(plan.next_ids)
     return SamplingParams(
         max_tokens=1,

@@ -160,7 +160,7 @@ def test_speculative_decoding_changes_no_greedy_text_and_no_score(speculation: d
         scored = await engine.score(score(0, generated.piece, other))
         return generated, scored, engine.stats()
 
-    generated, scored, stats = serve(scenario, args={"speculative_config": speculation})
+    generated, scored, stats = serve(scenario, greedy=True, args={"speculative_config": speculation})
     assert list(generated.piece.ids) == reference.greedy(reference.prompt(PROMPT), 30)
     context = [*reference.prompt(PROMPT), *generated.piece.ids]
     assert scored.ell == pytest.approx(reference.nll(context, reference.encode("82 (b)-28: 2-8=4'")), abs=1e-4)
@@ -174,6 +174,7 @@ def test_speculative_decoding_changes_no_greedy_text_and_no_score(speculation: d
         ({"model": "another"}, "model is not set here"),
         ({"quantization": "astrology"}, "astrology"),
         ({"max_model_len": 10**9}, "max_model_len"),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}, "take --temperature 0"),
     ],
 )
 def test_a_start_that_fails_says_why_in_one_line(args: dict[str, Any], said: str) -> None:
