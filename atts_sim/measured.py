@@ -103,12 +103,18 @@ def measured_run(path: Path) -> MeasuredRun:
     )
 
 
+def device_of(run: MeasuredRun, role: str) -> Mapping[str, Any]:
+    """What the run's summary says of an engine's device; empty where it says nothing."""
+    engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
+    hardware = engine.get("hardware")
+    return hardware if isinstance(hardware, Mapping) else {}
+
+
 def peaks_of(run: MeasuredRun) -> Peaks:
     """Of the devices that the run's intensity was counted against; empty where it was not."""
     found = {}
     for role in run.specs:
-        engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
-        hardware = engine.get("hardware") or {}
+        hardware = device_of(run, role)
         flops_per_s, bytes_per_s = hardware.get("flops_per_s"), hardware.get("bytes_per_s")
         if isinstance(flops_per_s, float | int) and isinstance(bytes_per_s, float | int):
             if not (0 < flops_per_s < math.inf and 0 < bytes_per_s < math.inf):

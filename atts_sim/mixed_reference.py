@@ -203,9 +203,8 @@ class MixedReference(Stepping):
         if all(request.decodes for request, _ in feeds):
             totals.decode_steps += 1
             totals.decode_rows += len(new)
-            decoding = {request for request, _ in feeds}
-            joined, self._decoded = len(decoding - self._decoded), decoding
-            return self._cost.cost("decode", shape._replace(joined=joined))
+            before, self._decoded = self._decoded, {request for request, _ in feeds}
+            return self._cost.cost("decode", shape._replace(joined=len(self._decoded - before)))
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)

@@ -110,7 +110,9 @@ class VllmEngine:
                 raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
             unknown = keys[len(known) :]
             with self._scores.asking(unknown):
-                output = await self._run(plan.fed, self._scoring(plan, cached=cached))
+                guesses = self._wanted.speculates
+                asked = scoring.params(plan, self._runner, cached=cached, speculates=guesses)
+                output = await self._run(plan.fed, asked)
                 nll = scoring.read(plan, self._runner, output)
                 if nll is not None:
                     if not all(map(math.isfinite, nll)):
@@ -130,9 +132,6 @@ class VllmEngine:
         self._fed[call.chain] = ids.full
         usage.tokens_new, usage.t_end_s = len(keys), time.perf_counter()
         return Scored(math.fsum(known) / len(known), usage)
-
-    def _scoring(self, plan: scoring.Plan, *, cached: bool) -> Any:
-        return scoring.params(plan, self._runner, cached=cached, speculates=self._wanted.speculates)
 
     def _remember(self, before: list[int], drawn: list[int], logprobs: Any) -> None:
         """What a piece's tokens were drawn with. An end of text is left out: any of several may have been drawn."""

@@ -143,12 +143,12 @@ def _arguments(wanted: Launch) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "block_size": block,
     }
-    if on_cpu and wanted.speculates and not wanted.greedy:
-        raise InputError(
-            f"{wanted.name}-args: vLLM 0.32 draws wrong tokens on a CPU where it guesses them (speculative_config) at "
-            "a temperature above 0; take --temperature 0, or leave speculative_config out"
-        )
     if on_cpu:
+        if wanted.speculates and not wanted.greedy:
+            raise InputError(
+                f"{wanted.name}-args: vLLM 0.32 draws wrong tokens on a CPU where it guesses them (speculative_config) "
+                "at a temperature above 0; take --temperature 0, or leave speculative_config out"
+            )
         # A prompt in chunks kills vLLM 0.32 where its call has a seed: it rewinds a generator, which a CPU's cannot do.
         chosen |= {"enforce_eager": True, "enable_chunked_prefill": False}
         chosen["kv_cache_memory_bytes"] = _cpu_kv_bytes(wanted.share)

@@ -44,6 +44,7 @@ _PHASE_UNITS = {
     "held_out.median": "1",
     "held_out.p90": "1",
 }
+_OF_CALLS = {f"calls.{kind}.{name}" for kind in _CALLS for name in ("call_s", "token_s")}
 _UNITS = (
     {
         "dimensions.parameters": "parameters",
@@ -54,10 +55,9 @@ _UNITS = (
         "limits.step_tokens": "tokens",
     }
     | {f"{phase}.{name}": unit for phase in _PHASES for name, unit in _PHASE_UNITS.items()}
-    | dict.fromkeys((f"calls.{kind}.{name}" for kind in _CALLS for name in ("call_s", "token_s")), "s")
+    | dict.fromkeys(sorted(_OF_CALLS), "s")
 )
 _FITTED = ("mfu", "mfu_attention", "eta", "cache_bytes", "eta_beyond", "step_s", "row_s")
-_OF_CALLS = {f"calls.{kind}.{name}" for kind in _CALLS for name in ("call_s", "token_s")}
 _MAY_LACK = _OF_CALLS | {f"{phase}.{n}" for phase in _PHASES for n in ("mfu_attention", "cache_bytes", "eta_beyond")}
 _SHARES = ("mfu", "mfu_attention", "eta", "eta_beyond")
 _MAY_BE_ZERO = ("step_s", "row_s", "kv_copies", "call_s", "token_s", "median", "p90")
@@ -139,9 +139,9 @@ class EngineProfile:
 
     def calls(self, kind: CallKind) -> CallCosts | None:
         """What a call costs besides its steps; None: it is not known."""
-        stated = [self.numbers.get(f"calls.{kind}.{name}") for name in ("call_s", "token_s")]
-        known = [of.value for of in stated if of is not None]
-        return CallCosts(*known) if len(known) == len(stated) else None
+        if f"calls.{kind}.call_s" not in self.numbers:
+            return None
+        return CallCosts(*(self._of(f"calls.{kind}.{name}") for name in ("call_s", "token_s")))
 
     def _of(self, name: str) -> float:
         return self.numbers[name].value

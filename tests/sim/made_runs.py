@@ -20,6 +20,7 @@ from atts_sim.calls import PerCall
 from atts_sim.contention import Contended
 from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Cost, Phase, StepShape
+from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.metrics import measure
 from atts_sim.recorded import Recorded, from_records
 from atts_sim.sending import Sending
@@ -97,6 +98,12 @@ def make_run(path: Path, policy: str, **changes: object) -> SimRun:
     pd.DataFrame(rows).to_parquet(path / "steps.parquet")
     (path / "summary.json").write_text(json.dumps(_summary(run)))
     return run
+
+
+def vllm_run(path: Path, policy: str, **changes: object) -> MeasuredRun:
+    """One under vLLM, read back."""
+    make_run(path, policy, engine="vllm", **changes)
+    return measured_run(path)
 
 
 def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:

@@ -14,20 +14,15 @@ from atts_sim.cost import StepShape
 from atts_sim.costs_store import save_costs
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.validate import validate
-from tests.sim.made_runs import HANDLING_S, VLLM_SENDING, make_run, specs, vllm_costs
+from tests.sim.made_runs import HANDLING_S, VLLM_SENDING, make_run, specs, vllm_costs, vllm_run
 
 POLICIES = ("barrier", "async-marginal", "target-only")
-
-
-def made(path: Path, policy: str, **changes: object) -> MeasuredRun:
-    make_run(path, policy, engine="vllm", **changes)
-    return measured_run(path)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[MeasuredRun]:
     folder = tmp_path_factory.mktemp("made")
-    return [made(folder / f"{policy}-{m}", policy, chains=m) for policy in POLICIES for m in (4, 8)]
+    return [vllm_run(folder / f"{policy}-{m}", policy, chains=m) for policy in POLICIES for m in (4, 8)]
 
 
 def test_steps_and_sending_are_recovered_from_the_runs_that_they_made(runs: list[MeasuredRun]) -> None:
@@ -49,7 +44,7 @@ def test_steps_and_sending_are_recovered_from_the_runs_that_they_made(runs: list
 
 
 def test_a_run_of_more_chains_is_predicted(runs: list[MeasuredRun], tmp_path: Path) -> None:
-    more = [made(tmp_path / policy, policy, chains=16) for policy in POLICIES]
+    more = [vllm_run(tmp_path / policy, policy, chains=16) for policy in POLICIES]
     for compared in validate(more, calibrate(runs)).compared:
         wall = compared.lines[0]
         assert wall.error == pytest.approx(0, abs=0.08), compared.run.name
@@ -99,7 +94,7 @@ def test_a_device_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_too_few_steps_say_nothing(tmp_path: Path) -> None:
-    run = made(tmp_path / "run", "target-only", chains=1, questions=1)
+    run = vllm_run(tmp_path / "run", "target-only", chains=1, questions=1)
     for name in ("start_s", "duration_s", "period_s", "shared", "calls", "append", "shapes"):
         object.__setattr__(run.logs["target"], name, getattr(run.logs["target"], name)[:5])
     with pytest.raises(InputError, match="too few steps of"):

@@ -17,21 +17,16 @@ from atts_sim.devices import device
 from atts_sim.logprofile import profiles_of
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.validate import validate
-from tests.sim.made_runs import make_run, specs, vllm_costs
+from tests.sim.made_runs import make_run, specs, vllm_costs, vllm_run
 
 OPEN = {"max_rows": None, "kv_budget_tokens": None}
 SHAPES = (("decode", StepShape(6, 6, 1, 900, 150, 6)), ("append", StepShape(3, 60, 20, 500, 170, 3)))
 
 
-def made(path: Path, policy: str, **changes: object) -> MeasuredRun:
-    make_run(path, policy, engine="vllm", **changes)
-    return measured_run(path)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[MeasuredRun]:
     folder = tmp_path_factory.mktemp("made")
-    return [made(folder / f"{p}-{m}", p, chains=m) for p in ("barrier", "async-marginal") for m in (4, 8)]
+    return [vllm_run(folder / f"{p}-{m}", p, chains=m) for p in ("barrier", "async-marginal") for m in (4, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +67,7 @@ def test_runs_are_validated_with_it_in_place_of_their_own_steps(
     runs: list[MeasuredRun], files: dict[str, Path], tmp_path: Path
 ) -> None:
     profiles = [EngineProfile.from_toml(file) for file in files.values()]
-    more = made(tmp_path / "more", "barrier", chains=16)
+    more = vllm_run(tmp_path / "more", "barrier", chains=16)
     (compared,) = validate([more], calibrate(runs, profiles)).compared
     assert compared.lines[0].error == pytest.approx(0, abs=0.1)
 
@@ -114,7 +109,7 @@ def test_runs_of_two_devices_are_not_one(runs: list[MeasuredRun]) -> None:
         profiles_of([*runs[:-1], replace(runs[-1], summary=summary)])
 
 
-def test_of_a_published_trace_no_profile_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_published_trace_no_profile_is_vllm_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "x.events.parquet"
     trace.touch()
     assert main(["validate", str(trace), "--save-profiles", str(tmp_path)]) == 2
