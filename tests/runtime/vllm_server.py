@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,14 +17,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _READY_S = 400.0  # on a busy machine; 45 s on two idle cores
 
+_given: set[int] = set()
+
+
+def _unused_port() -> int:
+    """A free port of the loopback that no other server of this process has been given, though not yet listening."""
+    with contextlib.ExitStack() as held:
+        while True:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                return port
+
 
 class VllmServer:
     """``python -m vllm.entrypoints.openai.api_server``, which is what ``vllm serve`` runs."""
 
     def __init__(self, folder: Path, *more: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = _unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
