@@ -60,6 +60,7 @@ class Drawn:
             raise InputError(f"a workload needs questions and chains, got {questions} and {chains}")
         self.model, self.questions, self.chains, self.seed = model, questions, chains, seed
         self._chains: dict[ChainId, _Chain] = {}
+        self._nearness: dict[ChainId, tuple[float, float]] = {}
 
     def prompt_tokens(self, question: int, role: str) -> int:
         prompt = self.model.prompts[question % len(self.model.prompts)]
@@ -190,11 +191,22 @@ class Drawn:
                 f"the workload was fitted to runs without {_LACKING[writer]}; fit it to a run of a policy that has them"
             )
         turn = max(0, command.turn - state.lag)
-        chance = stops.answers(turn, state.takeovers, pending, state.wrong, self._effects(command.chain).progress)
+        near = self._near(command.chain)
+        chance = stops.answers(turn, state.takeovers, pending, state.wrong, *near)
         answered = self._uniform(f"{writer} answer", command) < chance
         closes = self._uniform(f"{writer} end", command) < (stops.eos if answered else stops.ends)
         tokens = self.model.lengths[writer].draw(self._uniform(f"{writer} length", command), turn, answered)
         return Written(tokens, answered=answered, ended=closes, eos=closes)
+
+    def _near(self, chain: ChainId) -> tuple[float, float]:
+        """Level and trend of the chain's way to its answer."""
+        near = self._nearness.get(chain)
+        if near is None:
+            first, second = (normal(self.seed, what, chain.question) for what in ("level", "trend"))
+            level, trend = self._effects(chain).near.drawn(first, second)
+            lost = uniform(self.seed, "lost", chain.question, chain.index) < self.model.pace.lost
+            near = self._nearness[chain] = level - self.model.pace.delay * lost, trend
+        return near
 
     def _answer(self, chain: ChainId, state: _State) -> str | None:
         """What the chain answers: the right answer, or one of the question's wrong ones."""

@@ -3,8 +3,9 @@
 The model, of a chain in its `turn`, after `k` takeovers, with normal effects of its question q (`Effects`):
 
     stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + slope_wrong * [an
-             error stands before it] + progress_q, for drafts, takeovers (`pending`: the draft they follow held one) and
-             for a target that writes alone
+             error stands before it] + level_q + trend_q * log(1 + turn) - delay * [the chain is lost], for drafts,
+             takeovers (`pending`: the draft they follow held one) and for a target that writes alone; a share of the
+             chains is lost, and a question's level and trend are drawn about what is known of them
     error    a draft makes a clean chain wrong with logit P = level[turn] + hard_q + answering * [it holds an answer], a
              wrong one stays so with probability `stands`. The target, from the state before the draft that it replaces
              or from that which it continues, mends a wrong chain with probability `mends` and spoils a clean one with
@@ -24,9 +25,10 @@ Question q of a drawn workload is like the fitted question q modulo their number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import log1p
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from atts_sim.draws import logistic
 from atts_sim.recorded import Prompt
@@ -36,13 +38,38 @@ WRITERS: tuple[Writer, ...] = ("draft", "takeover", "alone")
 _NORMAL = NormalDist()
 
 
+class Nearness(NamedTuple):
+    """How near its answer a question is, on the logit of a stop: `level` at its first turn, and `trend` for each unit
+    of log(1 + turn) after it, the likeliest ones; `unsure`: the lower triangle (level, both, trend) of the Cholesky
+    root of their posterior covariance."""
+
+    level: float = 0.0
+    trend: float = 0.0
+    unsure: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def drawn(self, first: float, second: float) -> tuple[float, float]:
+        """Level and trend as they may be, by two standard normal numbers."""
+        level, both, trend = self.unsure
+        return self.level + level * first, self.trend + both * first + trend * second
+
+
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """How a question differs: it is nearer its answer, its scores are stranger, its segments are more often wrong."""
+    """How a question differs: in how near its answer it is, its scores are stranger, its segments are more often
+    wrong."""
 
-    progress: float = 0.0
+    near: Nearness = field(default_factory=Nearness)
     strange: float = 0.0
     hard: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the chains of a question differ: a share `lost` of them is further from its answer by `delay`, on the
+    logit."""
+
+    lost: float = 0.0
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +85,12 @@ class Stops:
     ends: float
     eos: float
 
-    def answers(self, turn: int, takeovers: int, pending: bool, wrong: bool, progress: float) -> float:
-        """Probability of an answer."""
-        at = self.by_turn[min(turn, len(self.by_turn) - 1)]
-        return logistic(at + self.per_takeover * takeovers + self.pending * pending + self.wrong * wrong + progress)
+    def answers(self, turn: int, takeovers: int, pending: bool, wrong: bool, level: float, trend: float) -> float:
+        """Probability of an answer; `level` and `trend`: the chain's own."""
+        turn = min(turn, len(self.by_turn) - 1)
+        own = level + trend * log1p(turn)
+        history = self.per_takeover * takeovers + self.pending * pending + self.wrong * wrong
+        return logistic(self.by_turn[turn] + history + own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +175,7 @@ class FittedWorkload:
     elsewhere: Mapping[Writer, float]
     sources: tuple[str, ...]
     agreement: tuple[float, ...] = ()
+    pace: Pace = field(default_factory=Pace)
 
     def longest(self, writer: Writer) -> int:
         """Tokens of the writer's longest piece on record; 0 of one who wrote none."""

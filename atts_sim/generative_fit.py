@@ -13,7 +13,7 @@ import numpy as np
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.error_fit import Outcome, Step, fit_errors
-from atts_sim.generative import WRITERS, Effects, FittedWorkload, Lengths, Stops, Writer
+from atts_sim.generative import WRITERS, Effects, FittedWorkload, Lengths, Writer
 from atts_sim.pooling import spans, thinned
 from atts_sim.recorded import Prompt, Recorded, RecordedChain
 from atts_sim.score_fit import Scored, fit_scores
@@ -68,21 +68,14 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
         for scored in seen.scores:
             scored.before, scored.wrong = (bool(state) for state in drawn[scored.chain, scored.turn, :2])
     scores, strange = fit_scores(seen.scores, len(prompts))
-    progress = None
-    stops: dict[Writer, Stops] = {}
-    lengths: dict[Writer, Lengths] = {}
-    for writer in WRITERS:
-        mine = [piece for piece in seen.pieces if piece.writer == writer]
-        if mine:
-            stops[writer], progress = fit_stops(mine, len(prompts), progress)
-            lengths[writer] = _fit_lengths(mine)
+    stops, near, pace = fit_stops(seen.pieces, len(prompts))
+    lengths = {writer: _fit_lengths([piece for piece in seen.pieces if piece.writer == writer]) for writer in stops}
     if replaces:
         # A target that writes a segment anew writes what it would write alone.
         for missing, like in (("alone", "takeover"), ("takeover", "alone")):
             if missing not in stops and like in stops:
                 stops[missing], lengths[missing] = stops[like], lengths[like]  # type: ignore[index]
-    assert progress is not None
-    effects = tuple(Effects(*(float(e[q]) for e in (progress, strange, hard))) for q in range(len(prompts)))
+    effects = tuple(Effects(*of) for of in zip(near, strange.tolist(), hard.tolist(), strict=True))
     return FittedWorkload(
         replaces,
         tuple(prompts),
@@ -94,6 +87,7 @@ def fit_workload(sources: Sequence[Source]) -> FittedWorkload:
         {writer: _ratio([p.written for p in seen.pieces if p.writer == writer]) for writer in WRITERS},
         tuple(source.name for source in sources),
         _agreement(sources),
+        pace,
     )
 
 

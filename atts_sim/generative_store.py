@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from atts_sim import jsonfile
-from atts_sim.generative import WRITERS, Effects, Ells, Errors, FittedWorkload, Lengths, Scores, Stops
+from atts_sim.generative import WRITERS, Effects, Ells, Errors, FittedWorkload, Lengths, Nearness, Pace, Scores, Stops
 from atts_sim.jsonfile import ascending, count, flag, listed, maybe, real, share, shares, tokens
 from atts_sim.recorded import Prompt
 
-_FORMAT = "atts-fitted-workload/3"
+_FORMAT = "atts-fitted-workload/4"
 _REFUSAL = " is no fitted workload of this version; fit it again with atts-sim validate --save"
 
 
@@ -28,7 +28,7 @@ def load_workload(path: Path) -> FittedWorkload:
 
 def _workload(data: Mapping[str, Any]) -> FittedWorkload:
     prompts = tuple(Prompt(count(p["draft"], 1), count(p["target"], 1)) for p in data["prompts"])
-    effects = tuple(Effects(*(real(e[name]) for name in ("progress", "strange", "hard"))) for e in data["effects"])
+    effects = tuple(Effects(_near(e["near"]), real(e["strange"]), real(e["hard"])) for e in data["effects"])
     if not prompts or len(prompts) != len(effects):
         raise ValueError(f"{len(prompts)} prompts and {len(effects)} effects")
     writers = [writer for writer in WRITERS if writer in dict(data["stops"])]
@@ -45,7 +45,17 @@ def _workload(data: Mapping[str, Any]) -> FittedWorkload:
         elsewhere={writer: real(data["elsewhere"][writer], 0.0) for writer in WRITERS},
         sources=tuple(str(name) for name in data["sources"]),
         agreement=shares(data["agreement"]),
+        pace=_pace(data["pace"]),
     )
+
+
+def _near(data: Any) -> Nearness:
+    level, trend, (first, both, second) = data
+    return Nearness(real(level), real(trend), (real(first, 0.0), real(both), real(second, 0.0)))
+
+
+def _pace(data: Mapping[str, Any]) -> Pace:
+    return Pace(share(data["lost"]), real(data["delay"], 0.0))
 
 
 def _stops(data: Mapping[str, Any]) -> Stops:

@@ -10,7 +10,7 @@ from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
-from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Scores, Stops
+from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Nearness, Scores, Stops
 from atts_sim.recorded import Prompt, Recorded, RecordedChain
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload, Written
@@ -28,7 +28,7 @@ def _ells(ells: tuple[float, ...]) -> Ells:
 MODEL = FittedWorkload(
     replaces=True,
     prompts=(Prompt(10, 10), Prompt(20, 20)),
-    effects=(Effects(), Effects(-1.0, 0.5, 0.5)),
+    effects=(Effects(), Effects(Nearness(-1.0), 0.5, 0.5)),
     stops={
         "draft": Stops((-9.0, -1.0, 0.5), 0.0, 0.0, 0.0, 0.0, 1.0),
         "takeover": Stops((-9.0, -1.0, 0.5), 0.0, 0.5, 0.0, 0.0, 1.0),
