@@ -172,7 +172,7 @@ class Predictor:
         for chains in living.tolist():
             rows = self.rows(chains, rate)
             for writer, segments, at in ((self.draft, chains, rows[0]), (self.target, chains * rate, rows[1])):
-                weights_s += segments * writer.tokens / max(1.0, at) * writer.weights_s
+                weights_s += segments * writer.tokens / _together(at, chains) * writer.weights_s
         return weights_s, 0.0
 
     def rows(self, chains: float, rate: float) -> tuple[float, float]:
@@ -180,13 +180,19 @@ class Predictor:
         share `rate` of their segments being taken over."""
         drafting, taking = chains, 0.0
         for _ in range(_ROUNDS):
-            draft_s = self.draft.tokens * self.draft.step_s(max(1.0, drafting))
-            take_s = rate * self.target.tokens * self.target.step_s(max(1.0, taking))
+            draft_s = self.draft.tokens * self.draft.step_s(_together(drafting, chains))
+            take_s = rate * self.target.tokens * self.target.step_s(_together(taking, chains))
             round_s = draft_s + self.score_s + take_s
             # Half a step each time: whole ones may swing between two states.
             drafting += (chains * draft_s / round_s - drafting) / 2
             taking += (chains * take_s / round_s - taking) / 2
         return drafting, taking
+
+
+def _together(rows: float, chains: float) -> float:
+    """Rows of a step, which has at least one, where each of `chains` is there or not on its own, `rows` on average."""
+    none = (1 - min(1.0, rows / chains)) ** chains if chains else 1.0
+    return max(1.0, rows / (1 - none)) if none < 1 else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """What the barrier costs: wall ratio barrier / an asynchronous policy at several loads, on the same loaded engines.
 
-    python tests/benchmarks/bench_barrier.py --questions 16 --chains 16 --repeats 3
+    python -m tests.benchmarks.bench_barrier --questions 16 --chains 16 --repeats 3
+    python -m tests.benchmarks.bench_barrier --record
 
-One process, runs interleaved, medians of ratios within a repeat. `bound/wall` is the busier engine's share of the
-wall time under the latter: near 1, nothing but that engine's own speed is left to gain.
+The second makes the table of docs/runtime.md, whose rows are `STUDIES`. One process, runs interleaved, medians of
+ratios within a repeat. `bound/wall` is the busier engine's share of the wall time under the latter: near 1, nothing but
+that engine's own speed is left to gain.
 """
 
 from __future__ import annotations
@@ -24,6 +26,18 @@ from atts_runtime.config import RunConfig
 from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.load import load_task
+from tests.benchmarks import record
+
+STUDIES = (
+    # Tokens of a segment, asynchronous policy, alpha at the barrier and without, for takeover rates near each other.
+    (16, "async-marginal", 0.12, 0.05),
+    (24, "async-marginal", 0.12, 0.05),
+    (48, "async-marginal", 0.12, 0.02),
+    (16, "async-adaptive", 0.12, 0.12),
+    (24, "async-adaptive", 0.12, 0.12),
+    (48, "async-adaptive", 0.12, 0.12),
+)
+LOADS: tuple[int | None, ...] = (1, 2, None)
 
 
 async def measure(base: RunConfig, barrier_alpha: float, loads: list[int | None], repeats: int) -> list[dict[str, Any]]:
@@ -53,6 +67,43 @@ def _quiet(progress: Progress) -> None:
     """No progress."""
 
 
+def study(policy: str, alpha: float, tokens: int, questions: int, chains: int, **more: Any) -> RunConfig:
+    """Of arithmetic with many turns, unless `more` says otherwise."""
+    settings = {"task": "arithmetic:9", "takeover": "resample", "turns": 64} | more
+    return RunConfig(
+        policy=policy, alpha=alpha, questions=questions, chains=chains, draft_tokens=tokens, takeover_tokens=tokens,
+        **settings,
+    )  # fmt: skip
+
+
+def recorded(repeats: int) -> record.Table:
+    """The page's table: six questions, 16 chains."""
+    shown, bounds = [], []
+    for tokens, policy, barrier_alpha, alpha in STUDIES:
+        rows = asyncio.run(measure(study(policy, alpha, tokens, 6, 16), barrier_alpha, list(LOADS), repeats))
+        rates = [rows[0]["summaries"][of]["takeover_rate"] for of in ("barrier", policy)]
+        bounds += [statistics.median(row["bounds"]) for row in rows]
+        shown.append(
+            (
+                f"{tokens} tokens",
+                f"{rows[0]['summaries'][policy]['turns_mean']:.1f}",
+                policy,
+                f"{barrier_alpha:g}, {alpha:g}",
+                ", ".join(f"{rate:.2f}" for rate in rates),
+                *(
+                    f"{statistics.median(row['ratios']):.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
+                    for row in rows
+                ),
+            )
+        )
+        print(*shown[-1], sep=" | ", flush=True)
+    columns = ("segments of at most", "turns", "async policy", "alpha, barrier and async", "takeover rates",
+               *(f"{load or 'all'} in flight" for load in LOADS))  # fmt: skip
+    says = f"Without the barrier the busier engine works {min(bounds):.0%} to {max(bounds):.0%} of the wall time."
+    command = f"python -m tests.benchmarks.bench_barrier --repeats {repeats}"
+    return record.new(command, columns, shown, says)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="wall ratio barrier / async by questions in flight")
     parser.add_argument("--policy", default="async-marginal", help="the asynchronous one")
@@ -66,25 +117,20 @@ def main() -> None:
     parser.add_argument("--loads", default="1,2,4,all", help="questions in flight, comma-separated")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="measure `STUDIES`, and write them into docs/runtime.md")
     args = parser.parse_args()
+    if args.record:
+        record.write("barrier", recorded(args.repeats))
+        return
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
-    base = RunConfig(
-        task=args.task,
-        policy=args.policy,
-        takeover=args.takeover,
-        alpha=args.alpha,
-        questions=args.questions,
-        chains=args.chains,
-        turns=64,
-        draft_tokens=args.segment_tokens,
-        takeover_tokens=args.segment_tokens,
-    )
+    more = {"task": args.task, "takeover": args.takeover}
+    base = study(args.policy, args.alpha, args.segment_tokens, args.questions, args.chains, **more)
     rows = asyncio.run(measure(base, args.barrier_alpha or args.alpha, loads, args.repeats))
     if args.json:
         print(json.dumps(rows))
         return
-    study = f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains"
-    table = Table(title=f"{study}, median of {args.repeats}")
+    title = f"{args.task}, {args.takeover}, {args.questions} questions x {args.chains} chains"
+    table = Table(title=f"{title}, median of {args.repeats}")
     for name in (
         "in flight",
         "barrier, s",

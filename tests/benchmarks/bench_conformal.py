@@ -1,6 +1,6 @@
 """What calibration costs: streaming into a large bank, and batches against raw NumPy and crepes.
 
-    python tests/benchmarks/bench_conformal.py [--bank 1000000] [--batch 100000] [--repeats 5] [--json]
+    python -m tests.benchmarks.bench_conformal [--bank 1000000] [--batch 100000] [--repeats 5] [--json] [--record]
 
 Streaming is one query and one insertion, as the runtime does for every segment; the figure is the median over all of
 them. Batches are ranked against a bank of the same size; NumPy's time is sort + searchsorted and nothing else. Rivals
@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 
 from atts_runtime.conformal import Bank, CohortBank, SealedBank, plain_batch, smoothed, smoothed_batch
+from tests.benchmarks import record
+
+COMMAND = "python -m tests.benchmarks.bench_conformal"
 
 
 def streaming_s(size: int, queries: int, seed: int) -> list[float]:
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write the table into docs/conformal.md")
     args = parser.parse_args()
     batch = {name: statistics.median(s) for name, s in batches(args.batch, args.repeats, args.seed).items()}
     figures: dict[str, Any] = {
@@ -118,6 +122,8 @@ def main() -> None:
             figures["batch"][f"crepes {kind}"]["over_ours"] = batch[f"crepes {kind}"] / batch[kind]
     if "crepes plain" in batch:
         figures["largest_difference_to_crepes"] = agree(2_000, args.seed)
+    if args.record:
+        record.write("conformal-speed", table(figures, args.batch))
     if args.json:
         print(json.dumps(figures))
         return
@@ -128,6 +134,27 @@ def main() -> None:
         print(f"{args.batch:,} against as many, {name}: {row['s']:.4f} s, {row['over_numpy']:.2f} of numpy{over_ours}")
     if "largest_difference_to_crepes" in figures:
         print(f"largest difference to crepes' plain p-values: {figures['largest_difference_to_crepes']:.1e}")
+
+
+def table(figures: dict[str, Any], size: int) -> record.Table:
+    """Streaming in microseconds, batches as ratios."""
+    rows = [
+        (f"query and insertion, {name}", f"{us['p50']:.1f} us, p99 {us['p99']:.1f} us")
+        for name, us in figures["streaming_us"].items()
+    ]
+    batch = figures["batch"]
+    for kind in ("plain", "smoothed"):
+        if kind in batch:
+            name = f"{size:,} p-values against as many scores, {kind}"
+            rows.append((name, f"{batch[kind]['over_numpy']:.2f} times NumPy's sort and searchsorted"))
+    for kind in ("plain", "smoothed"):
+        if f"crepes {kind}" in batch:
+            rows.append((f"crepes on the same, {kind}", f"{batch[f'crepes {kind}']['over_ours']:,.0f} times ours"))
+    says = ""
+    if "largest_difference_to_crepes" in figures:
+        largest = figures["largest_difference_to_crepes"]
+        says = f"The largest difference between our plain p-values and crepes' is {largest:.0e}."
+    return record.new(COMMAND, ("what", "median"), rows, says)
 
 
 def quantiles_us(seconds: list[float]) -> dict[str, float]:

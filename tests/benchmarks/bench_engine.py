@@ -1,6 +1,6 @@
 """Tokens per second of the embedded engine and of plain `model.generate`, on the same prompts at several sizes.
 
-    python tests/benchmarks/bench_engine.py --sizes 1,4,16,64 --tokens 100 --repeats 3
+    python -m tests.benchmarks.bench_engine --sizes 1,4,16,64 --tokens 100 --repeats 3 [--record]
 
 Each of N chains draws exactly so many tokens at temperature 1: the end of text is switched off on both sides. The
 engine gets N calls at once, `generate` one left-padded batch of N. Both compute the prompts within the time taken, on
@@ -31,6 +31,7 @@ from atts_runtime.engines.base import GenerateCall
 from atts_runtime.engines.transformers import TransformersEngine
 from atts_runtime.models.train import SHAPES, build_model, save
 from atts_runtime.tasks.arithmetic import questions
+from tests.benchmarks import record
 
 BUNDLED = Path(atts_runtime.__file__).parent / "models" / "target"
 SEED = 0
@@ -106,20 +107,28 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="tokens that each chain generates")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write the table into docs/runtime.md")
     args = parser.parse_args()
     sizes = [int(size) for size in args.sizes.split(",")]
     with model_folder(args.model) as folder:
         rows = asyncio.run(measure(folder, sizes, args.tokens, args.repeats, threads=1))
         name = Path(folder).name
+    shown = []
+    for row in rows:
+        speeds = (f"{statistics.median(row[side]):,.0f}" for side in ("engine", "plain"))
+        shown.append((str(row["size"]), *speeds, f"{row['ratio']:.2f}"))
+    columns = ("chains", "engine, tokens/s", "generate, tokens/s", "ratio")
+    if args.record:
+        command = f"python -m tests.benchmarks.bench_engine --tokens {args.tokens} --repeats {args.repeats}"
+        record.write("engine-speed", record.new(command, columns, shown))
     if args.json:
         print(json.dumps({"model": name, "tokens": args.tokens, "rows": rows}))
         return
     table = Table(title=f"{name}, {args.tokens} tokens a chain, median of {args.repeats}")
-    for column in ("chains", "engine, tokens/s", "generate, tokens/s", "ratio"):
+    for column in columns:
         table.add_column(column, justify="right")
-    for row in rows:
-        medians = (f"{statistics.median(row[side]):.0f}" for side in ("engine", "plain"))
-        table.add_row(str(row["size"]), *medians, f"{row['ratio']:.2f}")
+    for cells in shown:
+        table.add_row(*cells)
     Console(width=100).print(table)
 
 

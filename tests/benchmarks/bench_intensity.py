@@ -1,6 +1,6 @@
 """r against m, with a barrier and without: the terms of the intensity model, measured and predicted.
 
-    python tests/benchmarks/bench_intensity.py --loads 1,4,all --chains 2,4,8,16,32 --repeats 3
+    python -m tests.benchmarks.bench_intensity --loads 1,4,all --chains 2,4,8,16,32 --repeats 3 [--record]
 
 One process, runs interleaved, medians over the repeats. Seconds are a token's share, in microseconds, a token being one
 that either model wrote: T_c and T_m at the device's peak, the stall of chains by cause, the idle time of both engines.
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -40,6 +42,7 @@ from atts_runtime.rundir import RunDir
 from atts_runtime.session import engines_for, run_once
 from atts_runtime.tasks.base import Task
 from atts_runtime.tasks.load import load_task
+from tests.benchmarks import record
 
 Key = tuple[int | None, str, int]
 """Questions in flight (None: all), policy, chains."""
@@ -177,6 +180,31 @@ def show(rows: Sequence[dict[str, Any]], title: str) -> None:
         console.print(table)
 
 
+def tables(rows: Sequence[dict[str, Any]], command: str) -> dict[str, record.Table]:
+    """By load, what docs/intensity.md shows of it."""
+    shown: dict[int | None, list[tuple[str, ...]]] = defaultdict(list)
+    for row in rows:
+        stall = row["barrier"] + row["bank"]
+        times = [row["T_c"], row["T_m"], stall, row["idle"], row["overhead"]]
+        ratios = [row[name] for name in ("r", "predicted", "r_engine")]
+        shown[row["in flight"]].append(
+            (
+                row["policy"],
+                str(row["m"]),
+                *(f"{time:,.0f}" for time in times),
+                *("" if value is None else f"{value:.3f}" for value in ratios),
+                f"{row['tokens/s']:,.0f}",
+                f"{row['latency p50, s']:.2f}",
+                f"{row['takeover']:.2f}",
+            )
+        )
+    columns = ("policy", "m", "T_c", "T_m", "T_s", "T_idle", "T_overhead", "r", "r predicted", "r_engine", "tokens/s",
+               "latency p50, s", "takeover")  # fmt: skip
+    lost = max(row["lost, %"] for row in rows)
+    says = f"What the accounts miss is at most {lost:.2f}% of the wall."
+    return {f"intensity-{load or 'all'}": record.new(command, columns, of, says) for load, of in shown.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="r against m, with a barrier and without")
     parser.add_argument("--task", default="arithmetic")
@@ -189,6 +217,7 @@ def main() -> None:
     parser.add_argument("--fit-chains", type=int, default=8)
     parser.add_argument("--calibrate", action="store_true", help="give async-marginal a bank made before")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write the tables into docs/intensity.md")
     args = parser.parse_args()
     policies = {name: float(alpha) for name, _, alpha in (part.partition("=") for part in args.policies.split(","))}
     loads = [None if load == "all" else int(load) for load in args.loads.split(",")]
@@ -198,6 +227,12 @@ def main() -> None:
         bank = Path(folder) / "bank.npz" if args.calibrate else None
         found, predictors = asyncio.run(measure(base, bank, policies, loads, chains, args.repeats, args.fit_chains))
     rows = rows_of(found, predictors, policies, args.turns)
+    if args.record:
+        given = [arg for arg in sys.argv[1:] if arg != "--record"]
+        for name, table in tables(
+            rows, shlex.join(["python", "-m", "tests.benchmarks.bench_intensity", *given])
+        ).items():
+            record.write(name, table)
     if args.json:
         print(json.dumps(rows))
         return

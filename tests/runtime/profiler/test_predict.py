@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
-from atts_runtime.profiler.predict import Predictor, Role, Writer
+from atts_runtime.profiler.predict import Predictor, Role, Writer, _together
 from atts_runtime.records import CallRecord, ChainRecord
 from tests.runtime.profiler.test_intensity import peak
 
@@ -112,12 +112,22 @@ def test_without_a_barrier_there_is_no_stall() -> None:
 def test_rows_are_shared_out_by_how_long_a_visit_takes(chains: float) -> None:
     found = predictor()
     drafting, taking = found.rows(chains, 0.25)
-    draft_s = found.draft.tokens * step_s(max(1.0, drafting))
-    take_s = 0.25 * found.target.tokens * step_s(max(1.0, taking))
+    draft_s = found.draft.tokens * step_s(_together(drafting, chains))
+    take_s = 0.25 * found.target.tokens * step_s(_together(taking, chains))
     round_s = draft_s + found.score_s + take_s
     assert drafting == pytest.approx(chains * draft_s / round_s)
     assert taking == pytest.approx(chains * take_s / round_s)
     assert drafting + taking < chains
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("chains", [1, 2, 8, 32])
+def test_a_step_has_a_row(share: float, chains: int) -> None:
+    """The mean of a binomial number of rows that is not 0; of a model where hardly anybody is, 1."""
+    chances = [math.comb(chains, k) * share**k * (1 - share) ** (chains - k) for k in range(1, chains + 1)]
+    there = sum(chances)
+    rows = sum(k * chance for k, chance in enumerate(chances, 1)) / there if there else 1.0
+    assert _together(share * chains, chains) == pytest.approx(rows, rel=1e-6)
 
 
 @pytest.mark.parametrize(("policy", "chains", "turns"), [("target-only", 4, 2), ("nope", 4, 2), ("barrier", 4, 3)])
