@@ -180,9 +180,8 @@ class HttpEngine:
         answer: Answered[Rows] | None = None
         if plan.tokens:
             ask = dialect.score(plan, self._salt, cached=cached)
-            once = (
-                cached and dialect.reuses_prefix
-            )  # rows that the cache served hold anything, even what JSON cannot say
+            # Rows that the cache served hold anything, even what JSON cannot say.
+            once = cached and dialect.reuses_prefix
             try:
                 answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage, once=once)
             except EngineError:

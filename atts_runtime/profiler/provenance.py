@@ -49,7 +49,7 @@ def save_profile(path: Path, entries: Mapping[str, Any], heading: str) -> None:
         unfinished.write_text(f"# {heading}\n" + _lines(entries, ""), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def _lines(entries: Mapping[str, Any], prefix: str) -> str:
