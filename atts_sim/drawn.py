@@ -23,7 +23,8 @@ class _Segment(NamedTuple):
 
 class _State(NamedTuple):
     """Where a chain stands. `lag`: by how many turns it is behind what its turn says, for turns that went into the rest
-    of a piece that was cut, `rest`; `wrong`: an error stands; `answered`: its last piece holds an answer."""
+    of a piece that was cut, `rest`; `wrong`: an error stands; `answered`: its last piece holds an answer; `origin`: the
+    chain whose text it goes on with, if not its own, and which is lost or not."""
 
     wrong: bool = False
     answered: bool = False
@@ -31,6 +32,7 @@ class _State(NamedTuple):
     rest: Written | None = None
     takeovers: int = 0
     taken_over: bool = False
+    origin: int | None = None
 
 
 _CLEAN = _State()
@@ -88,7 +90,8 @@ class Drawn:
     def fork(self, command: Fork) -> None:
         chain, source = self._chains[command.chain], self._chains[command.source]
         copied = source.before if source.drafted >= command.upto else source.state
-        chain.state = copied._replace(lag=copied.lag + command.turn + 1 - command.upto)
+        origin = command.source.index if copied.origin is None else copied.origin
+        chain.state = copied._replace(lag=copied.lag + command.turn + 1 - command.upto, origin=origin)
         chain.text = [segment._replace(turn=command.turn) for segment in source.text if segment.turn < command.upto]
 
     def correct(self, chain: ChainId) -> bool | None:
@@ -191,7 +194,8 @@ class Drawn:
                 f"the workload was fitted to runs without {_LACKING[writer]}; fit it to a run of a policy that has them"
             )
         turn = max(0, command.turn - state.lag)
-        near = self._near(command.chain)
+        chain = command.chain
+        near = self._near(chain if state.origin is None else ChainId(chain.question, state.origin))
         chance = stops.answers(turn, state.takeovers, pending, state.wrong, *near)
         answered = self._uniform(f"{writer} answer", command) < chance
         closes = self._uniform(f"{writer} end", command) < (stops.eos if answered else stops.ends)

@@ -4,8 +4,9 @@ The model, of a chain in its `turn`, after `k` takeovers, with normal effects of
 
     stop     logit P(the piece holds an answer) = a[turn] + slope_k * k + slope_pending * pending + slope_wrong * [an
              error stands before it] + level_q + trend_q * log(1 + turn) - delay * [the chain is lost], for drafts,
-             takeovers (`pending`: the draft they follow held one) and for a target that writes alone; a share of the
-             chains is lost, and a question's level and trend are drawn about what is known of them
+             takeovers (`pending`: the draft they follow held one) and for a target that writes alone; `turn` is the
+             last that was recorded of the writer where it is later; a share of the chains is lost, as are copies of
+             theirs, and a question's level and trend are drawn about what is known of them
     error    a draft makes a clean chain wrong with logit P = level[turn] + hard_q + answering * [it holds an answer], a
              wrong one stays so with probability `stands`. The target, from the state before the draft that it replaces
              or from that which it continues, mends a wrong chain with probability `mends` and spoils a clean one with

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from atts_runtime.errors import InputError
 
 T = TypeVar("T")
+_MOST = 2**53
 
 
 def write(path: Path, form: str, fields: Mapping[str, Any]) -> None:
@@ -35,7 +36,7 @@ def read(path: Path, form: str, make: Callable[[Mapping[str, Any]], T], refusal:
         raise InputError(f"{path}{refusal}")
     try:
         return make(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}{refusal} ({error!r})") from error
 
 
@@ -81,8 +82,8 @@ def shares(data: Any) -> tuple[float, ...]:
 
 
 def count(value: Any, least: int) -> int:
-    """A whole number that is not below the least."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """A whole number that is not below the least, nor beyond what a float holds to the last digit."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
         raise ValueError(f"{value!r} where a count belongs")
     return value
 

@@ -43,7 +43,7 @@ class Trials:
 @dataclass(frozen=True, slots=True)
 class Paced:
     """fixed: [columns]. effects: [questions, kinds]; roots: [questions, kinds, kinds], Cholesky's of their posterior
-    covariance. lost: the share of chains."""
+    covariance where all else is as found. lost: the share of chains."""
 
     fixed: Floats
     effects: Floats
@@ -84,7 +84,10 @@ def _fit(trials: Trials, chains: _Chains, delay: float) -> tuple[float, Paced]:
         before, covariance = covariance, _bounded((own.T @ own + unsure.sum(axis=0)) / questions)
         if max(np.abs(step).max(), np.abs(covariance - before).max() / covariance.max()) < _TOLERANCE:
             break
-    found = Paced(theta[:columns], own, np.linalg.cholesky(unsure), float(_expit(theta[-1])), float(theta[-2]))
+    # What all questions share is as it is for who draws them.
+    apart = np.linalg.inv(hessian[effects, effects]).reshape(questions, kinds, questions, kinds)
+    roots = np.linalg.cholesky(np.einsum("qiqj->qij", apart))
+    found = Paced(theta[:columns], own, roots, float(_expit(theta[-1])), float(theta[-2]))
     return float(evidence), found
 
 

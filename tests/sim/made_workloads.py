@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from atts_runtime.control import ChainId
@@ -10,7 +11,7 @@ from atts_sim.clock import Clock
 from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
-from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Nearness, Scores, Stops
+from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Nearness, Pace, Scores, Stops
 from atts_sim.recorded import Prompt, Recorded, RecordedChain
 from atts_sim.simrun import SimRun
 from atts_sim.workload import Workload, Written
@@ -43,6 +44,12 @@ MODEL = FittedWorkload(
     sources=("made",),
     agreement=(0.5, 0.25),
 )
+VARIED = replace(
+    MODEL,
+    effects=tuple(replace(of, near=of.near._replace(trend=0.3, unsure=(0.5, -0.2, 0.1))) for of in MODEL.effects),
+    pace=Pace(lost=0.3, delay=2.0),
+)
+"""With chains that are lost, and questions that are not known for sure."""
 
 
 def simulate(workload: Workload, policy: str, **changes: Any) -> SimRun:

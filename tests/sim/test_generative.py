@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import NormalDist, mean
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,14 +18,14 @@ from hypothesis import strategies as st
 from atts_runtime.control import ChainId, Draft, Fork, Grade, Keep, Score, TakeOver
 from atts_runtime.errors import InputError
 from atts_sim.drawn import Drawn, _State
-from atts_sim.generative import FittedWorkload, Nearness, Pace
+from atts_sim.generative import Effects, FittedWorkload, Nearness, Pace
 from atts_sim.generative_fit import Source, fit_workload
 from atts_sim.generative_store import load_workload, save_workload
 from atts_sim.goodness import Sampled, goodness
 from atts_sim.simrun import SimRun
 from tests.runtime.scripted import settings
 from tests.sim.made_runs import recorded_of
-from tests.sim.made_workloads import MODEL, WRONG, as_recorded, simulate
+from tests.sim.made_workloads import MODEL, VARIED, WRONG, as_recorded, simulate
 
 
 @cache
@@ -79,7 +80,8 @@ def test_the_longest_of_many_chains_is_as_long_as_it_was() -> None:
     """All wait for it: a lost one, where questions differ in how soon their other chains answer."""
     spread = [NormalDist(0.0, 2.0).inv_cdf((i + 0.5) / 60) for i in range(60)]
     effects = tuple(replace(MODEL.effects[0], near=Nearness(level)) for level in spread)
-    lost = replace(MODEL, prompts=MODEL.prompts * 30, effects=effects, pace=Pace(lost=0.08, delay=5.0))
+    prompts, pace = MODEL.prompts * 30, Pace(lost=0.08, delay=5.0)
+    lost = replace(MODEL, prompts=prompts, effects=effects, errors=None, pace=pace)
     recorded = simulate(Drawn(lost, 60, 8, seed=3), "draft-only")
     fitted = fit_workload([Source("made", as_recorded(recorded, lost), True, tuple(range(60)))])
     drawn = mean(longest(simulate(Drawn(fitted, 60, 8, seed=seed), "draft-only")) for seed in range(4, 9))
@@ -95,10 +97,11 @@ def test_alpha_spends_the_target_and_buys_accuracy() -> None:
     assert right[0] < min(right[1:])
 
 
-def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree() -> None:
+@pytest.mark.parametrize("model", [MODEL, VARIED], ids=["plain", "varied"])
+def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree(model: FittedWorkload) -> None:
     drafts = []
     for policy, alpha in (("async-marginal", 0.1), ("async-marginal", 0.5), ("barrier", 0.3), ("draft-only", 0.1)):
-        run = simulate(Drawn(MODEL, 6, 4, seed=1), policy, alpha=alpha)
+        run = simulate(Drawn(model, 6, 4, seed=1), policy, alpha=alpha)
         drafts.append({(r.chain, r.turn): r.new_tokens for r in run.requests if r.kind == "draft"})
     for other in drafts[1:]:
         common = drafts[0].keys() & other.keys()
@@ -106,8 +109,9 @@ def test_policies_and_alphas_see_the_same_drafts_as_far_as_histories_agree() -> 
         assert all(drafts[0][key] == other[key] for key in common)
 
 
-def test_more_chains_are_the_same_chains_and_others() -> None:
-    few, many = (simulate(Drawn(MODEL, 4, m, seed=1), "draft-only") for m in (3, 8))
+@pytest.mark.parametrize("model", [MODEL, VARIED], ids=["plain", "varied"])
+def test_more_chains_are_the_same_chains_and_others(model: FittedWorkload) -> None:
+    few, many = (simulate(Drawn(model, 4, m, seed=1), "draft-only") for m in (3, 8))
     lengths = [{(r.chain, r.turn): r.new_tokens for r in run.requests} for run in (few, many)]
     assert lengths[0].items() <= lengths[1].items()
 
@@ -158,7 +162,7 @@ def test_a_recording_that_does_not_know_what_is_right_gives_a_workload_that_does
 
 
 def test_a_workload_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    for model in (MODEL, replace(MODEL, scores=None, errors=None)):
+    for model in (MODEL, VARIED, replace(MODEL, scores=None, errors=None)):
         save_workload(model, tmp_path / "w.json")
         assert load_workload(tmp_path / "w.json") == model
 
@@ -168,7 +172,7 @@ def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("saved") / "w.json"
-    save_workload(MODEL, path)
+    save_workload(VARIED, path)
     whole = json.loads(path.read_text())
     at: Any = whole
     for _ in range(data.draw(st.integers(0, 3))):
@@ -177,7 +181,7 @@ def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
             break
         at = at[data.draw(st.sampled_from(inner))]
     key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else list(range(len(at)))))
-    at[key] = data.draw(st.sampled_from(["x", -1e999, {}, [[]], True]))
+    at[key] = data.draw(st.sampled_from(["x", -1e999, 10**400, {}, [[]], True]))
     path.write_text(json.dumps(whole))
     harmless = key == "sources" or at is whole["sources"] or (key == "replaces" and at[key] is True)
     if harmless:
@@ -194,6 +198,16 @@ def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> Non
         load_workload(tmp_path / "bad.json")
     with pytest.raises(InputError, match="cannot write"):
         save_workload(MODEL, tmp_path)
+
+
+def test_a_question_is_drawn_about_what_is_known_of_it() -> None:
+    near = VARIED.effects[1].near
+    rng = np.random.default_rng(0)
+    drawn = np.array([near.drawn(*rng.standard_normal(2)) for _ in range(20_000)])
+    level, both, trend = near.unsure
+    root = np.array([[level, 0.0], [both, trend]])
+    assert drawn.mean(axis=0) == pytest.approx([near.level, near.trend], abs=0.02)
+    assert np.cov(drawn.T) == pytest.approx(root @ root.T, abs=0.01)
 
 
 # -- further attempts, copies, votes
@@ -238,6 +252,19 @@ def test_a_fork_goes_on_from_where_its_source_stood() -> None:
         made.fork(Fork(chain, 0, source, 1))
         ell = made.grade(Grade(3, chain, 0, whole=True))
         assert (ell >= min(WRONG)) == wrong
+
+
+def test_a_copy_is_lost_where_its_source_is_and_only_there() -> None:
+    """Whoever is lost never answers, and everybody else does at once."""
+    near = Nearness(40.0)
+    model = replace(MODEL, prompts=MODEL.prompts[:1], effects=(Effects(near),), pace=Pace(lost=0.5, delay=80.0))
+    for copies_lost in (True, False):
+        work = Drawn(model, 1, 40, seed=1)
+        answers = [work.written(Draft(i, ChainId(0, i), 1, 99)).answered for i in range(40)]
+        quick, lost = ChainId(0, answers.index(True)), ChainId(0, answers.index(False))
+        chain, source = (quick, lost) if copies_lost else (lost, quick)
+        work.fork(Fork(chain, 1, source, 1))
+        assert work.written(Draft(99, chain, 2, 99)).answered != copies_lost
 
 
 def test_whole_chains_are_graded_by_the_mean_over_their_tokens() -> None:

@@ -63,6 +63,20 @@ def test_questions_are_as_unsure_as_they_are_off() -> None:
     assert float(np.mean(scaled**2)) == pytest.approx(1.0, abs=0.4)
 
 
+def test_two_questions_of_many_chains_are_known_for_sure() -> None:
+    """What they share is in the fixed coefficients, which are drawn with nobody's doubt."""
+    trials, _ = made(0.0)
+    two = trials.question < 2
+    hits, question, fixed = trials.hits[two], trials.question[two], trials.fixed[two]
+    many = 40
+    chain = np.concatenate([trials.chain[two] + copy * QUESTIONS * CHAINS for copy in range(many)])
+    several = Trials(
+        np.tile(hits, many), np.tile(question, many), chain, np.tile(fixed, (many, 1)), trials.penalty,
+        np.tile(fixed, (many, 1)), 2,
+    )  # fmt: skip
+    assert np.abs(fit_pace(several).roots).max() < 0.25
+
+
 def test_newton_steps_know_the_marginal_likelihood() -> None:
     """The observed Hessian is that of the score, whose every component is moved on its own."""
     trials, _ = made()
