@@ -97,10 +97,11 @@ def recorded(repeats: int) -> record.Table:
             )
         )
         print(*shown[-1], sep=" | ", flush=True)
-    columns = ("segments of at most", "turns", "async policy", "alpha, barrier and async", "takeover rates",
+    columns = ("segments of at most", "turns, 1 in flight", "async policy", "alpha, barrier and async",
+               "takeover rates, 1 in flight",
                *(f"{load or 'all'} in flight" for load in LOADS))  # fmt: skip
     says = f"Without the barrier the busier engine works {min(bounds):.0%} to {max(bounds):.0%} of the wall time."
-    command = f"python -m tests.benchmarks.bench_barrier --repeats {repeats}"
+    command = f"python -m tests.benchmarks.bench_barrier --record --repeats {repeats}"
     return record.new(command, columns, shown, says)
 
 

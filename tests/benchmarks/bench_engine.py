@@ -119,8 +119,7 @@ def main() -> None:
         shown.append((str(row["size"]), *speeds, f"{row['ratio']:.2f}"))
     columns = ("chains", "engine, tokens/s", "generate, tokens/s", "ratio")
     if args.record:
-        command = f"python -m tests.benchmarks.bench_engine --tokens {args.tokens} --repeats {args.repeats}"
-        record.write("engine-speed", record.new(command, columns, shown))
+        record.write("engine-speed", record.new(record.asked("tests.benchmarks.bench_engine"), columns, shown))
     if args.json:
         print(json.dumps({"model": name, "tokens": args.tokens, "rows": rows}))
         return

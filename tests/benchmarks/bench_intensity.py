@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -228,10 +226,7 @@ def main() -> None:
         found, predictors = asyncio.run(measure(base, bank, policies, loads, chains, args.repeats, args.fit_chains))
     rows = rows_of(found, predictors, policies, args.turns)
     if args.record:
-        given = [arg for arg in sys.argv[1:] if arg != "--record"]
-        for name, table in tables(
-            rows, shlex.join(["python", "-m", "tests.benchmarks.bench_intensity", *given])
-        ).items():
+        for name, table in tables(rows, record.asked("tests.benchmarks.bench_intensity")).items():
             record.write(name, table)
     if args.json:
         print(json.dumps(rows))

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -52,6 +54,11 @@ def _wrapped(text: str) -> list[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+
+
+def asked(module: str) -> str:
+    """The command that this program was started by, `--record` left out."""
+    return shlex.join(["python", "-m", module, *(argument for argument in sys.argv[1:] if argument != "--record")])
 
 
 def new(command: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], says: str = "") -> Table:
