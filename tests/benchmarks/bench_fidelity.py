@@ -51,17 +51,16 @@ def plan(repeats: int) -> Iterator[Made]:
         yield Made(policy, chains, in_flight, repeat)
 
 
-def make(of: Made, questions: int, out: Path) -> None:
-    """Run it, where that was not done. Raises SystemExit where it fails."""
-    path = of.path(out)
+def make(path: Path, **options: object) -> None:
+    """Run it with these options, where that was not done. Raises SystemExit where it fails."""
     if (path / "summary.json").exists():
         return
-    command = [sys.executable, "-m", "atts_runtime.cli", "run", "--policy", of.policy, "--chains", str(of.chains)]
-    command += ["--questions", str(questions), "--questions-in-flight", str(of.in_flight), "--seed", "0"]
+    command = [sys.executable, "-m", "atts_runtime.cli", "run", "--seed", "0", "--out", str(path)]
+    command += [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     shutil.rmtree(path, ignore_errors=True)  # interrupted: a resumed run has a gap in its clock
-    done = subprocess.run([*command, "--out", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"bench_fidelity: {path} failed: {done.stderr[-500:]}")
+        sys.exit(f"{path} failed: {done.stderr[-500:]}")
 
 
 def table(found: Validation, command: str) -> record.Table:
@@ -119,7 +118,13 @@ def main() -> int:
     made = list(plan(args.repeats))
     with progress("runs") as on_progress:
         for done, of in enumerate(made, 1):
-            make(of, args.questions, args.out)
+            make(
+                of.path(args.out),
+                policy=of.policy,
+                chains=of.chains,
+                questions=args.questions,
+                questions_in_flight=of.in_flight,
+            )
             on_progress(done, len(made))
     runs = {of: measured_run(of.path(args.out)) for of in made}
     if other := [run.path for run in runs.values() if run.config.questions != args.questions]:
