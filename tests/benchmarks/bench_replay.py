@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from tests.benchmarks import record
-from tests.benchmarks.bench_traces import TRACES, told, trace
+from tests.benchmarks.bench_traces import TRACES, there, told, trace
 
 COMMAND = "python -m tests.benchmarks.bench_replay"
 ALPHA = 0.4
@@ -64,8 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write the table into docs/conformal.md")
     args = parser.parse_args()
-    if not TRACES.is_dir():
-        print(f"bench_replay: no traces in {TRACES}; set ATTS_TRACES", file=sys.stderr)
+    if not there("bench_replay"):
         return int(args.record)
     columns = ("trace", "calibrator", "rate", f"worst turn of {LEAST} scores or more",
                "questions in their exact 99% band", "monitors that rang")  # fmt: skip

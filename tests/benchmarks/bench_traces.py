@@ -30,6 +30,14 @@ FIGURES = {
 }
 
 
+def there(program: str) -> bool:
+    """Whether there are traces; says so where not."""
+    if TRACES.is_dir():
+        return True
+    print(f"{program}: no traces in {TRACES}; set ATTS_TRACES", file=sys.stderr)
+    return False
+
+
 def trace(name: str) -> str:
     return str(TRACES / f"{name}.events.parquet")
 
@@ -108,8 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write the tables into docs/simulator.md")
     args = parser.parse_args()
-    if not TRACES.is_dir():
-        print(f"bench_traces: no traces in {TRACES}; set ATTS_TRACES", file=sys.stderr)
+    if not there("bench_traces"):
         return int(args.record)
     paths: Sequence[str] = [trace(name) for name in NAMES]
     tables = {

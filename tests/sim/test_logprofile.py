@@ -109,7 +109,7 @@ def test_runs_of_two_devices_are_not_one(runs: list[MeasuredRun]) -> None:
         profiles_of([*runs[:-1], replace(runs[-1], summary=summary)])
 
 
-def test_of_a_published_trace_no_profile_is_vllm_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_published_trace_no_profile_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "x.events.parquet"
     trace.touch()
     assert main(["validate", str(trace), "--save-profiles", str(tmp_path)]) == 2

@@ -78,7 +78,10 @@ def test_what_if_answers_compare_the_same_draws() -> None:
     base, four, every, fewer = answers(settings, drawn)
     assert base.total_change == Interval(0.0, 0.0, 0.0)
     assert every.total_change.high < 0.0
-    assert max(every.total_s.mean, four.total_s.mean) < base.total_s.mean
+    assert (
+        every.total_s.mean <= 1.02 * four.total_s.mean
+    )  # beyond four the target's slots are what there is to wait for
+    assert four.total_s.mean < base.total_s.mean
     assert four.takeover_change == Interval(0.0, 0.0, 0.0)
     assert fewer.takeover_change.high < 0.0
     assert fewer.total_change.mean < 0.0
