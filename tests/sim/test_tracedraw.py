@@ -78,9 +78,8 @@ def test_what_if_answers_compare_the_same_draws() -> None:
     base, four, every, fewer = answers(settings, drawn)
     assert base.total_change == Interval(0.0, 0.0, 0.0)
     assert every.total_change.high < 0.0
-    assert (
-        every.total_s.mean <= 1.02 * four.total_s.mean
-    )  # beyond four the target's slots are what there is to wait for
+    # Beyond four, the target's slots are what there is to wait for.
+    assert every.total_s.mean <= 1.02 * four.total_s.mean
     assert four.total_s.mean < base.total_s.mean
     assert four.takeover_change == Interval(0.0, 0.0, 0.0)
     assert fewer.takeover_change.high < 0.0
