@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, replace
@@ -60,8 +61,11 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
         for engine in by_model.values():
             started.append(engine)
             await engine.start()
+        gc.collect()
+        gc.freeze()  # what modules hold stays; looking through it during a run stops all threads for .2 s
         yield {role: by_model[model] for role, model in models.items()}
     finally:
+        gc.unfreeze()
         await asyncio.gather(*(engine.close() for engine in started))
 
 

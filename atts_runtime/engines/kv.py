@@ -12,6 +12,8 @@ bit: fewer rows would take another matrix kernel, and an unaligned length anothe
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any
 
 import torch
@@ -38,27 +40,41 @@ def aligned(n: int, to: int) -> int:
 
 
 class KvBuffer:
-    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks."""
+    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks.
+
+    Growing copies what is held, while all rows wait. On CPU it therefore grows by much at a time: there the system
+    gives memory when it is first written to, and room that no row comes to use takes none.
+    """
 
     def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         self._shape = (layers, 2, heads, head_dim)
         self._dtype, self._device = dtype, device
-        self.kv = self._zeros(0, 0)
+        self._lazy = device.type == "cpu"
+        self._longest = 0  # positions that a row may have written to
+        self.kv = torch.zeros(layers, 2, 0, heads, 0, head_dim, dtype=dtype, device=device)
 
     def _zeros(self, rows: int, time: int) -> torch.Tensor:
         # Zeros, not garbage: masked positions still meet a weight of 0, and 0 * NaN is NaN.
         layers, two, heads, dim = self._shape
-        return torch.zeros(layers, two, rows, heads, time, dim, dtype=self._dtype, device=self._device)
+        shape = (layers, two, rows, heads, time, dim)
+        if self._lazy:
+            return _untouched(math.prod(shape) * self._dtype.itemsize).view(self._dtype).view(shape)
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def reserve(self, rows: int, time: int) -> None:
-        """Make room for `rows` rows of `time` positions, keeping what is there."""
+        """Make room for `rows` rows of `time` positions, keeping what they hold."""
         have_rows, have_time = self.kv.shape[2], self.kv.shape[4]
+        longest, self._longest = self._longest, max(self._longest, time)
         if rows <= have_rows and time <= have_time:
             return
+        more_rows, more_time = aligned(rows, ROW_ALIGN), aligned_time(time)
+        if rows > have_rows and self._lazy:
+            more_rows = max(more_rows, 2 * have_rows)
         if time > have_time:
-            time = max(aligned_time(time), have_time * 3 // 2)
-        grown = self._zeros(max(aligned(rows, ROW_ALIGN), have_rows), max(aligned(time, TIME_ALIGN), have_time))
-        grown[:, :, :have_rows, :, :have_time] = self.kv
+            more_time = max(more_time, _BLOCK if self._lazy else 0, aligned(have_time * 3 // 2, TIME_ALIGN))
+        grown = self._zeros(max(more_rows, have_rows), max(more_time, have_time))
+        held = min(rows, have_rows), min(longest, have_time)
+        grown[:, :, : held[0], :, : held[1]] = self.kv[:, :, : held[0], :, : held[1]]
         self.kv = grown
 
     def put(self, row: int, parked: torch.Tensor | None) -> None:
@@ -73,6 +89,12 @@ class KvBuffer:
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row's first `length` positions onto another row."""
         self.kv[:, :, target, :, :length] = self.kv[:, :, source, :, :length]
+
+
+def _untouched(size: int) -> torch.Tensor:
+    """So many bytes, all 0, in pages of which none is there before it is written to."""
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return torch.frombuffer(mmap.mmap(-1, size, **flags), dtype=torch.uint8)
 
 
 class RowCache(Cache):

@@ -7,7 +7,6 @@ that it still holds. What a chain sent before tells how much of that had been co
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import time
 from typing import Any
@@ -78,7 +77,6 @@ class VllmEngine:
         self._log.rates = None if served.spec is None else Rates(served.spec)
         self._log.kv_capacity_tokens = served.kv_capacity_tokens
         self._log.reset(counted=True)
-        gc.freeze()  # as vLLM's own server: collecting what its modules hold stops the event loop for .3 s
 
     async def generate(self, call: GenerateCall) -> Generated:
         usage, served = self._log.usage(), self._live

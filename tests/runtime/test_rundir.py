@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ import pytest
 from atts_runtime.config import RunConfig, read_options
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.errors import InputError
-from atts_runtime.records import ChainRecord
+from atts_runtime.records import AlarmRecord, CallRecord, ChainRecord, HoldRecord
 from atts_runtime.rundir import RunDir
 from tests.runtime.scripted import Fault, open_run, pair, record_run, settings, task_of
 
@@ -245,3 +246,12 @@ def test_a_chain_that_cannot_be_synced_ends_the_run(tmp_path: Path, monkeypatch:
     run.add(ChainRecord(0, 0, "made/0", "answered"))
     with pytest.raises(OSError, match="No space left"):
         run.close()
+
+
+def test_a_record_s_line_has_every_field_of_all_its_parts() -> None:
+    calls = [CallRecord(0, "draft", "draft", answer="é\u2028", ell=0.25), CallRecord(0, "score", "target", flops=3)]
+    record = ChainRecord(
+        1, 2, "q", calls=calls, holds_s=[HoldRecord("bank", 0.5, 1.5)], alarms=[AlarmRecord(0, "drift", "up", 7)]
+    )
+    assert json.loads(record.to_line()) == asdict(record)
+    assert ChainRecord.from_line(record.to_line()) == record

@@ -40,6 +40,33 @@ def test_a_parked_chain_comes_back_as_it_was_in_any_row() -> None:
     assert torch.equal(buffer.park(2, 3), chain[:, :, :, :3])
 
 
+def test_a_buffer_that_grows_by_rows_one_by_one_copies_what_it_holds_a_few_times_only() -> None:
+    buffer = KvBuffer(**SHAPE)
+    rooms = []
+    for row in range(64):
+        buffer.reserve(row + 1, 3 * row + 2)
+        buffer.kv[:, :, row, :, : 3 * row + 2] = row + 1.0
+        rooms.append(buffer.kv.data_ptr())
+    assert len(set(rooms)) <= 6  # 4 rows, doubled four times
+    assert all((buffer.park(row, 3 * row + 2) == row + 1.0).all() for row in range(64))
+
+
+def test_room_is_zero_whatever_memory_held_before() -> None:
+    """Masked positions meet a weight of 0, and 0 times what is not a number is none."""
+    buffer = KvBuffer(**SHAPE)
+    for rows, time in ((1, 8), (9, 8), (9, 600), (20, 1300)):
+        buffer.reserve(rows, time)
+        assert not buffer.kv.any()
+
+
+def test_growing_keeps_what_was_written_to_the_last_position_that_was_asked_for() -> None:
+    buffer = KvBuffer(**SHAPE)
+    buffer.reserve(2, 700)
+    buffer.kv[:, :, 1, :, 699] = 5.0
+    buffer.reserve(2, 5000)
+    assert (buffer.kv[:, :, 1, :, 699] == 5.0).all()
+
+
 def test_a_buffer_never_shrinks() -> None:
     buffer = KvBuffer(**SHAPE)
     buffer.reserve(5, 100)
