@@ -100,9 +100,10 @@ class CausalLM(Vocabulary):
         rows = len(new_ids)
         padded_rows, _, longest, time = self.padded(starts, max(len(ids) for ids in new_ids), every=every)
         buffer.reserve(padded_rows, time)
-        ids = torch.zeros(padded_rows, longest, dtype=torch.long)
-        for i, row in enumerate(new_ids):
-            ids[i, : len(row)] = torch.tensor(row)
+        padding = [[0] * longest] * (padded_rows - rows)
+        ids = torch.tensor(
+            [*(row + [0] * (longest - len(row)) for row in new_ids), *padding]
+        )  # one tensor: not a row each
         begin = torch.tensor(starts + [0] * (padded_rows - rows))
         positions = begin[:, None] + torch.arange(longest)
         if self._fused is not None:

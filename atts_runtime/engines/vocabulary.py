@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
 from atts_runtime.prompt import Prompt
+
+_PROMPTS = 1024  # whose ids are remembered
 
 
 class Vocabulary:
@@ -31,6 +34,8 @@ class Vocabulary:
         ids = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=True)
         self.vocab = hashlib.sha256(ids.encode()).hexdigest()[:16]
         self._may_end: dict[str, frozenset[int]] = {}
+        # Every call has its question with it, and encoding that takes longer than all else that is done to take a call.
+        self._prompt_ids = lru_cache(_PROMPTS)(self._encode_prompt)
 
     @property
     def size(self) -> int:
@@ -56,13 +61,16 @@ class Vocabulary:
 
         Raises InputError where the template will not have it.
         """
-        asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
+        return list(self._prompt_ids(str(prompt), getattr(prompt, "system", None)))
+
+    def _encode_prompt(self, text: str, system: str | None) -> tuple[int, ...]:
+        asked = Prompt(text, system)
         if getattr(self.tokenizer, "chat_template", None):
-            return self.encode(self._templated(asked))
+            return tuple(self.encode(self._templated(asked)))
         ids: list[int] = self.tokenizer.encode(asked.plain)
         if len(ids) > 1 and ids[-1] in self.eos_ids:
             ids = ids[:-1]
-        return ids
+        return tuple(ids)
 
     def _templated(self, asked: Prompt) -> str:
         from jinja2 import TemplateError

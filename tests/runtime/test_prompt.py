@@ -36,6 +36,18 @@ def test_without_a_template_the_system_message_stands_before_the_question(vocabu
     assert vocabulary.encode_prompt(Prompt("1+2")) == vocabulary.encode_prompt("1+2")
 
 
+def test_a_question_is_encoded_once_and_told_from_the_same_with_a_system_message(vocabulary: Vocabulary) -> None:
+    encoded = []
+    encode = vocabulary.tokenizer.encode
+    vocabulary.tokenizer.encode = lambda text, **options: (encoded.append(text), encode(text, **options))[1]
+    alone, both = "1+2", Prompt("1+2", "(a)")
+    ids = vocabulary.encode_prompt(alone)
+    ids.append(0)  # what a caller makes of them is its own
+    assert vocabulary.encode_prompt(alone) == vocabulary.encode_prompt(Prompt("1+2")) == ids[:-1]
+    assert vocabulary.decode(vocabulary.encode_prompt(both)) == "(a)\n\n1+2"
+    assert encoded == ["1+2", "(a)\n\n1+2"]
+
+
 def test_a_prompt_is_the_text_of_its_question() -> None:
     assert Prompt("1+2", "be brief") == "1+2"
     assert [m["role"] for m in Prompt("1+2", "be brief").messages] == ["system", "user"]
