@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atts_runtime.collector import loaded_left_alone
 from atts_runtime.config import BUNDLED, SERVED_BY, RunConfig
 from atts_runtime.control import Knobs
 from atts_runtime.driver import Driver
@@ -61,11 +61,9 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
         for engine in by_model.values():
             started.append(engine)
             await engine.start()
-        gc.collect()
-        gc.freeze()  # what modules hold stays; looking through it during a run stops all threads for .2 s
-        yield {role: by_model[model] for role, model in models.items()}
+        with loaded_left_alone():
+            yield {role: by_model[model] for role, model in models.items()}
     finally:
-        gc.unfreeze()
         await asyncio.gather(*(engine.close() for engine in started))
 
 

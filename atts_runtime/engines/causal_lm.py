@@ -100,10 +100,9 @@ class CausalLM(Vocabulary):
         rows = len(new_ids)
         padded_rows, _, longest, time = self.padded(starts, max(len(ids) for ids in new_ids), every=every)
         buffer.reserve(padded_rows, time)
-        padding = [[0] * longest] * (padded_rows - rows)
-        ids = torch.tensor(
-            [*(row + [0] * (longest - len(row)) for row in new_ids), *padding]
-        )  # one tensor: not a row each
+        # One call for all rows: one for each took a tenth of the draft's step.
+        filled = [row + [0] * (longest - len(row)) for row in new_ids]
+        ids = torch.tensor(filled + [[0] * longest] * (padded_rows - rows))
         begin = torch.tensor(starts + [0] * (padded_rows - rows))
         positions = begin[:, None] + torch.arange(longest)
         if self._fused is not None:

@@ -25,6 +25,7 @@ TIME_ALIGN = 16
 # CPU attention works in blocks of 512 positions, and splits the sum over a block's positions when they number
 # between these two (found by trying all lengths against all others, torch 2.13, AVX2).
 _BLOCK, _SPLITS_ABOVE, _WHOLE_FROM = 512, 192, 384
+_LEAST_TIME = 512  # positions of a row in memory that is given as it is used
 
 
 def aligned_time(n: int) -> int:
@@ -43,7 +44,7 @@ class KvBuffer:
     """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks.
 
     Growing copies what is held, while all rows wait. On CPU it therefore grows by much at a time: there the system
-    gives memory when it is first written to, and room that no row comes to use takes none.
+    gives memory page by page, when it is first written to.
     """
 
     def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -62,25 +63,38 @@ class KvBuffer:
         return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def reserve(self, rows: int, time: int) -> None:
-        """Make room for `rows` rows of `time` positions, keeping what they hold."""
+        """Make room for `rows` rows of `time` positions. What those rows hold is kept; rows beyond them may be lost.
+
+        Raises MemoryError where the system has no room for that.
+        """
         have_rows, have_time = self.kv.shape[2], self.kv.shape[4]
-        longest, self._longest = self._longest, max(self._longest, time)
-        if rows <= have_rows and time <= have_time:
-            return
-        more_rows, more_time = aligned(rows, ROW_ALIGN), aligned_time(time)
+        if rows > have_rows or time > have_time:
+            grown = self._larger(rows, time, have_rows, have_time)
+            held = min(rows, have_rows), min(self._longest, have_time)
+            grown[:, :, : held[0], :, : held[1]] = self.kv[:, :, : held[0], :, : held[1]]
+            self.kv = grown
+        self._longest = max(self._longest, time)
+
+    def _larger(self, rows: int, time: int, have_rows: int, have_time: int) -> torch.Tensor:
+        least = max(aligned(rows, ROW_ALIGN), have_rows), max(aligned_time(time), have_time)
+        much = list(least)
         if rows > have_rows and self._lazy:
-            more_rows = max(more_rows, 2 * have_rows)
+            much[0] = max(much[0], 2 * have_rows)
         if time > have_time:
-            more_time = max(more_time, _BLOCK if self._lazy else 0, aligned(have_time * 3 // 2, TIME_ALIGN))
-        grown = self._zeros(max(more_rows, have_rows), max(more_time, have_time))
-        held = min(rows, have_rows), min(longest, have_time)
-        grown[:, :, : held[0], :, : held[1]] = self.kv[:, :, : held[0], :, : held[1]]
-        self.kv = grown
+            much[1] = max(much[1], _LEAST_TIME if self._lazy else 0, aligned(have_time * 3 // 2, TIME_ALIGN))
+        try:
+            return self._zeros(*much)
+        except OSError:
+            try:
+                return self._zeros(*least)
+            except OSError as error:
+                raise MemoryError(f"no memory for the KV of {least[0]} rows of {least[1]} tokens: {error}") from error
 
     def put(self, row: int, parked: torch.Tensor | None) -> None:
         """Copy a parked chain [layers, 2, kv_heads, length, head_dim] into a row."""
         if parked is not None:
             self.kv[:, :, row, :, : parked.shape[3]] = parked
+            self._longest = max(self._longest, parked.shape[3])
 
     def park(self, row: int, length: int) -> torch.Tensor:
         """A copy of a row's first `length` positions."""
@@ -92,7 +106,8 @@ class KvBuffer:
 
 
 def _untouched(size: int) -> torch.Tensor:
-    """So many bytes, all 0, in pages of which none is there before it is written to."""
+    """So many bytes (at least one), all 0, in pages of which none is there before it is written to."""
+    # Private: what Python maps by itself is shared with forked processes, and counts as shared memory.
     flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     return torch.frombuffer(mmap.mmap(-1, size, **flags), dtype=torch.uint8)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
 from atts_runtime.prompt import Prompt
 
-_PROMPTS = 1024  # whose ids are remembered
+_PROMPTS = 1024  # of whose ids none is forgotten; those in flight are fewer
 
 
 class Vocabulary:
@@ -34,8 +33,7 @@ class Vocabulary:
         ids = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=True)
         self.vocab = hashlib.sha256(ids.encode()).hexdigest()[:16]
         self._may_end: dict[str, frozenset[int]] = {}
-        # Every call has its question with it, and encoding that takes longer than all else that is done to take a call.
-        self._prompt_ids = lru_cache(_PROMPTS)(self._encode_prompt)
+        self._prompts: dict[tuple[str, str | None], tuple[int, ...]] = {}
 
     @property
     def size(self) -> int:
@@ -57,20 +55,28 @@ class Vocabulary:
         return ids
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of a question: through the chat template where the tokenizer has one, else as it stands.
+        """Ids of a question: through the chat template where the tokenizer has one, else as it stands. They are
+        remembered: every call has its question with it, and encoding that took as long as all else in taking a call.
 
         Raises InputError where the template will not have it.
         """
-        return list(self._prompt_ids(str(prompt), getattr(prompt, "system", None)))
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(prompt)
+        key = str(asked), asked.system
+        ids = self._prompts.get(key)
+        if ids is None:
+            ids = tuple(self._encode_prompt(asked))
+            if len(self._prompts) >= _PROMPTS:
+                self._prompts.clear()
+            self._prompts[key] = ids
+        return list(ids)
 
-    def _encode_prompt(self, text: str, system: str | None) -> tuple[int, ...]:
-        asked = Prompt(text, system)
+    def _encode_prompt(self, asked: Prompt) -> list[int]:
         if getattr(self.tokenizer, "chat_template", None):
-            return tuple(self.encode(self._templated(asked)))
+            return self.encode(self._templated(asked))
         ids: list[int] = self.tokenizer.encode(asked.plain)
         if len(ids) > 1 and ids[-1] in self.eos_ids:
             ids = ids[:-1]
-        return tuple(ids)
+        return ids
 
     def _templated(self, asked: Prompt) -> str:
         from jinja2 import TemplateError

@@ -14,14 +14,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.control import POLICIES
 from tests.benchmarks import record
 
 SETTINGS = ("--policies", "all", "--alpha", "0.2", "--questions", "16", "--chains", "16", "--repeats", "3")
 COLUMNS = ("policy", "wall, s", "speedup", "chains right, %", "against `target-only`, points [95%]", "vote right, %",
            "takeover rate", "target model wrote", "of all", "r", "dominated by")  # fmt: skip
+MADE = (16, 16 * 16, 3)  # questions, chains of all together, repeats
 _PICTURE = record.ROOT / "docs" / "images" / "front.svg"
 
 
@@ -57,11 +60,16 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the table into docs/policies.md")
     args = parser.parse_args()
     if not (args.out / "compare.json").exists():
+        shutil.rmtree(args.out, ignore_errors=True)  # what was interrupted
         command = [sys.executable, "-m", "atts_runtime.cli", "compare", *SETTINGS, "--out", str(args.out)]
         if failed := subprocess.run(command, check=False).returncode:
             sys.exit(failed)
     rows = json.loads((args.out / "compare.json").read_text(encoding="utf-8"))
+    if len(rows) < len(POLICIES) or any((row["questions"], row["chains"], row["repeats"]) != MADE for row in rows):
+        sys.exit(f"bench_policies: {args.out} is another comparison; give another --out")
+    made = max(json.loads(file.read_text())["sessions"][0] for file in args.out.glob("*/manifest.json"))[:10]
     table = record.new("python -m tests.benchmarks.bench_policies", COLUMNS, [cells(row) for row in rows], said(rows))
+    table = replace(table, made=made)
     print(table.markdown())
     if args.record:
         record.write("policies", table)

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from atts_runtime.chain import Progress
+from atts_runtime.collector import loaded_left_alone
 from atts_runtime.config import RunConfig
 from atts_runtime.conformal import SealedBank
 from atts_runtime.conformal.store import save_bank
@@ -149,6 +150,7 @@ async def _pair(kind: str, block: int) -> AsyncIterator[dict[str, Engine]]:
         for engine in engines.values():
             stack.push_async_callback(engine.close)
             await engine.start()
+        stack.enter_context(loaded_left_alone())  # as a session does
         yield engines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,21 @@ def test_a_question_is_encoded_once_and_told_from_the_same_with_a_system_message
     assert vocabulary.encode_prompt(alone) == vocabulary.encode_prompt(Prompt("1+2")) == ids[:-1]
     assert vocabulary.decode(vocabulary.encode_prompt(both)) == "(a)\n\n1+2"
     assert encoded == ["1+2", "(a)\n\n1+2"]
+
+
+def test_a_vocabulary_goes_with_the_last_that_needs_it(tiny_draft: Path) -> None:
+    """Models are vocabularies: one that only the garbage collector frees would stay beside the next."""
+    from transformers import AutoTokenizer
+
+    mine = Vocabulary(AutoTokenizer.from_pretrained(tiny_draft), "tiny")
+    mine.encode_prompt("1+2")
+    seen = weakref.ref(mine)
+    gc.disable()
+    try:
+        del mine
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_a_prompt_is_the_text_of_its_question() -> None:

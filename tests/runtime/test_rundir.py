@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -255,3 +255,5 @@ def test_a_record_s_line_has_every_field_of_all_its_parts() -> None:
     )
     assert json.loads(record.to_line()) == asdict(record)
     assert ChainRecord.from_line(record.to_line()) == record
+    with pytest.raises(TypeError, match="holds a set, which is not JSON"):
+        replace(record, answer={1}).to_line()
