@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -76,19 +77,18 @@ class KvBuffer:
         self._longest = max(self._longest, time)
 
     def _larger(self, rows: int, time: int, have_rows: int, have_time: int) -> torch.Tensor:
-        least = max(aligned(rows, ROW_ALIGN), have_rows), max(aligned_time(time), have_time)
-        much = list(least)
+        least_rows, least_time = max(aligned(rows, ROW_ALIGN), have_rows), max(aligned_time(time), have_time)
+        more_rows, more_time = least_rows, least_time
         if rows > have_rows and self._lazy:
-            much[0] = max(much[0], 2 * have_rows)
+            more_rows = max(least_rows, 2 * have_rows)
         if time > have_time:
-            much[1] = max(much[1], _LEAST_TIME if self._lazy else 0, aligned(have_time * 3 // 2, TIME_ALIGN))
+            more_time = max(least_time, _LEAST_TIME if self._lazy else 0, aligned(have_time * 3 // 2, TIME_ALIGN))
+        with suppress(OSError):
+            return self._zeros(more_rows, more_time)
         try:
-            return self._zeros(*much)
-        except OSError:
-            try:
-                return self._zeros(*least)
-            except OSError as error:
-                raise MemoryError(f"no memory for the KV of {least[0]} rows of {least[1]} tokens: {error}") from error
+            return self._zeros(least_rows, least_time)
+        except OSError as error:
+            raise MemoryError(f"no memory for the KV of {least_rows} rows of {least_time} tokens: {error}") from error
 
     def put(self, row: int, parked: torch.Tensor | None) -> None:
         """Copy a parked chain [layers, 2, kv_heads, length, head_dim] into a row."""

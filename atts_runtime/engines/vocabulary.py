@@ -11,7 +11,7 @@ from typing import Any
 from atts_runtime.errors import InputError
 from atts_runtime.prompt import Prompt
 
-_PROMPTS = 1024  # of whose ids none is forgotten; those in flight are fewer
+_PROMPTS = 1024  # questions whose ids are kept at a time: more than are in flight
 
 
 class Vocabulary:

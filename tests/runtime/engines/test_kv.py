@@ -84,10 +84,8 @@ def test_room_that_no_row_uses_takes_no_memory() -> None:
 
 def test_where_much_room_is_refused_there_is_as_much_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     given = kv._untouched
-    sizes = []
 
     def refusing(size: int) -> torch.Tensor:
-        sizes.append(size)
         if size > most:
             raise OSError(12, "Cannot allocate memory")
         return given(size)
