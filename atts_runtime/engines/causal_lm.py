@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
 
 from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, KvBuffer, RowCache, aligned, aligned_time
 from atts_runtime.engines.llama import FusedLlama
+from atts_runtime.engines.steps import Executed
 from atts_runtime.engines.vocabulary import Vocabulary, as_list, local_path
 from atts_runtime.errors import InputError
 
 # One append pass holds the logits of all its tokens: bound them, and how long decoding rows wait for the pass.
 _STEP_LOGITS_BYTES = 256 * 2**20
 _STEP_TOKENS = {"cpu": 1024, "cuda": 4096}
+
+
+Grouped: TypeAlias = tuple[KvBuffer, int, int | None]
+"""Rows that attend together: their buffer, how many they are, and the positions that they attend over (None: as many as
+the longest needs)."""
 
 
 # transformers builds models under a process-wide meta device: two loads at once corrupt each other.
@@ -78,35 +85,56 @@ class CausalLM(Vocabulary):
         """Whether a context of so many tokens leaves no room for another."""
         return self.max_context_tokens is not None and tokens >= self.max_context_tokens
 
-    def buffer(self) -> KvBuffer:
-        """An empty KV buffer of this model's shape."""
-        return KvBuffer(self.layers, self.kv_heads, self.head_dim, self.dtype, self.device)
+    def buffer(self, time: int = 0) -> KvBuffer:
+        """An empty KV buffer of this model's shape, its rows of `time` positions to begin with."""
+        return KvBuffer(self.layers, self.kv_heads, self.head_dim, self.dtype, self.device, time)
 
-    def padded(self, starts: list[int], longest: int, *, every: bool) -> tuple[int, int, int, int]:
-        """What `forward` makes of a batch: rows, rows that attend, new ids a row, cached positions a row."""
-        rows = len(starts)
-        longest = aligned(longest, NEW_ALIGN) if every else longest
-        padded_rows = rows if every else aligned(rows, ROW_ALIGN)  # an append's new ids already come in fours
-        attending = padded_rows if self._fused is None else rows
-        return padded_rows, attending, longest, aligned_time(max(starts) + longest)
+    @property
+    def groups_rows(self) -> bool:
+        """Whether rows of a decode attend in groups by length; else all over as many positions as the longest needs."""
+        return self._fused is not None
 
-    def forward(self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int], *, every: bool) -> torch.Tensor:
+    def append_pass(self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int]) -> tuple[torch.Tensor, Executed]:
         """Feed row i of `buffer` the ids `new_ids[i]` from position `starts[i]` on.
 
-        Returns float logits [rows, longest, vocab], or [rows, 1, vocab] where every row feeds one token; with
-        `every` false only the longest row's last column is computed, so rows must then be equally long. Rows
-        that are shorter are padded on the right; what the padding writes is overwritten before it is read.
+        Returns float logits [rows, longest or more, vocab]. Rows that are shorter are padded on the right; what the
+        padding writes is overwritten before it is read.
         """
-        rows = len(new_ids)
-        padded_rows, _, longest, time = self.padded(starts, max(len(ids) for ids in new_ids), every=every)
-        buffer.reserve(padded_rows, time)
+        rows, longest = len(new_ids), aligned(max(map(len, new_ids)), NEW_ALIGN)
+        time = aligned_time(max(starts) + longest)
+        buffer.reserve(rows, time)
         # One call for all rows: one for each took a tenth of the draft's step.
-        filled = [row + [0] * (longest - len(row)) for row in new_ids]
-        ids = torch.tensor(filled + [[0] * longest] * (padded_rows - rows))
-        begin = torch.tensor(starts + [0] * (padded_rows - rows))
-        positions = begin[:, None] + torch.arange(longest)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in new_ids])
+        positions = torch.tensor(starts)[:, None] + torch.arange(longest)
+        logits = self._forward(ids, positions, [(buffer, rows, time)], every=True)
+        return logits, Executed(rows * longest, rows * longest * time)
+
+    def decode_pass(self, groups: Sequence[Grouped], ids: list[int], starts: list[int]) -> tuple[torch.Tensor, Executed]:
+        """Feed each row an id at its position, group by group; returns float logits [rows, vocab].
+
+        A model that does not group rows takes one group.
+        """
+        rows = len(ids)
+        padding = [0] * (aligned(rows, ROW_ALIGN) - rows)
+        tokens = rows + len(padding)
+        if not self.groups_rows:  # its padding attends too
+            [(buffer, _, _)] = groups
+            time = aligned_time(max(starts) + 1)
+            buffer.reserve(tokens, time)
+            parts = [(buffer, tokens, time)]
+        else:
+            parts = [(buffer, count, time or 0) for buffer, count, time in groups]
+        fed, positions = torch.tensor(ids + padding)[:, None], torch.tensor(starts + padding)[:, None]
+        logits = self._forward(fed, positions, parts, every=False)[:rows, -1]
+        return logits, Executed(tokens, sum(count * time for _, count, time in parts))
+
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, groups: list[tuple[KvBuffer, int, int]], *, every: bool
+    ) -> torch.Tensor:
+        """See `FusedLlama`; what is not fused takes one group."""
         if self._fused is not None:
-            return self._fused(ids, positions, buffer.kv, time, every=every, attending=rows)[:rows]
+            return self._fused(ids, positions, [(buffer.kv, rows, time) for buffer, rows, time in groups], every=every)
+        [(buffer, _, time)] = groups
         positions = positions.to(self.device)
         mask = torch.arange(time, device=self.device) <= positions[:, None, :, None]
         # Only padding lies beyond the context, where a model with a table of positions has none.
@@ -119,5 +147,5 @@ class CausalLM(Vocabulary):
             use_cache=True,
             logits_to_keep=0 if every else 1,
         )
-        logits: torch.Tensor = out.logits[:rows]
+        logits: torch.Tensor = out.logits
         return logits

@@ -27,6 +27,9 @@ TIME_ALIGN = 16
 # between these two (found by trying all lengths against all others, torch 2.13, AVX2).
 _BLOCK, _SPLITS_ABOVE, _WHOLE_FROM = 512, 192, 384
 _LEAST_TIME = 512  # positions of a row in memory that is given as it is used
+ROW_STOPS = (192, 384, 512)
+"""Positions that a decoding row attends over where rows are grouped by length: the first of these that holds its own,
+or a multiple of the last. All of them are canonical, and few enough for groups to be large."""
 
 
 def aligned_time(n: int) -> int:
@@ -36,24 +39,32 @@ def aligned_time(n: int) -> int:
     return time - rest + _WHOLE_FROM if _SPLITS_ABOVE < rest < _WHOLE_FROM else time
 
 
+def row_time(n: int) -> int:
+    """The positions that a decoding row of `n` attends over (`ROW_STOPS`)."""
+    return next((stop for stop in ROW_STOPS if n <= stop), aligned(n, ROW_STOPS[-1]))
+
+
 def aligned(n: int, to: int) -> int:
     """The smallest multiple of `to` that holds `n`."""
     return -(-n // to) * to
 
 
 class KvBuffer:
-    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks.
+    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks. `time`: positions of
+    a row to begin with.
 
     Growing copies what is held, while all rows wait. On CPU it therefore grows by much at a time: there the system
     gives memory page by page, when it is first written to.
     """
 
-    def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device, time: int = 0
+    ) -> None:
         self._shape = (layers, 2, heads, head_dim)
         self._dtype, self._device = dtype, device
         self._lazy = device.type == "cpu"
         self._longest = 0  # positions that a row may have written to
-        self.kv = torch.zeros(layers, 2, 0, heads, 0, head_dim, dtype=dtype, device=device)
+        self.kv = torch.zeros(layers, 2, 0, heads, time, head_dim, dtype=dtype, device=device)
 
     def _zeros(self, rows: int, time: int) -> torch.Tensor:
         # Zeros, not garbage: masked positions still meet a weight of 0, and 0 * NaN is NaN.

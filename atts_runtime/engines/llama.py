@@ -8,7 +8,7 @@ TorchScript: two engines in one process would otherwise take turns at the interp
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -18,6 +18,11 @@ from atts_runtime.engines.scripted import scripted
 _FAMILIES = {"llama", "mistral", "qwen2"}
 _STATIC_ROPE = {"default", "linear", "llama3"}
 _TOLERANCE = 1e-3  # of logits: float32 rounding leaves about 1e-5
+
+
+Group: TypeAlias = tuple[torch.Tensor, int, int]
+"""Rows that attend together: their KV [layers, 2, rows or more, kv_heads, time or more, head_dim], how many they are,
+and time, the positions that they attend over."""
 
 
 class FusedLlama:
@@ -52,23 +57,22 @@ class FusedLlama:
             expected = model(input_ids=ids, use_cache=False).logits
             fused = cls(model)
             shape = (len(fused._weights), 2, 2, fused._kv_heads, 5, fused._dim)
-            got = fused(ids, positions, torch.zeros(shape, dtype=torch.float32), 5, every=True, attending=2)
+            got = fused(ids, positions, [(torch.zeros(shape, dtype=torch.float32), 2, 5)], every=True)
         return fused if torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE) else None
 
     def __call__(
-        self, ids: torch.Tensor, positions: torch.Tensor, kv: torch.Tensor, time: int, *, every: bool, attending: int
+        self, ids: torch.Tensor, positions: torch.Tensor, groups: list[Group], *, every: bool
     ) -> torch.Tensor:
         """Logits [rows, new, vocab] (with `every` false [rows, 1, vocab]) of `ids` [rows, new] at `positions`.
 
-        `kv` [layers, 2, rows or more, kv_heads, time or more, head_dim] receives the new keys and values; token j of a
-        row attends to the row's positions up to its own, out of `time`. Only the first `attending` rows do: the others
-        are padding, of which nothing is kept.
+        Rows attend in `groups`, one after the other. A group's KV receives the new keys and values; token j of a row
+        attends to the row's positions up to its own, out of the group's. Rows beyond all groups are padding, of which
+        nothing is kept.
         """
         return _forward(
             ids,
             positions,
-            kv,
-            (attending, time),
+            groups,
             every,
             self._weights,
             self._qkv_biases,
@@ -123,8 +127,7 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def _forward(
     ids: torch.Tensor,
     positions: torch.Tensor,
-    kv: torch.Tensor,
-    extent: tuple[int, int],
+    groups: list[tuple[torch.Tensor, int, int]],
     every: bool,
     weights: list[list[torch.Tensor]],
     qkv_biases: list[torch.Tensor | None],
@@ -133,43 +136,51 @@ def _forward(
     shape: tuple[int, int, int],
     eps: float,
 ) -> torch.Tensor:
-    """See `FusedLlama.__call__`; `extent` is attending rows and time, `shape` heads, heads of keys, and their width."""
-    attending, time = extent
+    """See `FusedLlama.__call__`; `shape` is heads, heads of keys, and their width."""
     heads, kv_heads, dim = shape
     embedding, norm, head = ends
     rows, new = ids.size(0), ids.size(1)
-    group, rotated, kept = heads // kv_heads, heads + kv_heads, attending * new
+    sharing, rotated = heads // kv_heads, heads + kv_heads
 
     angle = positions.reshape(-1, 1) * rope[0]
     cosine, sine = angle.cos() * rope[1], angle.sin() * rope[1]
     cosine = torch.cat((cosine, cosine), -1).unsqueeze(1)
     sine = torch.cat((-sine, sine), -1).unsqueeze(1)
 
-    # Where each new token's keys, and then values, go in a layer's cache seen as a list of head vectors.
-    own = positions[:attending]
-    line = torch.arange(kv_heads) + (torch.arange(2) * kv.size(2) * kv_heads).unsqueeze(1)
-    line = line + (torch.arange(attending) * kv_heads).view(-1, 1, 1, 1)
-    slots = (line * kv.size(4) + own.view(attending, new, 1, 1)).reshape(-1)
+    slots: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
+    first = 0
+    for kv, attending, time in groups:
+        # Where each new token's keys, and then values, go in a layer's cache seen as a list of head vectors.
+        own = positions[first : first + attending]
+        line = torch.arange(kv_heads) + (torch.arange(2) * kv.size(2) * kv_heads).unsqueeze(1)
+        line = line + (torch.arange(attending) * kv_heads).view(-1, 1, 1, 1)
+        slots.append((line * kv.size(4) + own.view(attending, new, 1, 1)).reshape(-1))
 
-    # 0 where a token may look, -inf elsewhere; heads that share keys stand below each other, as if more tokens.
-    mask = torch.zeros(attending, 1, new, time, dtype=kv.dtype)
-    mask.masked_fill_(torch.arange(time) > own.view(attending, 1, new, 1), float("-inf"))
-    mask = mask.repeat(1, 1, group, 1)
+        # 0 where a token may look, -inf elsewhere; heads that share keys stand below each other, as if more tokens.
+        mask = torch.zeros(attending, 1, new, time, dtype=kv.dtype)
+        mask.masked_fill_(torch.arange(time) > own.view(attending, 1, new, 1), float("-inf"))
+        masks.append(mask.repeat(1, 1, sharing, 1))
+        first += attending
 
-    seen = torch.zeros(rows * new, heads * dim, dtype=kv.dtype)
     hidden = F.embedding(ids.reshape(-1), embedding)
+    seen = torch.zeros(rows * new, heads * dim, dtype=hidden.dtype)
     for i, layer in enumerate(weights):
-        cache = kv[i]
         qkv = F.linear(_normed(hidden, layer[0], eps), layer[1], qkv_biases[i]).view(rows * new, -1, dim)
         qk = qkv[:, :rotated]
         swapped = qk.roll(dim // 2, -1)
         qk.mul_(cosine).addcmul_(swapped, sine)
-        cache.view(-1, dim).index_copy_(0, slots, qkv[:kept, heads:].reshape(-1, dim))
-        query = qkv[:kept, :heads].view(attending, new, kv_heads, group, dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        keys, values = cache[0, :attending, :, :time], cache[1, :attending, :, :time]
-        found = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        found = found.view(attending, kv_heads, group, new, dim).permute(0, 3, 1, 2, 4)
-        seen[:kept] = found.reshape(kept, heads * dim)
+        start = 0
+        for g, (kv, attending, time) in enumerate(groups):
+            cache, end = kv[i], start + attending * new
+            cache.view(-1, dim).index_copy_(0, slots[g], qkv[start:end, heads:].reshape(-1, dim))
+            query = qkv[start:end, :heads].view(attending, new, kv_heads, sharing, dim)
+            query = query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+            keys, values = cache[0, :attending, :, :time], cache[1, :attending, :, :time]
+            found = F.scaled_dot_product_attention(query, keys, values, attn_mask=masks[g])
+            found = found.view(attending, kv_heads, sharing, new, dim).permute(0, 3, 1, 2, 4)
+            seen[start:end] = found.reshape(attending * new, heads * dim)
+            start = end
         hidden = torch.addmm(hidden, seen, layer[2])
         gate, up = F.linear(_normed(hidden, layer[3], eps), layer[4]).chunk(2, -1)
         hidden = torch.addmm(hidden, F.silu(gate).mul_(up), layer[5])

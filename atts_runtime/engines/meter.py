@@ -13,12 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atts_runtime.engines.base import PHASES, Demand, EngineStats, Phase, Usage
-from atts_runtime.engines.steps import Steps
+from atts_runtime.engines.steps import Executed, Steps
 from atts_runtime.profiler.counts import Rates
-
-Padded = tuple[int, int, int, int]
-"""Rows, rows that attend, new tokens a row, and cached positions a row, padding included."""
-
 
 class Part(NamedTuple):
     """New tokens of a row, all of one phase. `usage` is the call's that they are fed for."""
@@ -59,7 +55,7 @@ class Meter:
         """The engine starts on a pass, or on a pair of them."""
         self._mark_s = now_s
 
-    def append(self, cached_tokens: Sequence[int], rows: Sequence[tuple[Part, ...]], padded: Padded) -> None:
+    def append(self, cached_tokens: Sequence[int], rows: Sequence[tuple[Part, ...]], executed: Executed) -> None:
         """A pass has fed each row its parts in order, on top of so many cached tokens."""
         rates, phases = self._rates, self._phases
         lengths = [sum(part[2] for part in parts) for parts in rows]
@@ -82,9 +78,9 @@ class Meter:
                 flops, moved = flops + needed, moved + bytes_
         kept_tokens = sum(cached_tokens) + fed
         shape = (1, len(rows), fed, max(lengths), kept_tokens, longest, logit_rows)
-        self._pass = (*shape, flops, moved, self.executed(*padded))
+        self._pass = (*shape, flops, moved, self._flops(executed), executed.pairs)
 
-    def decode(self, cached_tokens: Sequence[int], padded: Padded) -> None:
+    def decode(self, cached_tokens: Sequence[int], executed: Executed) -> None:
         """A pass has fed one token to each row, on top of so many cached ones."""
         rates, rows = self._rates, len(cached_tokens)
         kept = sum(cached_tokens) + rows
@@ -95,7 +91,7 @@ class Meter:
         demand.add(rows, flops, moved)
         self._fed = [(demand, rows)]
         shape = (0, rows, rows, 1, kept, max(cached_tokens) + 1, rows)
-        self._pass = (*shape, flops, moved, self.executed(*padded))
+        self._pass = (*shape, flops, moved, self._flops(executed), executed.pairs)
 
     def joined(self, cached_tokens: int) -> Joined:
         """A row enters the decode batch."""
@@ -109,9 +105,8 @@ class Meter:
         if usage.own is not None:  # else the call came in before the counting began
             usage.own.add(steps, rates.flops(steps, kept, steps), weight_bytes + rates.kv_bytes * (kept + steps))
 
-    def executed(self, rows: int, attending: int, new: int, time_: int) -> int:
-        """FLOPs of a padded pass: `rows` of `new` tokens, of which `attending` rows look at `time_` positions."""
-        return self._rates.flops(rows * new, attending * new * time_, rows * new)
+    def _flops(self, executed: Executed) -> int:
+        return self._rates.flops(executed.tokens, executed.pairs, executed.tokens)
 
     def lap(self) -> None:
         """The pass is over, if there was one: log it."""
@@ -122,7 +117,7 @@ class Meter:
         duration_s = now_s - self._mark_s
         self.steps.add((self._mark_s, duration_s, *done))
         self._pass, self._mark_s = None, now_s
-        self._executed += int(done[-1])
+        self._executed += int(done[-2])
         self._stats.flops_executed = self._executed
         a_token_s = duration_s / done[2]
         for demand, n in self._fed:

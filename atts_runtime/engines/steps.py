@@ -10,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class Executed(NamedTuple):
+    """What a pass computes, padding included: tokens fed, and pairs of a token and a position that it looks at."""
+
+    tokens: int
+    pairs: int
+
+
 class Step(NamedTuple):
     """One forward pass. Sums are over its rows, padding left out; kept tokens are the cached and the new ones.
 
@@ -19,6 +26,7 @@ class Step(NamedTuple):
     logit_rows     tokens whose logits were needed
     flops, bytes   by `profiler.counts`, the weights once
     flops_executed with the padding of the batch
+    pairs_executed of a token fed and a position that it looks at, padding included
     """
 
     t_start_s: float
@@ -33,10 +41,11 @@ class Step(NamedTuple):
     flops: int
     bytes: float
     flops_executed: int
+    pairs_executed: int
 
 
 class Steps:
-    """Steps in order, 96 bytes each."""
+    """Steps in order, 104 bytes each."""
 
     def __init__(self) -> None:
         self._data = array("d")

@@ -202,8 +202,9 @@ class VllmLog:
         if perf is not None:
             executed = perf.num_flops_per_gpu
             stats.flops_executed = (stats.flops_executed or 0) + executed
-        shape = (int(fed > 0), rows, tokens, float("nan"), kept, float("nan"), rows)
-        self._steps.add((now_s - duration_s, duration_s, *shape, flops, moved, executed))
+        unknown = float("nan")
+        shape = (int(fed > 0), rows, tokens, unknown, kept, unknown, rows)
+        self._steps.add((now_s - duration_s, duration_s, *shape, flops, moved, executed, unknown))
         before = (self._weight_bytes[-1], self._seconds[-1]) if self._at_s else (0.0, 0.0)
         self._at_s.append(now_s)
         self._weight_bytes.append(before[0] + weight_bytes / tokens)

@@ -20,6 +20,7 @@ from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.chains import ChainStore, Held, common_prefix
 from atts_runtime.engines.jobs import CallJob, GenerateJob, Job, Reply, ScoreJob, make_job
 from atts_runtime.engines.meter import Meter
+from atts_runtime.engines.rows import RowGroups
 from atts_runtime.engines.sampling import sample
 from atts_runtime.profiler.counts import Rates
 
@@ -41,7 +42,7 @@ class Worker:
         self._generates: deque[CallJob] = deque()
         self._appending: list[Job] = []
         self._awaited: set[Held] = set()
-        self._decode_kv, self._append_kv = lm.buffer(), lm.buffer()
+        self._append_kv, self._groups = lm.buffer(), RowGroups(lm)
 
     @property
     def has_work(self) -> bool:
@@ -104,6 +105,7 @@ class Worker:
         self._scores.clear()
         self._generates.clear()
         self._appending, self._rows = [], []
+        self._groups.clear()
         for job in jobs:
             job.held.clear()
             job.held.busy = False
@@ -206,12 +208,12 @@ class Worker:
         self._append_kv.reserve(len(batch), max(starts) + width)
         for row, job in enumerate(batch):
             self._append_kv.put(row, job.held.kv)
-        logits = self.lm.forward(self._append_kv, feeds, starts, every=True)
+        logits, executed = self.lm.append_pass(self._append_kv, feeds, starts)
         self.stats.steps += 1
         self.stats.prefilled_tokens += sum(map(len, feeds))
         if self.meter is not None:
             parts = [job.parts(len(feed)) for job, feed in zip(batch, feeds, strict=True)]
-            self.meter.append(starts, parts, self.lm.padded(starts, width, every=True))
+            self.meter.append(starts, parts, executed)
         for row, (job, feed) in enumerate(zip(batch, feeds, strict=True)):
             job.see(feed, logits[row])
             held = job.held
@@ -236,9 +238,7 @@ class Worker:
                 held.busy = False
                 self._answer(job, job.result(self.lm))
                 return
-        row = len(self._rows)
-        self._decode_kv.reserve(row + 1, len(held.ids) + 1)
-        self._decode_kv.put(row, held.kv)
+        self._groups.join(job, held.kv)
         held.kv = held.logits = None
         if self.meter is not None:
             job.joined = self.meter.joined(len(held.ids))
@@ -251,38 +251,37 @@ class Worker:
                 self._leave(row)
         if not self._rows:
             return
-        jobs = list(self._rows)
-        feeds, starts = [[job.next_input] for job in jobs], [len(job.held.ids) for job in jobs]
-        logits = self.lm.forward(self._decode_kv, feeds, starts, every=False)[:, -1]
+        jobs = self._groups.jobs()
+        feeds, starts = [job.next_input for job in jobs], [len(job.held.ids) for job in jobs]
+        logits, executed = self.lm.decode_pass(self._groups.grouped(), feeds, starts)
         if self.meter is not None:
-            self.meter.decode(starts, self.lm.padded(starts, 1, every=False))
+            self.meter.decode(starts, executed)
         self.stats.steps += 1
         self.stats.decode_steps += 1
         self.stats.decode_rows += len(jobs)
         uniforms = [job.uniforms[len(job.out)] for job in jobs]
         tokens = sample(logits, [job.call.temperature for job in jobs], uniforms)
-        finished = []
-        for row, (job, feed, token) in enumerate(zip(jobs, feeds, tokens, strict=True)):
-            job.held.ids.append(feed[0])
+        finished: dict[GenerateJob, int] = {}
+        for at, (job, feed, token) in enumerate(zip(jobs, feeds, tokens, strict=True)):
+            job.held.ids.append(feed)
             if job.grow(token, self.lm):
-                finished.append(row)
-        for row in reversed(finished):
+                finished[job] = at
+        for row in reversed(range(len(self._rows))) if finished else ():
             job = self._rows[row]
+            if job not in finished:
+                continue
             if job.ended(self.lm):
-                job.held.logits = logits[row].clone()
+                job.held.logits = logits[finished[job]].clone()
             self._leave(row)
             self._answer(job, job.result(self.lm))
 
     def _leave(self, row: int) -> None:
-        """Park a row's KV and close the gap with the last row."""
-        job, last = self._rows[row], len(self._rows) - 1
+        """Park a row's KV; the last row takes its place."""
+        job, last = self._rows[row], self._rows.pop()
         held, length = job.held, len(job.held.ids)
         if self.meter is not None and job.joined is not None:
             self.meter.left(job.joined, length, job.usage)
-        held.kv = self._decode_kv.park(row, length)
+        held.kv = self._groups.leave(job)
         held.seen, held.shared, held.busy = max(held.seen, length), False, False
-        if row != last:
-            moved = self._rows[last]
-            self._decode_kv.move(last, row, len(moved.held.ids))
-            self._rows[row] = moved
-        self._rows.pop()
+        if job is not last:
+            self._rows[row] = last

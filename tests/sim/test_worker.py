@@ -19,6 +19,7 @@ from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, StepCost, StepShape
 from atts_sim.engine import BatchingEngine
 from atts_sim.reference import ReferenceEngine
+from tests.runtime.engines.watching import Pass, watch
 
 PROMPTS = ("37 (a)+45 (b)-28 (c)+91\n\n", "5 (a)-2\n\n")
 ROWS, STEP_TOKENS = 3, 64
@@ -62,12 +63,11 @@ def script_of(seed: int) -> Script:
 def on_worker(lm: CausalLM, script: Script, budget: int | None) -> Seen:
     worker = Worker(lm, max_rows=ROWS, kv_budget_tokens=budget)
     seen = Seen([], {}, 0, 0)
-    forward, words = lm.forward, [i for i in range(len(lm.tokenizer)) if i not in lm.tokenizer.all_special_ids]
+    words = [i for i in range(len(lm.tokenizer)) if i not in lm.tokenizer.all_special_ids]
 
-    def watched(buffer: Any, new_ids: list[list[int]], starts: list[int], *, every: bool) -> Any:
-        kept = [start + len(ids) for start, ids in zip(starts, new_ids, strict=True)]
-        seen.passes.append((every, len(kept), sum(map(len, new_ids)), sum(kept), max(kept)))
-        return forward(buffer, new_ids, starts, every=every)
+    def told(made: Pass) -> None:
+        kept = [start + len(ids) for start, ids in zip(made.starts, made.fed, strict=True)]
+        seen.passes.append((made.append, len(kept), sum(map(len, made.fed)), sum(kept), max(kept)))
 
     draws = random.Random(1)
     texts: dict[ChainId, list[Piece]] = {chain: [] for chain in script}
@@ -105,15 +105,12 @@ def on_worker(lm: CausalLM, script: Script, budget: int | None) -> Seen:
             worker.add(GenerateCall(chain, prompt, tuple(text), want.tokens, 1.0, None, seed), reply, usage)
 
     answered: list[Callable[[], None]] = [lambda chain=chain: ask(chain, 0) for chain in script]  # type: ignore[misc]
-    lm.forward = watched  # type: ignore[method-assign]
-    try:
-        while answered or worker.has_work:
-            due, answered[:] = list(answered), []
-            for then in due:
-                then()
-            worker.step()
-    finally:
-        lm.forward = forward  # type: ignore[method-assign]
+    watch(lm, told)
+    while answered or worker.has_work:
+        due, answered[:] = list(answered), []
+        for then in due:
+            then()
+        worker.step()
     seen.evictions, seen.kv_peak_tokens = worker.stats.evictions, worker.stats.kv_peak_tokens
     return seen
 

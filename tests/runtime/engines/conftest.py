@@ -19,18 +19,10 @@ from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import GenerateCall, Generated, Piece, ScoreCall, Scored
 from atts_runtime.engines.transformers import TransformersEngine
 from atts_runtime.engines.worker import Worker
+from tests.runtime.engines.watching import Pass, watch
 
 PROMPT = "37 (a)+45 (b)-28 (c)+91\n\n"
 DEADLINE_S = 60  # for a whole scenario: an engine that hangs fails its test
-
-
-@dataclass
-class Pass:
-    """One forward pass: ids fed to each row, from which positions on, and whether it was an append."""
-
-    fed: list[list[int]]
-    starts: list[int]
-    append: bool
 
 
 @dataclass
@@ -42,13 +34,7 @@ class Client:
 
     def __post_init__(self) -> None:
         """Write down each forward pass."""
-        forward = self.worker.lm.forward
-
-        def watched(buffer: Any, new_ids: list[list[int]], starts: list[int], *, every: bool) -> torch.Tensor:
-            self.passes.append(Pass(new_ids, starts, every))
-            return forward(buffer, new_ids, starts, every=every)
-
-        self.worker.lm.forward = watched  # type: ignore[method-assign]
+        watch(self.worker.lm, self.passes.append)
 
     @property
     def worker(self) -> Worker:

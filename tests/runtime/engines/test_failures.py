@@ -13,23 +13,22 @@ from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, GenerateCall, Piece, ScoreCall
 from atts_runtime.engines.transformers import TransformersEngine
 from atts_runtime.errors import InputError
+from tests.runtime.engines.watching import Pass, watch
 
 CALL = GenerateCall(ChainId(0, 0), "37 (a)+45\n\n", (), 5, 1.0, None, (0,))
 
 
 def breaks_at(client: Any, count: int) -> None:
     """Let the pass numbered `count`, and that one only, raise."""
-    forward, passes = client.worker.lm.forward, 0
+    passes = 0
 
-    def failing(*args: Any, **options: Any) -> torch.Tensor:
+    def failing(_: Pass) -> None:
         nonlocal passes
         passes += 1
         if passes == count:
             raise RuntimeError("the device is gone")
-        logits: torch.Tensor = forward(*args, **options)
-        return logits
 
-    client.worker.lm.forward = failing
+    watch(client.worker.lm, failing)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

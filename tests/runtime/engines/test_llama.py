@@ -92,8 +92,8 @@ def test_rows_fed_piecewise_get_the_logits_of_one_whole_pass(name: str) -> None:
         for row, (start, size) in enumerate(zip(done, sizes, strict=True)):
             feed[row, :size] = ids[row, start : start + size]
         positions = torch.tensor(done)[:, None] + torch.arange(longest)
-        got = fused(feed, positions, kv, 36, every=True, attending=3)
-        last = fused(feed, positions, kv, 36, every=False, attending=3)
+        got = fused(feed, positions, [(kv, 3, 36)], every=True)
+        last = fused(feed, positions, [(kv, 3, 36)], every=False)
         torch.testing.assert_close(last, got[:, -1:], rtol=1e-4, atol=1e-3)
         for row, (start, size) in enumerate(zip(done, sizes, strict=True)):
             torch.testing.assert_close(got[row, :size], whole[row, start : start + size], rtol=1e-4, atol=1e-3)

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from atts_runtime.engines.base import EngineStats
 from atts_runtime.engines.causal_lm import CausalLM
-from atts_runtime.engines.meter import Meter
 from atts_runtime.models import evaluate
 from atts_runtime.profiler import Counts, Experts, Fed, ModelSpec, Rates, decode, expected_experts, prefill, score, step
 from tests.runtime.profiler.models import DENSE, MIXTURES, built, configs, counted
@@ -53,12 +51,17 @@ def test_the_embedded_engine_executes_the_padded_batch(tiny_target: Path, every:
     spec = ModelSpec.from_config(lm.model.config, bytes_per_weight=4, bytes_per_kv_element=4)
     starts = [37, 5, 20]
     new = [6, 3, 1] if every else [1, 1, 1]
-    buffer = lm.buffer()
+    groups = [(lm.buffer(192), 2, 192), (lm.buffer(384), 1, 384)]
+    for buffer, rows, time in groups:
+        buffer.reserve(rows, time)
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=SDPA) as counter:
-        lm.forward(buffer, [[7] * n for n in new], starts, every=every)
-    padded = lm.padded(starts, max(new), every=every)
-    executed = Meter(Rates(spec), EngineStats()).executed(*padded)
+        if every:
+            _, (tokens, pairs) = lm.append_pass(lm.buffer(), [[7] * n for n in new], starts)
+        else:
+            _, (tokens, pairs) = lm.decode_pass(groups, [7] * 3, starts)
+    executed = Rates(spec).flops(tokens, pairs, tokens)
     assert executed == counter.get_total_flops()
+    assert every or pairs == 2 * 192 + 384
     needed = step(spec, [score(n, s) for n, s in zip(new, starts, strict=True)])
     assert needed.flops < executed
 
