@@ -116,8 +116,9 @@ class EngineCall:
     least, as another chain wrote the same. new_tokens: generated (an end of text, `ends`, included) or scored.
     `on_done` hears of the answer at its time. Times in seconds; None: not yet.
 
-    The last four are the engine's own: the KV that the call works on; and of a call in a `DecodeBatch` its row, the how
-    manieth it was to join (-1: it is in none), and how many more tokens it keeps than the batch has made steps.
+    The last five are the engine's own: the KV that the call works on; and of a call in a `DecodeBatch` its row, the how
+    manieth it was to join (-1: it is in none), how many more tokens it keeps than the batch has made steps, and the
+    positions that it attends over.
     """
 
     kind: Kind
@@ -143,6 +144,7 @@ class EngineCall:
     row: int = field(default=0, init=False, repr=False)
     joined: int = field(default=-1, init=False, repr=False)
     offset: int = field(default=0, init=False, repr=False)
+    reach: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         score = self.kind == "score"

@@ -27,6 +27,11 @@ class Contended:
         self._clock, self._costs, self._recency = clock, costs, Recency()
         self._busy_until_s = -1.0
 
+    @property
+    def row_stops(self) -> tuple[int, ...]:
+        """As the profile has them."""
+        return self._costs.model.row_stops
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         """Of the step that begins now."""
         now = self._clock.now

@@ -21,7 +21,11 @@ __all__ = ["AffineCost", "Cost", "DecodeLines", "DecodeRuns", "Phase", "StepCost
 
 
 class StepCost(Protocol):
-    """Seconds of an engine's steps, what passes between them included."""
+    """Seconds of an engine's steps, what passes between them included. `row_stops`: as in `Padding`; with them, what
+    decoding rows read is the positions that they attend over, else the tokens that they keep."""
+
+    @property
+    def row_stops(self) -> tuple[int, ...]: ...
 
     def cost(self, phase: Phase, shape: StepShape, /) -> Cost:
         """Of one pass."""
@@ -49,11 +53,15 @@ class AffineCost:
     block: int = 0
     padded_s: float = 0.0
     rows_measured: int | None = None
+    row_stops: tuple[int, ...] = ()
 
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         pairs = shape.pairs if shape.pairs is not None else shape.new_tokens * shape.kept_tokens / shape.rows
+        kept = shape.kept_tokens
+        if shape.attended is not None:
+            pairs = kept = shape.attended
         compute = self.token_s * shape.new_tokens + self.logit_s * shape.logit_rows + self.attention_s * pairs
-        memory = self.weights_s + self.kept_s * shape.kept_tokens
+        memory = self.weights_s + self.kept_s * kept
         inside = self.rows_measured is None or shape.rows <= self.rows_measured
         return Cost(max(compute, memory) + self._fixed(shape.rows, shape.longest_kept), inside)
 
@@ -116,11 +124,12 @@ class DecodeRuns:
     """Runs of decode steps of one engine in closed form.
 
     A run starts from `rows` rows that keep `kept` tokens in total and `longest` at most; its j-th step (from 1) keeps
-    kept + j * rows and longest + j. What it has asked of the step model it keeps: engines of one model can share it.
+    kept + j * rows and longest + j. Of an engine with `row_stops`, `kept` is what the rows attend over, in each step of
+    a run the same. What it has asked of the step model it keeps: engines of one model can share it.
     """
 
     def __init__(self, cost: StepCost) -> None:
-        self._cost = cost
+        self._cost, self._grows = cost, not cost.row_stops
         self._known: dict[int, dict[int, _Block]] = {}
         self._unpadded: dict[int, _Block] = {}
         self._stairs: dict[int, _Stairs] = {}  # by rows
@@ -130,8 +139,9 @@ class DecodeRuns:
         """Time of `steps` steps."""
         block = self._unpadded.get(rows) or self._block(rows, longest + 1)
         end, seconds, per_token = block[1][0]
-        if kept + rows * steps <= end and (block[0] is None or longest + steps <= block[0]):
-            return steps * (seconds + per_token * (kept + rows * (steps + 1) / 2))
+        more = rows if self._grows else 0
+        if kept + more * steps <= end and (block[0] is None or longest + steps <= block[0]):
+            return steps * (seconds + per_token * (kept + more * (steps + 1) / 2))
         if steps > _LONG and (stairs := self._stairs_to(rows, longest + steps)) is not None:
             return stairs.upto(longest + steps) - stairs.upto(longest)
         return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps)])
@@ -194,21 +204,21 @@ class DecodeRuns:
 
     def _series(self, rows: int, kept: int, longest: int, steps: int) -> list[_Series]:
         """The run as arithmetic series, one for each line that is the largest and each block of padding."""
-        block = self._unpadded.get(rows)
+        block, more = self._unpadded.get(rows), rows if self._grows else 0
         if block is not None:
             end, seconds, per_token = block[1][0]
-            if kept + rows * steps <= end:
-                return [(steps, seconds + per_token * (kept + rows), per_token * rows)]
+            if kept + more * steps <= end:
+                return [(steps, seconds + per_token * (kept + more), per_token * more)]
         found: list[_Series] = []
         done = 0
         while done < steps:
             until, pieces, _ = self._block(rows, longest + done + 1)
             last = steps if until is None or until - longest > steps else until - longest
             for until_kept, seconds, per_token in pieces:
-                end = last if kept + rows * last <= until_kept else math.floor((until_kept - kept) / rows)
+                end = last if kept + more * last <= until_kept else math.floor((until_kept - kept) / rows)
                 if end > done:
-                    first = seconds + per_token * (kept + (done + 1) * rows)
-                    found.append((end - done, first, per_token * rows))
+                    first = seconds + per_token * (kept + (done + 1) * more)
+                    found.append((end - done, first, per_token * more))
                     done = end
                     if done == last:
                         break

@@ -41,7 +41,7 @@ class BatchingEngine:
             raise ValueError("what ends of calls cost is for engines that step: take reference.ReferenceEngine")
         self.spec, self.device, self._totals = spec, device, Totals()
         self._clock, self._cost, self._runs = clock, cost, runs or DecodeRuns(cost)
-        self._batch = DecodeBatch()
+        self._batch = DecodeBatch(cost.row_stops)
         make = Alternating if spec.paged is None else Mixed
         self._line: Discipline = make(clock, spec, self._batch, self._answer)
         self._inbox: list[EngineCall | _Message] = []
@@ -49,7 +49,7 @@ class BatchingEngine:
         self._run_number = -1  # of the call at its end
         self._run_start_s = self._run_s = 0.0
         self._run_steps = 0
-        self._run = (0, 0, 0)  # rows, tokens that they keep together, and the longest of them, at its start
+        self._run = (0, 0, 0)  # rows, tokens that they read together, and those of the longest, at its start
         self._may_undo = False
         self._rank = clock.rank() if device is None else device.rank
         self._end, self._begin = end_priority(self._rank), begin_priority(self._rank)
@@ -190,7 +190,7 @@ class BatchingEngine:
             self._start_run(steps)
 
     def _start_run(self, steps: int) -> None:
-        self._run = run = self._batch.shape()
+        self._run = run = self._batch.read()
         self._run_s = self._runs.seconds(*run, steps)
         self._run_steps, self._run_start_s = steps, self._clock.now
         self._in_run, self._may_undo = True, False

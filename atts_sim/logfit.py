@@ -17,7 +17,7 @@ from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import fit_costs
 from atts_runtime.profiler.steptime import RAGGED, PhaseCosts, StepModel, StepShape
 from atts_sim.cost import Phase
-from atts_sim.measured import Floats, StepLog
+from atts_sim.measured import Floats, StepLog, shape_of
 
 _ENOUGH = 100  # passes by themselves; where a phase has fewer, all of its passes count
 FEWEST = 10
@@ -64,7 +64,7 @@ def passes(phase: Phase, logs: Sequence[StepLog], like: Passes | None = None) ->
     alone = shared == 0
     enough = alone.sum() >= _ENOUGH if like is None else not like.shared.any()
     chosen = alone if enough else np.ones(len(alone), bool)
-    return Passes([StepShape(*map(int, shape)) for shape in shapes[chosen]], seconds[chosen], shared[chosen])
+    return Passes([shape_of(shape) for shape in shapes[chosen]], seconds[chosen], shared[chosen])
 
 
 def contention(phase: Phase, spec: ModelSpec, peak: tuple[float, float], of: Passes) -> float:

@@ -19,14 +19,15 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.runread import read_run, shared_engine
-from atts_sim.cost import Phase
+from atts_sim.cost import Phase, StepShape
 
 Floats = NDArray[np.float64]
 Peaks = Mapping[str, tuple[float, float]]
 """FLOP/s and bytes/s of each engine's device."""
 
 _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
-            "logit_rows")  # fmt: skip
+            "logit_rows", "pairs_executed")  # fmt: skip
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class StepLog:
     where it is a process of its own, as long as it usually takes until the next pass begins;
     `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
     generating calls that began in the period, and that ended in it; `left`: of the latter those that had a row to
-    leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 6], as in
-    `cost.StepShape` without pairs."""
+    leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 7], for
+    `shape_of`."""
 
     start_s: Floats
     duration_s: Floats
@@ -74,6 +75,12 @@ class MeasuredRun:
     @property
     def calls(self) -> list[CallRecord]:
         return [call for record in self.records for call in record.calls]
+
+
+def shape_of(logged: NDArray[np.int64]) -> StepShape:
+    """A row of `StepLog.shapes`."""
+    *sums, pairs = map(int, logged)
+    return StepShape(*sums, attended=None if pairs == _UNKNOWN else pairs)
 
 
 def measured_run(path: Path) -> MeasuredRun:
@@ -149,11 +156,14 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         raise InputError(f"{path} has no steps.parquet; repeat the run with --profiler on") from error
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    if "pairs_executed" not in table.columns:  # of an engine that padded a batch to its longest row
+        table["pairs_executed"] = np.nan
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
         raise InputError(f"{file} lacks the columns {', '.join(lacking)}")
     for longest, tokens in (("longest_new", "new_tokens"), ("longest_kept", "kept_tokens")):
         # vLLM pads nothing and does not say which row is the longest: then they are taken to be alike.
         table[longest] = table[longest].fillna(np.ceil(table[tokens] / table["rows"]))
+    table["pairs_executed"] = table["pairs_executed"].fillna(_UNKNOWN)
     values = table[list(_COLUMNS)].to_numpy(np.float64)
     if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError(f"{file} has no steps, or steps without a time")
@@ -188,7 +198,7 @@ def _log(
         shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
     return StepLog(
         start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
-        _calls(engine, start, start + period, records, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:9].astype(np.int64),
+        _calls(engine, start, start + period, records, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:].astype(np.int64),
     )  # fmt: skip
 
 

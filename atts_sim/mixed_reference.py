@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
+from atts_runtime.profiler.padding import fitting
 from atts_runtime.errors import InputError
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
@@ -204,7 +205,9 @@ class MixedReference(Stepping):
             totals.decode_steps += 1
             totals.decode_rows += len(new)
             before, self._decoded = self._decoded, {request for request, _ in feeds}
-            return self._cost.cost("decode", shape._replace(joined=len(self._decoded - before)))
+            stops = self._cost.row_stops
+            attended = sum(fitting(stops, length) for length in kept) if stops else None
+            return self._cost.cost("decode", shape._replace(joined=len(self._decoded - before), attended=attended))
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)

@@ -59,6 +59,11 @@ class TraceCost:
     score_s: float
     score_token_s: float
 
+    @property
+    def row_stops(self) -> tuple[int, ...]:
+        """Tokens kept cost nothing here, so nor do they with padding."""
+        return ()
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         if phase == "append":
             return Cost(self.score_s * shape.rows + self.score_token_s * shape.kept_tokens, inside=True)

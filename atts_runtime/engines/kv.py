@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from atts_runtime.profiler.padding import fitting
+
 ROW_ALIGN = 4
 NEW_ALIGN = 4
 TIME_ALIGN = 16
@@ -41,7 +43,7 @@ def aligned_time(n: int) -> int:
 
 def row_time(n: int) -> int:
     """The positions that a decoding row of `n` attends over (`ROW_STOPS`)."""
-    return next((stop for stop in ROW_STOPS if n <= stop), aligned(n, ROW_STOPS[-1]))
+    return fitting(ROW_STOPS, n)
 
 
 def aligned(n: int, to: int) -> int:

@@ -27,7 +27,7 @@ class RowGroup:
     def put(self, job: GenerateJob, parked: torch.Tensor | None, length: int) -> None:
         """A row more, of a chain of `length` tokens that decodes another."""
         row = len(self.jobs)
-        self.kv.reserve(row + 1, length + 1)
+        self.kv.reserve(row + 1, self.time or length + 1)
         self.kv.put(row, parked)
         self.jobs.append(job)
 

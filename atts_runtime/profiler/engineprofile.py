@@ -235,6 +235,7 @@ class EngineProfile:
             "rows_to": padding.rows_to,
             "new_to": padding.new_to,
             "kept_stops": list(padding.kept_stops),
+            **({"row_stops": list(padding.row_stops)} if padding.row_stops else {}),
         }
         for name, stated in self.numbers.items():
             *tables, last = name.split(".")
@@ -266,17 +267,21 @@ def _flat(prefix: str, table: Any) -> list[tuple[str, Any]]:
 
 
 def _padding(where: str, entries: Any) -> Padding:
-    known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"))
+    known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"), {"row_stops"})
     if not isinstance(entries["rectangular"], bool):
         raise InputError(f"{where}.rectangular must be true or false, got {entries['rectangular']!r}")
-    stops = entries["kept_stops"]
-    if not isinstance(stops, list):
-        raise InputError(f"{where}.kept_stops must be a list of whole numbers, got {stops!r}")
-    lengths = tuple(_whole(f"{where}.kept_stops", stop) for stop in stops)
-    if list(lengths) != sorted(set(lengths)):
-        raise InputError(f"{where}.kept_stops must ascend, got {stops}")
+    kept, row = (_stops(f"{where}.{name}", entries.get(name, [])) for name in ("kept_stops", "row_stops"))
     rows_to, new_to = (_whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to"))
-    return Padding(entries["rectangular"], rows_to, new_to, lengths)
+    return Padding(entries["rectangular"], rows_to, new_to, kept, row)
+
+
+def _stops(where: str, stops: Any) -> tuple[int, ...]:
+    if not isinstance(stops, list):
+        raise InputError(f"{where} must be a list of whole numbers, got {stops!r}")
+    lengths = tuple(_whole(where, stop) for stop in stops)
+    if list(lengths) != sorted(set(lengths)):
+        raise InputError(f"{where} must ascend, got {stops}")
+    return lengths
 
 
 def _check_together(path: str | Path, numbers: Mapping[str, Number], *, embedded: bool) -> None:

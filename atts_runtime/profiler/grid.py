@@ -60,12 +60,14 @@ class Point:
     rows: tuple[tuple[int, int], ...]
     held_out: bool
 
-    @property
-    def shape(self) -> StepShape:
-        """A decode's shape is that of the middle of its measured steps."""
+    def shape(self, padding: Padding) -> StepShape:
+        """In the engine; a decode's shape is that of the middle of its measured steps."""
         ahead = _DECODE_STEPS // 2 if self.phase == "decode" else 0
         logits = 1 if self.phase == "decode" else None
-        return StepShape.of(Fed(n, s + ahead, n if logits is None else logits) for n, s in self.rows)
+        shape = StepShape.of(Fed(n, s + ahead, n if logits is None else logits) for n, s in self.rows)
+        if self.phase == "append" or not padding.row_stops:
+            return shape
+        return shape._replace(attended=sum(padding.row_kept(s + ahead + 1) for _, s in self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +153,18 @@ def _part(whole: int, index: int, count: int) -> int:
     return max(4, whole // 4 + (whole - whole // 4) * (index + 1) // count)
 
 
-def engine_padding() -> Padding:
-    """The embedded engine's rules, from the engine itself."""
-    from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, aligned_time
+def engine_padding(*, groups_rows: bool) -> Padding:
+    """The embedded engine's rules, from the engine itself; `groups_rows`: as its `CausalLM` has it."""
+    from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, ROW_STOPS, aligned_time
 
     stops = tuple(sorted({aligned_time(n) for n in range(1, _STOPS_PERIOD + 1)}))
-    return Padding(rectangular=True, rows_to=ROW_ALIGN, new_to=NEW_ALIGN, kept_stops=stops)
+    return Padding(
+        rectangular=True,
+        rows_to=ROW_ALIGN,
+        new_to=NEW_ALIGN,
+        kept_stops=stops,
+        row_stops=ROW_STOPS if groups_rows else (),
+    )
 
 
 def measure(worker: Worker, grid: Grid, seconds: float, on_progress: Callable[[float], None]) -> Measured:
@@ -182,7 +190,8 @@ def measure(worker: Worker, grid: Grid, seconds: float, on_progress: Callable[[f
             spent = (time.perf_counter() - begin) / seconds
             on_progress(min(1.0, max(spent, (rounds + done / len(points)) / 2 if rounds < 2 else spent)))
         rounds += 1
-    samples = [Sample(p.phase, p.shape, _low(took[p]), len(took[p]), p.held_out) for p in grid.points]
+    padding = engine_padding(groups_rows=worker.lm.groups_rows)
+    samples = [Sample(p.phase, p.shape(padding), _low(took[p]), len(took[p]), p.held_out) for p in grid.points]
     return Measured(
         tuple(samples),
         tuple(CallSample(kind, cached, _low(values)) for (kind, cached, _), values in sorted(calls.items())),

@@ -97,7 +97,7 @@ def measure_engine(
     finally:
         torch.set_num_threads(before)
     show(role, 1.0)
-    padding = engine_padding()
+    padding = engine_padding(groups_rows=lm.groups_rows)
     return EngineProfile.of_fit(
         {
             "name": f"{slug(spec.name)}-{hardware.name}",

@@ -90,12 +90,12 @@ def fit_phase(phase: Phase, samples: Sequence[Sample], spec: ModelSpec, peak: Pe
     model = StepModel(spec, *rates, costs, costs, padding)
     predicted = np.array([model.cost(phase, sample.shape).seconds for sample in mine])
     errors = np.abs(predicted / np.array([sample.seconds for sample in mine]) - 1)
-    shapes = [sample.shape for sample in mine]
+    shapes, kept = [sample.shape for sample in mine], padding.row_kept if phase == "decode" else padding.kept
     limits = Range(
         max(shape.rows for shape in shapes),
         max(shape.new_tokens for shape in shapes),
-        max(shape.rows * padding.kept(shape.longest_kept) for shape in shapes),
-        padding.kept(max(shape.longest_kept for shape in shapes)),
+        max(shape.rows * kept(shape.longest_kept) for shape in shapes),
+        kept(max(shape.longest_kept for shape in shapes)),
     )
     return PhaseFit(costs, Residuals.of(errors[~held_out]), Residuals.of(errors[held_out]), limits)
 

@@ -51,7 +51,8 @@ class StepShape(NamedTuple):
 
     pairs: query-key pairs that causality leaves, sum of new * cached + new * (new + 1) / 2; None: taken from the means,
     exact where rows are alike and when decoding. joined: rows that were not in the decode step before (None: not told);
-    what a profile says does not hang on it.
+    what a profile says does not hang on it. attended: positions that a decode's rows attend over together, for engines
+    with `Padding.row_stops` (None: rows are taken to be alike).
     """
 
     rows: int
@@ -62,6 +63,7 @@ class StepShape(NamedTuple):
     logit_rows: int
     pairs: int | None = None
     joined: int | None = None
+    attended: int | None = None
 
     @classmethod
     def of(cls, batch: Iterable[Fed]) -> Self:
@@ -152,7 +154,8 @@ class Work(NamedTuple):
 class DecodeLines(NamedTuple):
     """Seconds of a decode step while the rows stay and no row outgrows `until` tokens: constant + the highest line.
 
-    lines       (seconds at 0 kept tokens, seconds a kept token)
+    lines       (seconds at 0 kept tokens, seconds a kept token); of an engine with `Padding.row_stops`: by the positions
+                that rows attend over together, which stay what they are until a row outgrows its stop
     until       the longest row for which this holds; None: any
     inside      as in `Cost`; where nothing is padded, for rows that all keep `longest_kept` tokens
     """
@@ -218,8 +221,14 @@ class StepModel:
         if limits is None:
             return True
         if self.padding.rectangular:
-            shape = shape._replace(kept_tokens=shape.rows * self.padding.kept(shape.longest_kept))
+            kept = self.padding.row_kept if phase == "decode" else self.padding.kept
+            shape = shape._replace(kept_tokens=shape.rows * kept(shape.longest_kept))
         return limits.holds(shape)
+
+    @property
+    def row_stops(self) -> tuple[int, ...]:
+        """See `Padding`."""
+        return self.padding.row_stops if self.padding.rectangular else ()
 
     def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
         """Seconds of a decode step of `rows`; raises OutOfRange."""
@@ -228,8 +237,9 @@ class StepModel:
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         """`decode_seconds` as a function of the kept tokens, for adding up many steps at once."""
         costs, padding = self.decode, self.padding
-        none = self._amounts("decode", StepShape(rows, rows, 1, 0, longest_kept, rows, 0))
-        each = self._amounts("decode", StepShape(rows, rows, 1, 1, longest_kept, rows, 1))
+        none, each = (
+            self._amounts("decode", StepShape(rows, rows, 1, n, longest_kept, rows, n, attended=n)) for n in (0, 1)
+        )
         compute, *memory = zip(self._lines(costs, none), self._lines(costs, each), strict=True)
         constant = self._overhead(costs, rows, rows)
         ends = [compute, *memory]
@@ -237,7 +247,7 @@ class StepModel:
             ends = [(compute[0] + zero, compute[1] + one) for zero, one in memory]
         lines = tuple((zero, one - zero) for zero, one in ends)
         fullest = StepShape(rows, rows, 1, rows * longest_kept, longest_kept, rows)
-        until = padding.kept(longest_kept) if padding.rectangular else None
+        until = padding.kept(longest_kept) if padding.rectangular and not padding.row_stops else None
         return DecodeLines(lines, constant, until, self.covers("decode", fullest))
 
     def work(self, phase: Phase, shape: StepShape) -> Work:
@@ -247,7 +257,7 @@ class StepModel:
     def _amounts(self, phase: Phase, shape: StepShape) -> tuple[float, float, float]:
         """The fields of `Work`, as a plain tuple: it is asked for at every step."""
         rates, padding = self._rates, self.padding
-        rows, tokens, _, kept, longest_kept, logits, pairs, _ = shape
+        rows, tokens, _, kept, longest_kept, logits, pairs, _, attended = shape
         read = kept
         if padding.rectangular and phase == "append":
             new = -(-shape.longest_new // padding.new_to) * padding.new_to
@@ -255,9 +265,12 @@ class StepModel:
             tokens = logits = rows * new
             pairs, read = tokens * length, rows * length
         elif padding.rectangular:
-            length = padding.kept(longest_kept)
             tokens = logits = -(-rows // padding.rows_to) * padding.rows_to
-            pairs = read = rows * length
+            if not padding.row_stops:
+                attended = rows * padding.kept(longest_kept)
+            elif attended is None:
+                attended = rows * padding.row_kept(-(-kept // rows))
+            pairs = read = attended
         elif pairs is None:
             # Of rows alike: n * s + n * (n + 1) / 2 each, with n = tokens / rows and s + n = kept / rows.
             pairs = round(tokens * (kept - (tokens - rows) / 2) / rows)

@@ -76,6 +76,7 @@ def works(*, exact: bool) -> st.SearchStrategy[Work]:
             block=st.sampled_from([0, 4, 16]),
             padded_s=small.map(lambda x: x / 64),
             rows_measured=st.none() | st.integers(1, 5),
+            row_stops=st.sampled_from([(), (5,), (4, 8, 12, 20)]),
         )
 
     per_kind = st.builds(CallCosts, times(0, 1 / 8), times(0, 1 / 16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,7 @@ costs = st.builds(
     logit_s=seconds,
     block=st.sampled_from([0, 1, 7, 16, 128]),
     padded_s=st.floats(0, 1e-6),
+    row_stops=st.sampled_from([(), (192, 384, 512)]),
 )
 starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
     lambda rows_longest: st.tuples(
@@ -39,12 +41,16 @@ starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
 )
 
 
+def shapes_of(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -> list[StepShape]:
+    """A run's steps; with stops `kept` is what they all attend over, and no more than the longest row is known."""
+    if cost.row_stops:
+        return [StepShape(rows, rows, 1, rows, longest + j, rows, rows, attended=kept) for j in range(1, steps + 1)]
+    return [StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)]
+
+
 def one_by_one(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
     """Time after each step."""
-    shapes = [
-        StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
-    ]
-    times = [cost.cost("decode", shape).seconds for shape in shapes]
+    times = [cost.cost("decode", shape).seconds for shape in shapes_of(cost, rows, kept, longest, steps)]
     return [math.fsum(times[: j + 1]) for j in range(steps)]
 
 
@@ -81,7 +87,8 @@ def test_a_cut_at_the_end_of_a_step_is_that_step(
 @given(costs, starts)
 def test_lines_and_shapes_say_the_same_of_a_decode(cost: AffineCost, start: tuple[int, int, int]) -> None:
     rows, kept, longest = start[0], start[1] + start[0], start[2] + 1
-    seconds = cost.cost("decode", StepShape(rows, rows, 1, kept, longest, rows, kept)).seconds
+    attended = kept if cost.row_stops else None
+    seconds = cost.cost("decode", StepShape(rows, rows, 1, kept, longest, rows, kept, attended=attended)).seconds
     lines, constant, until, _ = cost.decode_lines(rows, longest)
     assert constant + max(a + b * kept for a, b in lines) == pytest.approx(seconds, rel=RELATIVE)
     assert until is None or until >= longest
@@ -112,10 +119,12 @@ def spec(name: str) -> ModelSpec:
 
 
 def step_models() -> dict[str, StepModel]:
-    """A padded model that was measured, within and beyond its range; a ragged one on its data sheet."""
+    """Padded models that were measured, within and beyond their range, batches padded to their longest row and rows by
+    themselves; a ragged one on its data sheet."""
     a100 = HardwareProfile.from_toml(profiles_folder() / "hardware" / "nvidia-a100-80gb-sxm.toml")
-    padded = shipped_engines()["bundled-target-amd-epyc-milan"].step_model(spec("bundled-target"))
-    return {"padded": padded, "analytic": analytic_model(spec("qwen2.5-7b-instruct"), a100, "bfloat16")}
+    alone = shipped_engines()["bundled-target-amd-epyc-milan"].step_model(spec("bundled-target"))
+    padded = replace(alone, padding=replace(alone.padding, row_stops=()))
+    return {"padded": padded, "rows alone": alone, "analytic": analytic_model(spec("qwen2.5-7b-instruct"), a100, "bfloat16")}
 
 
 STEP_MODELS = step_models()
@@ -143,13 +152,14 @@ def test_runs_of_a_profiles_steps_are_the_sums_of_its_steps(
     assert done == 1 or ends[done - 2] < share * ends[-1] * (1 + 1e-9)
 
 
-@given(long_starts, st.integers(1, 200))
-def test_the_time_beyond_a_profiles_range_is_that_of_the_steps_there(start: tuple[int, int, int], steps: int) -> None:
-    model, (rows, kept, longest) = STEP_MODELS["padded"], start
+@pytest.mark.parametrize("name", ["padded", "rows alone"])
+@given(start=long_starts, steps=st.integers(1, 200))
+def test_the_time_beyond_a_profiles_range_is_that_of_the_steps_there(
+    name: str, start: tuple[int, int, int], steps: int
+) -> None:
+    model = STEP_MODELS[name]
     runs = DecodeRuns(model)
-    shapes = [
-        StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)
-    ]
+    shapes = shapes_of(model, *start, steps)
     outside = math.fsum(cost.seconds for cost in (model.cost("decode", shape) for shape in shapes) if not cost.inside)
     total = runs.seconds(*start, steps)
     assert runs.outside_s(*start, steps, total) == pytest.approx(outside, rel=1e-9, abs=1e-9 * total)

@@ -172,6 +172,10 @@ class Counted:
         self.steps += 1
         return Cost(1e-3, True)
 
+    @property
+    def row_stops(self) -> tuple[int, ...]:
+        return ()
+
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         raise NotImplementedError
 

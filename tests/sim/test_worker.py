@@ -125,6 +125,10 @@ class Watched(StepCost):
         self.passes.append((phase == "append", shape.rows, shape.new_tokens, shape.kept_tokens, shape.longest_kept))
         return Cost(1.0, inside=True)
 
+    @property
+    def row_stops(self) -> tuple[int, ...]:
+        return ()
+
     def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
         return DecodeLines(((0.0, 0.0),), 1.0, None, inside=True)
 

@@ -141,3 +141,29 @@ def test_a_neighbours_length_changes_no_bit(serve: Any, tiny_target: Path, promp
             assert any(len(p.fed) == 2 for p in client.passes if not p.append)
 
     serve(scenario, tiny_target)
+
+
+@pytest.mark.usefixtures("row_invariant")
+@pytest.mark.parametrize("length", [5, 150, 300, 480])
+def test_a_chain_that_grows_while_rows_of_all_lengths_join_is_the_chain_alone(
+    serve: Any, tiny_target: Path, length: int
+) -> None:
+    """It outgrows its group of rows, whose room and whose neighbours change under it all the while."""
+
+    async def growing(client: Any) -> Piece:
+        piece: Piece = (await client.generate(0, prompt="7" * length + "\n\n", n=260)).piece
+        return piece
+
+    async def crowd(client: Any) -> Piece:
+        longest = asyncio.create_task(growing(client))
+        others = []
+        for i in range(30):
+            steps = client.worker.stats.decode_steps
+            while client.worker.stats.decode_steps < steps + 8 and not longest.done():
+                await asyncio.sleep(0)
+            others.append(asyncio.create_task(client.generate(1 + i, prompt="8" * (20 + 17 * i) + "\n\n", n=90)))
+        await asyncio.gather(*others)
+        assert max(len(p.fed) for p in client.passes if not p.append) > 8
+        return await longest
+
+    assert serve(crowd, tiny_target) == serve(growing, tiny_target)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atts_runtime.engines import kv
-from atts_runtime.engines.kv import TIME_ALIGN, KvBuffer, aligned, aligned_time
+from atts_runtime.engines.kv import TIME_ALIGN, KvBuffer, aligned, aligned_time, row_time
 
 SHAPE = {"layers": 2, "heads": 1, "head_dim": 4, "dtype": torch.float32, "device": torch.device("cpu")}
 
@@ -32,6 +32,14 @@ def test_a_cache_length_holds_its_positions_and_avoids_the_lengths_that_split(n:
     assert time % TIME_ALIGN == 0
     assert not 192 < time % 512 < 384
     assert aligned_time(time) == time
+
+
+@given(st.integers(1, 5000))
+def test_rows_are_grouped_by_canonical_lengths_that_hold_them(n: int) -> None:
+    time = row_time(n)
+    assert n <= time <= max(192, 2 * n)
+    assert aligned_time(time) == time
+    assert row_time(time) == time
 
 
 def test_a_parked_chain_comes_back_as_it_was_in_any_row() -> None:

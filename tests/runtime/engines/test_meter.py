@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from atts_runtime.engines.base import Demand, EngineError, Piece, Usage
+from atts_runtime.engines.kv import ROW_ALIGN, aligned, aligned_time, row_time
 from atts_runtime.profiler import Counts, Fed, ModelSpec, step
 from tests.runtime.engines.conftest import PROMPT, Client, Serve
 
@@ -175,6 +176,11 @@ def test_the_log_of_steps_has_each_pass_in_order(serve: Serve, tiny_target: Path
         assert steps.column("longest_kept").tolist() == [
             max(s + len(ids) for ids, s in zip(p.fed, p.starts, strict=True)) for p in client.passes
         ]
+        alone, last = client.worker.lm.groups_rows, client.passes[-1]
+        assert not last.append
+        kept = [start + 1 for start in last.starts]
+        pairs = sum(map(row_time, kept)) if alone else aligned(len(kept), ROW_ALIGN) * aligned_time(max(kept))
+        assert steps.column("pairs_executed")[-1] == pairs
         starts, durations = steps.column("t_start_s"), steps.column("duration_s")
         assert (durations > 0).all()
         assert (starts[1:] >= starts[:-1] + durations[:-1] - 1e-9).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from atts_runtime.engines.causal_lm import CausalLM
 from atts_runtime.engines.worker import Worker
 from atts_runtime.profiler.grid import PROMPT, Grid, Point, grid_of, measure
+from tests.runtime.engines.watching import Pass, watch
 
 
 @pytest.fixture
@@ -26,18 +26,14 @@ POINTS = (
 
 
 def test_a_visit_feeds_what_its_point_says(worker: Worker) -> None:
-    forward, passes = worker.lm.forward, []
-
-    def watched(buffer: Any, new_ids: list[list[int]], starts: list[int], *, every: bool) -> torch.Tensor:
-        passes.append((every, [(len(ids), start) for ids, start in zip(new_ids, starts, strict=True)]))
-        return forward(buffer, new_ids, starts, every=every)
-
-    worker.lm.forward = watched  # type: ignore[method-assign]
+    passes: list[Pass] = []
+    watch(worker.lm, passes.append)
     shares: list[float] = []
     measured = measure(worker, Grid(POINTS, 64), 1e-6, shares.append)
     assert measured.rounds == 2
-    appends = [rows for every, rows in passes if every]
-    decodes = [rows for every, rows in passes if not every]
+    fed = [(p.append, [(len(ids), start) for ids, start in zip(p.fed, p.starts, strict=True)]) for p in passes]
+    appends = [rows for append, rows in fed if append]
+    decodes = [rows for append, rows in fed if not append]
     assert appends == [[(5, 16), (1, 40), (12, 8)]] * 2
     # One visit to warm up, then a visit a round, each of the same steps on growing chains.
     visit = decodes[: len(decodes) // 3]

@@ -37,6 +37,7 @@ APPEND = PhaseCosts(0.8, 0.7, 1.4e-3, 1.9e-4, mfu_attention=0.5, kv_copies=4)
 DECODE = PhaseCosts(0.5, 0.6, 1.1e-3, 4e-5)
 PADDED = Padding(True, 4, 4, (16, 32, 64))
 EMBEDDED = StepModel(TARGET, 9e10, 2e10, APPEND, DECODE, PADDED)
+ALONE = replace(EMBEDDED, padding=replace(PADDED, row_stops=(24, 64)))
 PAGED = replace(EMBEDDED, padding=RAGGED)
 OVERLAPPED = replace(PAGED, decode=replace(DECODE, overlapped=True))
 CACHED = replace(DECODE, cache_bytes=1e7, eta_beyond=0.3)
@@ -83,6 +84,8 @@ MODELS_OF = {
     "cached": replace(PAGED, decode=CACHED),
     "cached and overlapped": replace(PAGED, decode=replace(CACHED, overlapped=True)),
     "cached and padded": replace(EMBEDDED, decode=CACHED),
+    "rows alone": ALONE,
+    "rows alone, cached and overlapped": replace(ALONE, decode=replace(CACHED, overlapped=True)),
 }
 
 
@@ -94,17 +97,32 @@ def test_decode_lines_are_the_steps_until_the_block_ends(
     lines = model.decode_lines(rows, longest)
     later = data.draw(st.integers(longest, lines.until or longest + 500))
     kept = data.draw(st.integers(later + rows - 1, later * rows))
-    assert lines.seconds(kept) == pytest.approx(model.decode_seconds(rows, kept, later), rel=1e-12)
+    shape = StepShape(rows, rows, 1, kept, later, rows, kept, attended=kept)
+    assert lines.seconds(kept) == pytest.approx(model.seconds("decode", shape), rel=1e-12)
     if lines.until is not None:
         assert model.decode_seconds(rows, kept, lines.until + 1) > lines.seconds(kept)
 
 
 def test_the_engines_padding_is_that_of_its_kv_buffers() -> None:
-    from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, aligned_time
+    from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, aligned_time, row_time
 
-    padding = engine_padding()
-    assert (padding.rectangular, padding.rows_to, padding.new_to) == (True, ROW_ALIGN, NEW_ALIGN)
-    assert [padding.kept(n) for n in range(1, 4097)] == [aligned_time(n) for n in range(1, 4097)]
+    for grouped in (False, True):
+        padding = engine_padding(groups_rows=grouped)
+        assert (padding.rectangular, padding.rows_to, padding.new_to) == (True, ROW_ALIGN, NEW_ALIGN)
+        lengths = range(1, 4097)
+        assert [padding.kept(n) for n in lengths] == [aligned_time(n) for n in lengths]
+        assert [padding.row_kept(n) for n in lengths] == [(row_time if grouped else aligned_time)(n) for n in lengths]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9))
+def test_rows_that_attend_by_themselves_cost_what_they_attend_over(kept: list[int]) -> None:
+    rows, attended = len(kept), sum(ALONE.padding.row_kept(length) for length in kept)
+    shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), attended=attended)
+    work, longest = ALONE.work("decode", shape), EMBEDDED.work("decode", shape)
+    assert work.attention_flops == ALONE._rates.pair_flops * attended
+    assert work.linear_flops == longest.linear_flops
+    unsaid = ALONE.work("decode", shape._replace(attended=None, kept_tokens=rows * kept[0]))
+    assert unsaid.attention_flops == ALONE._rates.pair_flops * rows * ALONE.padding.row_kept(kept[0])
 
 
 def test_a_step_outside_what_was_measured_is_flagged_and_refused() -> None:
@@ -145,7 +163,8 @@ def test_a_fit_finds_the_cache_that_made_the_steps_and_none_where_there_was_none
     points = [point for point in grid_of(64, 1024, 2048).points if point.phase == "decode"]
     made = replace(EMBEDDED, decode=replace(DECODE, cache_bytes=4e7, eta_beyond=0.3))
     for model, cache in ((made, 4e7), (EMBEDDED, None)):
-        samples = [Sample("decode", p.shape, model.seconds("decode", p.shape), 1, p.held_out) for p in points]
+        shapes = [(p.shape(PADDED), p.held_out) for p in points]
+        samples = [Sample("decode", shape, model.seconds("decode", shape), 1, held_out) for shape, held_out in shapes]
         fit = fit_phase("decode", samples, TARGET, PEAK, PADDED)
         assert fit.costs.cache_bytes == (cache and pytest.approx(cache, rel=0.2))
         assert fit.costs.eta_beyond == (cache and pytest.approx(0.3, rel=0.2))
@@ -166,7 +185,7 @@ def test_a_fit_recovers_the_costs_that_made_the_steps_and_stays_physical_when_th
     points = [point for point in grid_of(64, 1024, 2048).points if point.phase == phase]
 
     def samples(factor: float) -> list[Sample]:
-        return [Sample(phase, p.shape, factor * EMBEDDED.seconds(phase, p.shape), 1, p.held_out) for p in points]
+        return [Sample(phase, p.shape(PADDED), factor * EMBEDDED.seconds(phase, p.shape(PADDED)), 1, p.held_out) for p in points]
 
     fit = fit_phase(phase, samples(1.0), TARGET, PEAK, PADDED)
     made = getattr(EMBEDDED, phase)
@@ -183,7 +202,7 @@ def test_disturbed_points_do_not_bend_the_fit() -> None:
     points = [point for point in grid_of(64, 1024, 2048).points if point.phase == "append"]
     noise = np.where(np.random.default_rng(0).random(len(points)) < 0.1, 3.0, 1.0)
     samples = [
-        Sample("append", p.shape, EMBEDDED.seconds("append", p.shape) * factor, 1, p.held_out)
+        Sample("append", p.shape(PADDED), EMBEDDED.seconds("append", p.shape(PADDED)) * factor, 1, p.held_out)
         for p, factor in zip(points, noise, strict=True)
     ]
     fit = fit_phase("append", samples, TARGET, PEAK, PADDED)
@@ -194,7 +213,7 @@ def test_points_held_out_lie_in_the_range_and_off_the_grid() -> None:
     points = grid_of(64, 1024, 2048).points
     for phase in ("append", "decode"):
         fitted, held_out = (
-            [p.shape for p in points if p.phase == phase and p.held_out is out] for out in (False, True)
+            [p.shape(PADDED) for p in points if p.phase == phase and p.held_out is out] for out in (False, True)
         )
         assert not set(fitted) & set(held_out)
         assert not {s.rows for s in fitted} & {s.rows for s in held_out}
