@@ -94,7 +94,9 @@ class CausalLM(Vocabulary):
         """Whether rows of a decode attend in groups by length; else all over as many positions as the longest needs."""
         return self._fused is not None
 
-    def append_pass(self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int]) -> tuple[torch.Tensor, Executed]:
+    def append_pass(
+        self, buffer: KvBuffer, new_ids: list[list[int]], starts: list[int]
+    ) -> tuple[torch.Tensor, Executed]:
         """Feed row i of `buffer` the ids `new_ids[i]` from position `starts[i]` on.
 
         Returns float logits [rows, longest or more, vocab]. Rows that are shorter are padded on the right; what the
@@ -109,7 +111,9 @@ class CausalLM(Vocabulary):
         logits = self._forward(ids, positions, [(buffer, rows, time)], every=True)
         return logits, Executed(rows * longest, rows * longest * time)
 
-    def decode_pass(self, groups: Sequence[Grouped], ids: list[int], starts: list[int]) -> tuple[torch.Tensor, Executed]:
+    def decode_pass(
+        self, groups: Sequence[Grouped], ids: list[int], starts: list[int]
+    ) -> tuple[torch.Tensor, Executed]:
         """Feed each row an id at its position, group by group; returns float logits [rows, vocab].
 
         A model that does not group rows takes one group.

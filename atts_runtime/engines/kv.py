@@ -29,7 +29,7 @@ TIME_ALIGN = 16
 # between these two (found by trying all lengths against all others, torch 2.13, AVX2).
 _BLOCK, _SPLITS_ABOVE, _WHOLE_FROM = 512, 192, 384
 _LEAST_TIME = 512  # positions of a row in memory that is given as it is used
-ROW_STOPS = (192, 384, 512)
+ROW_STOPS = (128, 192, 384, 512)
 """Positions that a decoding row attends over where rows are grouped by length: the first of these that holds its own,
 or a multiple of the last. All of them are canonical, and few enough for groups to be large."""
 

@@ -60,9 +60,7 @@ class FusedLlama:
             got = fused(ids, positions, [(torch.zeros(shape, dtype=torch.float32), 2, 5)], every=True)
         return fused if torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE) else None
 
-    def __call__(
-        self, ids: torch.Tensor, positions: torch.Tensor, groups: list[Group], *, every: bool
-    ) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, groups: list[Group], *, every: bool) -> torch.Tensor:
         """Logits [rows, new, vocab] (with `every` false [rows, 1, vocab]) of `ids` [rows, new] at `positions`.
 
         Rows attend in `groups`, one after the other. A group's KV receives the new keys and values; token j of a row
@@ -147,20 +145,20 @@ def _forward(
     cosine = torch.cat((cosine, cosine), -1).unsqueeze(1)
     sine = torch.cat((-sine, sine), -1).unsqueeze(1)
 
+    # Where each new token's keys, and then values, go in a layer's cache seen as a list of head vectors; and 0 where a
+    # token may look, -inf elsewhere. Heads that share keys stand below each other, as if more tokens.
     slots: list[torch.Tensor] = []
     masks: list[torch.Tensor] = []
+    count = torch.arange(max([max(time, attending, 2 * kv_heads) for _, attending, time in groups]))
+    both = count[: 2 * kv_heads]
+    own_head, value_rows = both % kv_heads, (both >= kv_heads) * kv_heads
     first = 0
     for kv, attending, time in groups:
-        # Where each new token's keys, and then values, go in a layer's cache seen as a list of head vectors.
-        own = positions[first : first + attending]
-        line = torch.arange(kv_heads) + (torch.arange(2) * kv.size(2) * kv_heads).unsqueeze(1)
-        line = line + (torch.arange(attending) * kv_heads).view(-1, 1, 1, 1)
-        slots.append((line * kv.size(4) + own.view(attending, new, 1, 1)).reshape(-1))
-
-        # 0 where a token may look, -inf elsewhere; heads that share keys stand below each other, as if more tokens.
-        mask = torch.zeros(attending, 1, new, time, dtype=kv.dtype)
-        mask.masked_fill_(torch.arange(time) > own.view(attending, 1, new, 1), float("-inf"))
-        masks.append(mask.repeat(1, 1, sharing, 1))
+        own = positions[first : first + attending].view(attending, 1, new, 1)
+        line = own_head + value_rows * kv.size(2) + (count[:attending] * kv_heads).view(-1, 1, 1, 1)
+        slots.append((line * kv.size(4) + own).reshape(-1))
+        mask = torch.zeros(attending, 1, new, time, dtype=kv.dtype).masked_fill_(count[:time] > own, float("-inf"))
+        masks.append(mask if sharing == 1 else mask.repeat(1, 1, sharing, 1))
         first += attending
 
     hidden = F.embedding(ids.reshape(-1), embedding)

@@ -16,6 +16,7 @@ from atts_runtime.engines.base import PHASES, Demand, EngineStats, Phase, Usage
 from atts_runtime.engines.steps import Executed, Steps
 from atts_runtime.profiler.counts import Rates
 
+
 class Part(NamedTuple):
     """New tokens of a row, all of one phase. `usage` is the call's that they are fed for."""
 

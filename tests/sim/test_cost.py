@@ -124,7 +124,11 @@ def step_models() -> dict[str, StepModel]:
     a100 = HardwareProfile.from_toml(profiles_folder() / "hardware" / "nvidia-a100-80gb-sxm.toml")
     alone = shipped_engines()["bundled-target-amd-epyc-milan"].step_model(spec("bundled-target"))
     padded = replace(alone, padding=replace(alone.padding, row_stops=()))
-    return {"padded": padded, "rows alone": alone, "analytic": analytic_model(spec("qwen2.5-7b-instruct"), a100, "bfloat16")}
+    return {
+        "padded": padded,
+        "rows alone": alone,
+        "analytic": analytic_model(spec("qwen2.5-7b-instruct"), a100, "bfloat16"),
+    }
 
 
 STEP_MODELS = step_models()

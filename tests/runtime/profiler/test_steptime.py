@@ -185,7 +185,10 @@ def test_a_fit_recovers_the_costs_that_made_the_steps_and_stays_physical_when_th
     points = [point for point in grid_of(64, 1024, 2048).points if point.phase == phase]
 
     def samples(factor: float) -> list[Sample]:
-        return [Sample(phase, p.shape(PADDED), factor * EMBEDDED.seconds(phase, p.shape(PADDED)), 1, p.held_out) for p in points]
+        return [
+            Sample(phase, p.shape(PADDED), factor * EMBEDDED.seconds(phase, p.shape(PADDED)), 1, p.held_out)
+            for p in points
+        ]
 
     fit = fit_phase(phase, samples(1.0), TARGET, PEAK, PADDED)
     made = getattr(EMBEDDED, phase)
