@@ -5,6 +5,9 @@ stays within one block of padding, its time is the largest of a few affine funct
 compute-bound, memory-bound, each with its overhead). So k steps are an arithmetic series per line and block, and how
 many steps fit into a time is a quadratic's root. Both are O(blocks of padding), whatever k is.
 
+Where each row is padded by itself (`Padding.row_stops`), what rows attend over stays what it is until one outgrows its
+stop, which ends the run: all steps of a run then take the same time.
+
 Shapes, costs and lines are those of the profiler's step model, which is one `StepCost`.
 """
 

@@ -11,8 +11,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.profiler.padding import fitting
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.padding import fitting
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, StepCost, StepShape

@@ -52,8 +52,8 @@ def aligned(n: int, to: int) -> int:
 
 
 class KvBuffer:
-    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks. `time`: positions of
-    a row to begin with.
+    """Room for rows of KV, shape [layers, 2, rows, kv_heads, time, head_dim]; grows, never shrinks. `time`: positions
+    of a row to begin with.
 
     Growing copies what is held, while all rows wait. On CPU it therefore grows by much at a time: there the system
     gives memory page by page, when it is first written to.

@@ -154,7 +154,7 @@ class Work(NamedTuple):
 class DecodeLines(NamedTuple):
     """Seconds of a decode step while the rows stay and no row outgrows `until` tokens: constant + the highest line.
 
-    lines       (seconds at 0 kept tokens, seconds a kept token); of an engine with `Padding.row_stops`: by the positions
+    lines       (seconds at 0 kept tokens, seconds a kept token); of an engine with `Padding.row_stops` by the positions
                 that rows attend over together, which stay what they are until a row outgrows its stop
     until       the longest row for which this holds; None: any
     inside      as in `Cost`; where nothing is padded, for rows that all keep `longest_kept` tokens
