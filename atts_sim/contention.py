@@ -14,7 +14,7 @@ from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
 from atts_sim.correction import Recency
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
-from atts_sim.mixed_reference import plain_engine
+from atts_sim.plain import plain_engine
 
 Name = TypeVar("Name")
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.padding import fitting
+from atts_runtime.profiler.padding import attended
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, StepCost, StepShape
 from atts_sim.device import Device
-from atts_sim.reference import ReferenceEngine
 from atts_sim.stepping import Passes, Stepping
 
 _Key = tuple[str, Hashable, int]
@@ -205,9 +204,8 @@ class MixedReference(Stepping):
             totals.decode_steps += 1
             totals.decode_rows += len(new)
             before, self._decoded = self._decoded, {request for request, _ in feeds}
-            stops = self._cost.row_stops
-            attended = sum(fitting(stops, length) for length in kept) if stops else None
-            return self._cost.cost("decode", shape._replace(joined=len(self._decoded - before), attended=attended))
+            joined, read = len(self._decoded - before), attended(self._cost.row_stops, kept)
+            return self._cost.cost("decode", shape._replace(joined=joined, attended=read))
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)
@@ -295,9 +293,3 @@ class MixedReference(Stepping):
             if request in self._running:
                 request.table.append(self._take())
         return preempted
-
-
-def plain_engine(clock: Clock, spec: EngineSpec, cost: StepCost, device: Device | None = None) -> Stepping:
-    """The plain engine of the spec's discipline."""
-    make = ReferenceEngine if spec.paged is None else MixedReference
-    return make(clock, spec, cost, device)

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.profiler.padding import fitting
+from atts_runtime.profiler.padding import attended
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import StepCost, StepShape
@@ -214,9 +214,8 @@ class ReferenceEngine(Stepping):
         totals.decode_steps += 1
         totals.decode_rows += len(kept)
         rows = len(kept)
-        stops = self._cost.row_stops
-        attended = sum(fitting(stops, length) for length in kept) if stops else None
-        shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), min(self._joined, rows), attended)
+        joined, read = min(self._joined, rows), attended(self._cost.row_stops, kept)
+        shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), joined, read)
         self._joined = 0
         yield self._pass(self._cost.cost("decode", shape))
         for job in self._rows:

@@ -16,7 +16,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.grid import CallKind
 from atts_runtime.profiler.hardware import Peak, profiles_folder
 from atts_runtime.profiler.modelspec import ModelSpec
-from atts_runtime.profiler.provenance import Number, known_entries, load_profile, number, save_profile, text
+from atts_runtime.profiler.provenance import Number, known_entries, load_profile, number, save_profile, text, whole
 from atts_runtime.profiler.stepfit import CallCosts, PhaseFit, Residuals
 from atts_runtime.profiler.steptime import Padding, Phase, PhaseCosts, Range, StepModel
 
@@ -202,7 +202,7 @@ class EngineProfile:
             raise InputError(f"{path}: 'versions' must be a table of texts")
         threads = entries.get("threads")
         if threads is not None:
-            threads = _whole(f"{path}: threads", threads)
+            threads = whole(f"{path}: threads", threads)
         numbers = {}
         left = {name: entry for top in tops & set(entries) for name, entry in _flat(top, entries[top])}
         for name, unit in _UNITS.items():
@@ -219,7 +219,7 @@ class EngineProfile:
             **{name: text(path, entries, name) for name in _TEXTS},
             threads=threads,
             versions=dict(versions),
-            padding=_padding(f"{path}: padding", entries["padding"]),
+            padding=Padding.of_entries(f"{path}: padding", entries["padding"]),
             numbers=numbers,
         )
 
@@ -229,14 +229,7 @@ class EngineProfile:
         if self.threads is not None:
             entries["threads"] = self.threads
         entries["versions"] = dict(self.versions)
-        padding = self.padding
-        entries["padding"] = {
-            "rectangular": padding.rectangular,
-            "rows_to": padding.rows_to,
-            "new_to": padding.new_to,
-            "kept_stops": list(padding.kept_stops),
-            **({"row_stops": list(padding.row_stops)} if padding.row_stops else {}),
-        }
+        entries["padding"] = self.padding.to_entries()
         for name, stated in self.numbers.items():
             *tables, last = name.split(".")
             table = entries
@@ -266,24 +259,6 @@ def _flat(prefix: str, table: Any) -> list[tuple[str, Any]]:
     return [leaf for name, inner in table.items() for leaf in _flat(f"{prefix}.{name}", inner)]
 
 
-def _padding(where: str, entries: Any) -> Padding:
-    known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"), {"row_stops"})
-    if not isinstance(entries["rectangular"], bool):
-        raise InputError(f"{where}.rectangular must be true or false, got {entries['rectangular']!r}")
-    kept, row = (_stops(f"{where}.{name}", entries.get(name, [])) for name in ("kept_stops", "row_stops"))
-    rows_to, new_to = (_whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to"))
-    return Padding(entries["rectangular"], rows_to, new_to, kept, row)
-
-
-def _stops(where: str, stops: Any) -> tuple[int, ...]:
-    if not isinstance(stops, list):
-        raise InputError(f"{where} must be a list of whole numbers, got {stops!r}")
-    lengths = tuple(_whole(where, stop) for stop in stops)
-    if list(lengths) != sorted(set(lengths)):
-        raise InputError(f"{where} must ascend, got {stops}")
-    return lengths
-
-
 def _check_together(path: str | Path, numbers: Mapping[str, Number], *, embedded: bool) -> None:
     """InputError where one of several that belong together is missing, or a cache has no slower memory behind it."""
     calls = _OF_CALLS & numbers.keys()
@@ -296,9 +271,3 @@ def _check_together(path: str | Path, numbers: Mapping[str, Number], *, embedded
             raise InputError(f"{path}: {phase}.{lacking} is missing; add it, or leave out the other of a cache's two")
         if eta is not None and beyond is not None and beyond.value > eta.value:
             raise InputError(f"{path}: {phase}.eta_beyond must not exceed eta ({eta.value:g}), got {beyond.value:g}")
-
-
-def _whole(where: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{where} must be a whole number above 0, got {value!r}")
-    return value

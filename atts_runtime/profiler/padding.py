@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from atts_runtime.errors import InputError
+from atts_runtime.profiler.provenance import known_entries, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,21 @@ class Padding:
     kept_stops: tuple[int, ...] = ()
     row_stops: tuple[int, ...] = ()
 
+    @classmethod
+    def of_entries(cls, where: str, entries: Any) -> Self:
+        """A profile's table. Raises InputError that says what is wrong with it."""
+        known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"), {"row_stops"})
+        if not isinstance(entries["rectangular"], bool):
+            raise InputError(f"{where}.rectangular must be true or false, got {entries['rectangular']!r}")
+        stops = {name: _stops(f"{where}.{name}", entries.get(name, [])) for name in ("kept_stops", "row_stops")}
+        multiples = {name: whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to")}
+        return cls(entries["rectangular"], **multiples, **stops)
+
+    def to_entries(self) -> dict[str, Any]:
+        """The table that `of_entries` reads."""
+        stated = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in stated.items()}
+
     def kept(self, length: int) -> int:
         """The length that attention runs over for a row that keeps `length` tokens."""
         if not self.kept_stops:
@@ -37,6 +57,20 @@ class Padding:
         """The length that a decode's attention runs over for a row that keeps `length` tokens, and is the longest where
         rows are not told apart."""
         return fitting(self.row_stops, length) if self.row_stops else self.kept(length)
+
+
+def _stops(where: str, stops: Any) -> tuple[int, ...]:
+    if not isinstance(stops, list):
+        raise InputError(f"{where} must be a list of whole numbers, got {stops!r}")
+    lengths = tuple(whole(where, stop) for stop in stops)
+    if list(lengths) != sorted(set(lengths)):
+        raise InputError(f"{where} must ascend, got {stops}")
+    return lengths
+
+
+def attended(stops: tuple[int, ...], kept: Sequence[int]) -> int | None:
+    """Positions that rows which keep so many tokens attend over together; None where there are no stops."""
+    return sum(fitting(stops, length) for length in kept) if stops else None
 
 
 def fitting(stops: tuple[int, ...], length: int) -> int:

@@ -81,6 +81,13 @@ def known_entries(where: str | Path, entries: Any, needed: Collection[str], opti
         raise InputError(f"{where}: {missing[0]!r} is missing; add it")
 
 
+def whole(where: str, value: Any) -> int:
+    """A whole number above 0; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{where} must be a whole number above 0, got {value!r}")
+    return value
+
+
 def text(where: str | Path, entries: Mapping[str, Any], name: str) -> str:
     """An entry that must be text, and not empty."""
     value = entries[name]

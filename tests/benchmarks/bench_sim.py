@@ -39,7 +39,7 @@ from atts_sim.cost import AffineCost, StepCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
-from atts_sim.mixed_reference import plain_engine
+from atts_sim.plain import plain_engine
 from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded, follow_record
 from tests.benchmarks import record

@@ -12,7 +12,7 @@ from atts_sim.clock import ARRIVAL, Clock, Tick
 from atts_sim.cost import AffineCost
 from atts_sim.device import Device
 from atts_sim.engine import BatchingEngine
-from atts_sim.mixed_reference import plain_engine
+from atts_sim.plain import plain_engine
 
 MAKES = [BatchingEngine, plain_engine]
 

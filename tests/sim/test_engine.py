@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from atts_sim.calls import EngineCall
 from atts_sim.engine import BatchingEngine
-from atts_sim.mixed_reference import plain_engine
+from atts_sim.plain import plain_engine
 from tests.sim.engines import Done, Work, carry_out, works
 
 RELATIVE = 1e-9

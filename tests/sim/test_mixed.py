@@ -16,7 +16,7 @@ from atts_sim.calls import EngineCall, EngineSpec, Paged, SimEngine
 from atts_sim.clock import ARRIVAL, Clock, Tick
 from atts_sim.cost import AffineCost, Cost, Phase, StepShape
 from atts_sim.engine import BatchingEngine
-from atts_sim.mixed_reference import plain_engine
+from atts_sim.plain import plain_engine
 
 MAKES = [BatchingEngine, plain_engine]
 EVERYTHING = 1 << 30
