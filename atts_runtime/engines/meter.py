@@ -118,7 +118,8 @@ class Meter:
         duration_s = now_s - self._mark_s
         self.steps.add((self._mark_s, duration_s, *done))
         self._pass, self._mark_s = None, now_s
-        self._executed += int(done[-2])
+        *_, flops_executed, _ = done
+        self._executed += int(flops_executed)
         self._stats.flops_executed = self._executed
         a_token_s = duration_s / done[2]
         for demand, n in self._fed:
