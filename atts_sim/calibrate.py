@@ -27,7 +27,7 @@ from atts_runtime.profiler.steptime import StepModel
 from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
 from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
-from atts_sim.cost import Phase
+from atts_sim.cost import Phase, StepShape
 from atts_sim.logfit import model_of_logs
 from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of, shape_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
@@ -236,11 +236,18 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     shapes = log.shapes[mine]
     # Steps of one shape cost the same, and a run has many of few shapes.
     distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    known = np.array([model.cost(phase, shape_of(shape)).seconds for shape in distinct])
+    known = np.array([model.cost(phase, _as_made(shape_of(shape), model)).seconds for shape in distinct])
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
     recent = rows_new(log)[mine] if phase == "decode" else np.zeros(len(rows))
     return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent)
+
+
+def _as_made(shape: StepShape, model: StepModel) -> StepShape:
+    """A logged step, whose rows all attended over as much as the longest where the log does not say otherwise."""
+    if shape.attended is not None or not model.row_stops:
+        return shape
+    return shape._replace(attended=shape.rows * model.padding.kept(shape.longest_kept))
 
 
 def rows_new(log: StepLog) -> Floats:

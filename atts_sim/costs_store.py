@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
+from atts_runtime.profiler.steptime import StepModel
 from atts_sim import jsonfile
 from atts_sim.calibrate import PHASES, Costs, EngineCosts
 from atts_sim.calls import PerCall
@@ -19,15 +21,17 @@ from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Phase
 from atts_sim.jsonfile import flag, real
 
-_FORMAT = "atts-fitted-costs/2"
+_FORMAT = "atts-fitted-costs/3"
 _REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
 @dataclass(frozen=True)
 class FittedEngine:
-    """What runs said of an engine. `profile`: the name of the engine profile that is corrected."""
+    """What runs said of an engine. `profile`: the name of the engine profile that is corrected; `step_times`: those
+    that it stated then (`step_times_of`)."""
 
     profile: str
+    step_times: str
     corrections: Mapping[Phase, Correction]
     per_call: PerCall | None
 
@@ -36,6 +40,11 @@ class FittedEngine:
         if profile.name != self.profile:
             raise InputError(f"the costs were fitted beside engine profile {self.profile}, not {profile.name}")
         model = profile.step_model(spec)
+        if step_times_of(model) != self.step_times:
+            raise InputError(
+                f"engine profile {profile.name} states other step times than those that the costs correct; fit them "
+                "again with atts-sim validate --save-costs"
+            )
         return EngineCosts(model, profile.step_tokens, self.corrections, self.per_call, profile.name)
 
 
@@ -57,6 +66,12 @@ class FittedCosts:
         return self.engines[role]
 
 
+def step_times_of(model: StepModel) -> str:
+    """A digest that tells step times apart."""
+    stated = (model.flops_per_s, model.bytes_per_s, model.append, model.decode, model.padding)
+    return sha256(repr(stated).encode()).hexdigest()[:16]
+
+
 def save_costs(costs: Costs, sources: Sequence[str], path: Path) -> None:
     """Write what was fitted to the runs of these names. Raises InputError where the file cannot be written, or they
     ran on an engine that no profile is of."""
@@ -68,6 +83,7 @@ def save_costs(costs: Costs, sources: Sequence[str], path: Path) -> None:
     engines = {
         role: {
             "profile": of.profile,
+            "step_times": step_times_of(of.model),
             "corrections": {phase: asdict(correction) for phase, correction in of.corrections.items()},
             "calls": None if of.per_call is None else of.per_call.to_json(),
         }
@@ -92,7 +108,8 @@ def _costs(data: Mapping[str, Any]) -> FittedCosts:
 
 def _engine(data: Mapping[str, Any]) -> FittedEngine:
     corrections = {phase: _correction(data["corrections"][phase]) for phase in PHASES}
-    return FittedEngine(str(data["profile"]), corrections, jsonfile.maybe(data["calls"], _calls))
+    profile, step_times = str(data["profile"]), str(data["step_times"])
+    return FittedEngine(profile, step_times, corrections, jsonfile.maybe(data["calls"], _calls))
 
 
 def _correction(data: Mapping[str, Any]) -> Correction:

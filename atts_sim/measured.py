@@ -78,9 +78,10 @@ class MeasuredRun:
 
 
 def shape_of(logged: NDArray[np.int64]) -> StepShape:
-    """A row of `StepLog.shapes`."""
-    *sums, pairs = map(int, logged)
-    return StepShape(*sums, attended=None if pairs == _UNKNOWN else pairs)
+    """A row of `StepLog.shapes`. What rows attended over is known of decodes alone, and not of what older engines
+    logged."""
+    rows, new, *rest, pairs = map(int, logged)
+    return StepShape(rows, new, *rest, attended=pairs if rows == new and pairs != _UNKNOWN else None)
 
 
 def measured_run(path: Path) -> MeasuredRun:
@@ -156,7 +157,7 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         raise InputError(f"{path} has no steps.parquet; repeat the run with --profiler on") from error
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if "pairs_executed" not in table.columns:  # of an engine that padded a batch to its longest row
+    if "pairs_executed" not in table.columns:  # of an embedded engine that padded a batch to its longest row
         table["pairs_executed"] = np.nan
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
         raise InputError(f"{file} lacks the columns {', '.join(lacking)}")

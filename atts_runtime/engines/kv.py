@@ -4,10 +4,10 @@ A Hugging Face model sees a `RowCache`: a view on a buffer in which each row is 
 position. Between calls a chain's KV is *parked* in a tensor of its own, so that it joins and leaves a batch
 with one copy.
 
-A decode's rows come in multiples of `ROW_ALIGN`, an append's new ids in multiples of `NEW_ALIGN`, the cache length in
-those of `aligned_time`. On CPU that makes every row's arithmetic independent of its neighbours to the last
-bit: fewer rows would take another matrix kernel, and an unaligned length another summation order
-(`tests/runtime/engines` holds the claim).
+A decode's rows come in multiples of `ROW_ALIGN`, an append's new ids in multiples of `NEW_ALIGN`, the cache length is
+one of `aligned_time`, or of `row_time` where rows are grouped. On CPU that makes every row's arithmetic independent of
+its neighbours to the last bit: fewer rows would take another matrix kernel, and an unaligned length another summation
+order (`tests/runtime/engines` holds the claim).
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from atts_runtime.engines.causal_lm import CausalLM, Grouped
 from atts_runtime.engines.jobs import GenerateJob
 from atts_runtime.engines.kv import KvBuffer, row_time
 
+_ROOM = 2
+
 
 class RowGroup:
     """Rows [0, len(jobs)) of a buffer. `time`: positions that they attend over; None: as many as the longest needs."""
@@ -63,7 +65,21 @@ class RowGroups:
 
     def leave(self, job: GenerateJob) -> torch.Tensor:
         """A chain leaves the batch; returns its KV."""
-        return self._of.pop(job).take(job)
+        group = self._of[job]
+        parked = group.take(job)
+        del self._of[job]
+        if not group.jobs:
+            self._give_back(group)
+        return parked
+
+    def _give_back(self, emptied: RowGroup) -> None:
+        """Rows move from group to group, so the same rows would in the end have room in all of them. An empty group
+        keeps its own while all of it is at most twice what the longest group needs for as many rows as the largest
+        has."""
+        rooms = [group.kv.kv.shape[2:5:2] for group in self._groups.values()]
+        most_rows, longest = (max(sizes) for sizes in zip(*rooms, strict=True))
+        if sum(rows * time for rows, time in rooms) > _ROOM * most_rows * longest:
+            del self._groups[emptied.time]
 
     def clear(self) -> None:
         """Nothing that rows hold is wanted any more."""

@@ -277,11 +277,12 @@ class Worker:
 
     def _leave(self, row: int) -> None:
         """Park a row's KV; the last row takes its place."""
-        job, last = self._rows[row], self._rows.pop()
+        job = self._rows[row]
         held, length = job.held, len(job.held.ids)
         if self.meter is not None and job.joined is not None:
             self.meter.left(job.joined, length, job.usage)
         held.kv = self._groups.leave(job)
+        last = self._rows.pop()
         held.seen, held.shared, held.busy = max(held.seen, length), False, False
         if job is not last:
             self._rows[row] = last

@@ -131,6 +131,8 @@ def grid_of(max_rows: int, step_tokens: int, max_context_tokens: int | None, pro
     for i, count in enumerate(_ROWS):
         for k, cached in enumerate(_CACHED):
             add("decode", ((1, cached),) * count, False)
+            if count > 2 and cached >= _CACHED[2]:  # rows that attend in several groups
+                add("decode", tuple((1, _part(cached, j, count)) for j in range(count)), False)
             for j, new in enumerate(_NEW):
                 if (i + j + k) % 2 == 0:  # every other corner: neighbours say much the same
                     add("append", ((new, cached),) * count, False)

@@ -15,8 +15,8 @@ from atts_runtime.profiler.provenance import known_entries, whole
 class Padding:
     """How an engine rounds a batch up; the default pads nothing.
 
-    rectangular     every row is fed as many tokens as the longest, attends over as many as the longest keeps, and each
-                    fed token gets logits
+    rectangular     every row is fed as many tokens as the longest, attends over as many as the longest keeps (but for
+                    `row_stops`), and each fed token gets logits
     rows_to         rows of a decode come in multiples of this
     new_to          new tokens of an append's row come in multiples of this
     kept_stops      attention runs over one of these lengths, ascending, up to `kept_stops[-1]`, and then over those

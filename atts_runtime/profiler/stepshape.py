@@ -46,7 +46,7 @@ class StepShape(NamedTuple):
 class Range:
     """The largest batches measured in a phase, padded; the smallest was one row of few tokens.
 
-    No block of `Padding.kept_stops` straddles `longest_kept`.
+    No block of `Padding.kept_stops`, or in a decode of `Padding.row_stops`, straddles `longest_kept`.
     """
 
     rows: int

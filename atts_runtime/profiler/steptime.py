@@ -112,8 +112,9 @@ class DecodeLines(NamedTuple):
     until: int | None
     inside: bool
 
-    def seconds(self, kept_tokens: int) -> float:
-        return self.constant_s + max(at_zero + slope * kept_tokens for at_zero, slope in self.lines)
+    def seconds(self, read: int) -> float:
+        """Of a step that reads so many tokens, as `lines` have it."""
+        return self.constant_s + max(at_zero + slope * read for at_zero, slope in self.lines)
 
 
 class OutOfRange(ValueError):
@@ -163,7 +164,8 @@ class StepModel:
         return self._seconds(phase, shape)
 
     def covers(self, phase: Phase, shape: StepShape) -> bool:
-        """Whether a batch, as it is padded, lies in the range that was measured."""
+        """Whether a batch, as it is padded, lies in the range that was measured. With `Padding.row_stops` a decode is
+        taken as if all of its rows were as long as the longest."""
         limits = self.ranges.get(phase)
         if limits is None:
             return True
@@ -182,7 +184,8 @@ class StepModel:
         return self.seconds("decode", StepShape(rows, rows, 1, kept_tokens, longest_kept, rows, kept_tokens))
 
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        """`decode_seconds` as a function of the kept tokens, for adding up many steps at once."""
+        """`decode_seconds` as a function of the kept tokens, for adding up many steps at once; with `Padding.row_stops`
+        of what the rows attend over."""
         costs, padding = self.decode, self.padding
         none, each = (
             self._amounts("decode", StepShape(rows, rows, 1, n, longest_kept, rows, n, attended=n)) for n in (0, 1)

@@ -23,6 +23,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,12 @@ from tests.benchmarks import record
 
 VIDUR_REQUESTS_PER_S = 200
 STUDY = "pair_math500_raw"
-COSTS = ("affine", "analytic", "padded", "paged")
+COSTS = ("affine", "analytic", "grouped", "padded", "paged")
 DESCRIBED = {
     "affine": "affine, embedded engine",
     "analytic": "analytic, embedded engine",
-    "padded": "padded (measured on a CPU), embedded engine",
+    "grouped": "rows padded by themselves (measured on a CPU), embedded engine",
+    "padded": "all padded to the longest row, embedded engine",
     "paged": "analytic, paged engine (vLLM's)",
 }
 DRAFT = AffineCost(overhead_s=2e-3, row_s=1e-4, token_s=1e-5, attention_s=1e-9, weights_s=5.5e-3, kept_s=4e-8)
@@ -62,7 +64,7 @@ def costs_of(name: str) -> tuple[StepCost, StepCost]:
     if name == "affine":
         return DRAFT, TARGET
     folder = profiles_folder()
-    if name == "padded":
+    if name in ("grouped", "padded"):
         engines = shipped_engines()
         draft, target = (
             engines[f"bundled-{role}-amd-epyc-milan"].step_model(
@@ -70,7 +72,10 @@ def costs_of(name: str) -> tuple[StepCost, StepCost]:
             )
             for role in ("draft", "target")
         )
-        return draft, target
+        if name == "grouped":
+            return draft, target
+        alone = replace(draft.padding, row_stops=())
+        return replace(draft, padding=alone), replace(target, padding=alone)
     a100 = HardwareProfile.from_toml(folder / "hardware" / "nvidia-a100-80gb-sxm.toml")
     draft, target = (
         analytic_model(ModelSpec.from_toml(folder / "models" / f"{model}.toml"), a100, "bfloat16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_costs_of_another_engine_are_refused(folder: Path) -> None:
     error = row_of(folder, costs="alone.json").error
     assert error is not None
     assert "say nothing of the draft engine" in error
+
+
+def test_costs_beside_step_times_that_were_measured_anew_are_refused(folder: Path) -> None:
+    profile = engine_profile(PROFILES["target"])
+    mfu = profile.numbers["decode.mfu"]
+    anew = replace(profile, numbers=profile.numbers | {"decode.mfu": replace(mfu, value=0.9 * mfu.value)})
+    fitted = load_costs(folder / "costs.json").of("target")
+    assert fitted.costs(profile, model_spec(profile.model)).corrections == fitted.corrections
+    for other in (anew, replace(profile, padding=replace(profile.padding, row_stops=()))):
+        with pytest.raises(InputError, match="other step times than those that the costs correct; fit them again"):
+            fitted.costs(other, model_spec(other.model))
 
 
 @pytest.mark.parametrize(

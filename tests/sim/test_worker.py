@@ -13,6 +13,7 @@ import pytest
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, GenerateCall, Generated, Piece, ScoreCall, Scored, Usage
 from atts_runtime.engines.causal_lm import CausalLM
+from atts_runtime.engines.kv import ROW_STOPS
 from atts_runtime.engines.worker import Worker
 from atts_sim.calls import EngineCall, EngineSpec, SimEngine, Totals
 from atts_sim.clock import Clock
@@ -21,7 +22,7 @@ from atts_sim.engine import BatchingEngine
 from atts_sim.reference import ReferenceEngine
 from tests.runtime.engines.watching import Pass, watch
 
-PROMPTS = ("37 (a)+45 (b)-28 (c)+91\n\n", "5 (a)-2\n\n")
+PROMPTS = ("37 (a)+45 " * 16 + "\n\n", "5 (a)-2\n\n")  # the first's chains outgrow what short rows attend over
 ROWS, STEP_TOKENS = 3, 64
 
 
@@ -36,11 +37,15 @@ class Want:
     replace: bool
 
 
+Made = tuple[bool, int, int, int, int, int | None]
+
+
 @dataclass
 class Seen:
-    """Passes as (append, rows, new tokens, tokens kept, most kept by a row); costs by chain and turn; totals."""
+    """Passes as (append, rows, new tokens, tokens kept, most kept by a row), of a decode also what its rows attended
+    over; costs by chain and turn; totals."""
 
-    passes: list[tuple[bool, int, int, int, int]]
+    passes: list[Made]
     costs: dict[tuple[ChainId, int], tuple[int, int, int]]
     evictions: int
     kv_peak_tokens: int
@@ -67,7 +72,7 @@ def on_worker(lm: CausalLM, script: Script, budget: int | None) -> Seen:
 
     def told(made: Pass) -> None:
         kept = [start + len(ids) for start, ids in zip(made.starts, made.fed, strict=True)]
-        seen.passes.append((made.append, len(kept), sum(map(len, made.fed)), sum(kept), max(kept)))
+        seen.passes.append((made.append, len(kept), sum(map(len, made.fed)), sum(kept), max(kept), made.attended))
 
     draws = random.Random(1)
     texts: dict[ChainId, list[Piece]] = {chain: [] for chain in script}
@@ -119,15 +124,15 @@ class Watched(StepCost):
     """Every pass takes a second and is written down; of a run of decode steps, the fast engine asks for lines only."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[bool, int, int, int, int]] = []
+        self.passes: list[Made] = []
 
     def cost(self, phase: str, shape: StepShape, /) -> Cost:
-        self.passes.append((phase == "append", shape.rows, shape.new_tokens, shape.kept_tokens, shape.longest_kept))
+        self.passes.append((phase == "append", *shape[:2], shape.kept_tokens, shape.longest_kept, shape.attended))
         return Cost(1.0, inside=True)
 
     @property
     def row_stops(self) -> tuple[int, ...]:
-        return ()
+        return ROW_STOPS
 
     def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
         return DecodeLines(((0.0, 0.0),), 1.0, None, inside=True)
@@ -189,6 +194,8 @@ def test_engines_make_the_passes_of_the_real_worker(tiny_target: Path, seed: int
     fast, totals = simulated(BatchingEngine, lm, script, budget)
     assert fast.passes == [done for done in real.passes if done[0]]
     assert fast.costs == real.costs
+    attended = [(rows, over) for append, rows, *_, over in real.passes if not append]
+    assert len({over // rows for rows, over in attended if over is not None and over % rows == 0}) > 1
     assert totals.decode_rows == sum(rows for append, rows, *_ in real.passes if not append)
     if budget is not None:  # without one the real worker counts only now and then
         assert (plain.evictions, plain.kv_peak_tokens) == (real.evictions, real.kv_peak_tokens)

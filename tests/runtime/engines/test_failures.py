@@ -61,6 +61,27 @@ def test_a_failing_pass_fails_the_open_calls_and_the_same_calls_succeed_next(
     serve(scenario, tiny_target)
 
 
+def test_a_dropped_call_whose_row_cannot_be_parked_holds_nothing_up(
+    serve: Any, tiny_target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(client: Any) -> None:
+        def broken(*_: Any) -> None:
+            raise RuntimeError("out of memory")
+
+        with monkeypatch.context() as patch:
+            dropped = asyncio.create_task(client.generate(0, n=400))
+            while client.worker.stats.decode_steps < 3:
+                await asyncio.sleep(0.001)
+            patch.setattr("atts_runtime.engines.kv.KvBuffer.park", broken)
+            dropped.cancel()
+            await asyncio.wait([dropped])
+            while client.worker.has_work:
+                await asyncio.sleep(0.001)
+        assert (await client.generate(0, n=5)).piece.ids
+
+    serve(scenario, tiny_target)
+
+
 @pytest.mark.parametrize("method", ["reserve", "put", "park", "move"])
 def test_running_out_of_memory_between_passes_fails_the_calls_too(
     serve: Any, tiny_target: Path, monkeypatch: pytest.MonkeyPatch, method: str

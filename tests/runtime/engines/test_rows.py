@@ -101,6 +101,21 @@ def test_rows_of_like_length_attend_together_and_no_more_groups_are_made_than_th
     )
 
 
+def test_rows_that_pass_through_all_groups_leave_no_room_in_each() -> None:
+    """Two questions whose chains all grow long, one after the other."""
+    groups = RowGroups(Model(groups_rows=True))  # type: ignore[arg-type]
+    for _ in range(2):
+        jobs = [made(number, 100) for number in range(1, 17)]
+        for job in jobs:
+            groups.join(job, kv_of(job.held.ids[0], 100))
+        while len(jobs[0].held.ids) < 2500:
+            step(groups)
+        room = sum(group.kv.kv.shape[2] * group.kv.kv.shape[4] for group in groups._groups.values())
+        assert room <= 2 * 16 * row_time(2500)
+        for job in jobs:
+            assert torch.equal(groups.leave(job), kv_of(job.held.ids[0], 2500))
+
+
 def test_after_a_fault_there_are_no_rows() -> None:
     groups = RowGroups(Model(groups_rows=True))  # type: ignore[arg-type]
     groups.join(made(1, 9), kv_of(1, 9))

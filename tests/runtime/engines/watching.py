@@ -11,11 +11,13 @@ from atts_runtime.engines.causal_lm import CausalLM
 
 @dataclass
 class Pass:
-    """One forward pass: ids fed to each row, from which positions on, and whether it was an append."""
+    """One forward pass: ids fed to each row, from which positions on, whether it was an append, and positions that a
+    decode's groups of rows attend over together (None: rows are not grouped)."""
 
     fed: list[list[int]]
     starts: list[int]
     append: bool
+    attended: int | None = None
 
 
 def watch(lm: CausalLM, told: Callable[[Pass], None]) -> None:
@@ -27,7 +29,8 @@ def watch(lm: CausalLM, told: Callable[[Pass], None]) -> None:
         return append(buffer, new_ids, starts)
 
     def decode_pass(groups: Any, ids: list[int], starts: list[int]) -> Any:
-        told(Pass([[one] for one in ids], starts, append=False))
+        attended = sum(rows * time for _, rows, time in groups) if lm.groups_rows else None
+        told(Pass([[one] for one in ids], starts, append=False, attended=attended))
         return decode(groups, ids, starts)
 
     lm.append_pass, lm.decode_pass = append_pass, decode_pass  # type: ignore[method-assign]
