@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from atts_runtime.errors import InputError
-from atts_sim.measured import measured_run
-from tests.sim.made_runs import make_run
+from atts_sim import calibrate
+from atts_sim.measured import measured_run, shape_of
+from tests.sim.made_runs import make_run, true_costs
 
 
 @pytest.fixture
@@ -41,6 +42,21 @@ def test_a_run_under_vllm_says_no_longest_row_and_is_read_and_simulated(tmp_path
     whole = [request.tokens_cached % 64 for request in asked]
     assert whole
     assert not any(whole)
+
+
+def test_an_older_log_says_nothing_of_what_rows_attended_over_and_its_batches_were_padded_to_the_longest(
+    run: Path,
+) -> None:
+    log = measured_run(run).logs["target"]
+    decodes = [shape_of(shape) for shape in log.shapes[~log.append]]
+    assert all(shape.attended is not None and shape.attended >= shape.kept_tokens for shape in decodes)
+    table = pd.read_parquet(run / "steps.parquet")
+    table.drop(columns="pairs_executed").to_parquet(run / "steps.parquet")
+    log = measured_run(run).logs["target"]
+    older, model = [shape_of(shape) for shape in log.shapes[~log.append]], true_costs().engines["target"].model
+    assert [shape._replace(attended=None) for shape in decodes] == older
+    for shape in older:
+        assert calibrate._as_made(shape, model).attended == shape.rows * model.padding.kept(shape.longest_kept)
 
 
 def drop(name: str) -> Callable[[Path], None]:
