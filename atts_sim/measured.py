@@ -80,8 +80,9 @@ class MeasuredRun:
 def shape_of(logged: NDArray[np.int64]) -> StepShape:
     """A row of `StepLog.shapes`. What rows attended over is known of decodes alone, and not of what older engines
     logged."""
-    rows, new, *rest, pairs = map(int, logged)
-    return StepShape(rows, new, *rest, attended=pairs if rows == new and pairs != _UNKNOWN else None)
+    rows, new, longest_new, kept, longest, logits, pairs = map(int, logged)
+    attended = pairs if rows == new and pairs != _UNKNOWN else None
+    return StepShape(rows, new, longest_new, kept, longest, logits, attended=attended)
 
 
 def measured_run(path: Path) -> MeasuredRun:

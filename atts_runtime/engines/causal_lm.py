@@ -109,7 +109,7 @@ class CausalLM(Vocabulary):
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in new_ids])
         positions = torch.tensor(starts)[:, None] + torch.arange(longest)
         logits = self._forward(ids, positions, [(buffer, rows, time)], every=True)
-        return logits, Executed(rows * longest, rows * longest * time)
+        return logits, Executed(rows * longest, rows * longest * time, 1)
 
     def decode_pass(
         self, groups: Sequence[Grouped], ids: list[int], starts: list[int]
@@ -130,7 +130,7 @@ class CausalLM(Vocabulary):
             parts = [(buffer, count, time or 0) for buffer, count, time in groups]
         fed, positions = torch.tensor(ids + padding)[:, None], torch.tensor(starts + padding)[:, None]
         logits = self._forward(fed, positions, parts, every=False)[:rows, -1]
-        return logits, Executed(tokens, sum(count * time for _, count, time in parts))
+        return logits, Executed(tokens, sum(count * time for _, count, time in parts), len(parts))
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, groups: list[tuple[KvBuffer, int, int]], *, every: bool

@@ -79,7 +79,7 @@ class Meter:
                 flops, moved = flops + needed, moved + bytes_
         kept_tokens = sum(cached_tokens) + fed
         shape = (1, len(rows), fed, max(lengths), kept_tokens, longest, logit_rows)
-        self._pass = (*shape, flops, moved, self._flops(executed), executed.pairs)
+        self._pass = (*shape, flops, moved, self._flops(executed), *executed[1:])
 
     def decode(self, cached_tokens: Sequence[int], executed: Executed) -> None:
         """A pass has fed one token to each row, on top of so many cached ones."""
@@ -92,7 +92,7 @@ class Meter:
         demand.add(rows, flops, moved)
         self._fed = [(demand, rows)]
         shape = (0, rows, rows, 1, kept, max(cached_tokens) + 1, rows)
-        self._pass = (*shape, flops, moved, self._flops(executed), executed.pairs)
+        self._pass = (*shape, flops, moved, self._flops(executed), *executed[1:])
 
     def joined(self, cached_tokens: int) -> Joined:
         """A row enters the decode batch."""
@@ -118,7 +118,7 @@ class Meter:
         duration_s = now_s - self._mark_s
         self.steps.add((self._mark_s, duration_s, *done))
         self._pass, self._mark_s = None, now_s
-        *_, flops_executed, _ = done
+        *_, flops_executed, _, _ = done
         self._executed += int(flops_executed)
         self._stats.flops_executed = self._executed
         a_token_s = duration_s / done[2]

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 
 class Executed(NamedTuple):
-    """What a pass computes, padding included: tokens fed, and pairs of a token and a position that it looks at."""
+    """What a pass computes, padding included: tokens fed, pairs of a token and a position that it looks at, and groups
+    of rows that attend together."""
 
     tokens: int
     pairs: int
+    groups: int
 
 
 class Step(NamedTuple):
@@ -27,6 +29,7 @@ class Step(NamedTuple):
     flops, bytes   by `profiler.counts`, the weights once
     flops_executed with the padding of the batch
     pairs_executed of a token fed and a position that it looks at, padding included
+    groups         of rows that attend together
     """
 
     t_start_s: float
@@ -42,10 +45,11 @@ class Step(NamedTuple):
     bytes: float
     flops_executed: int
     pairs_executed: int
+    groups: int
 
 
 class Steps:
-    """Steps in order, 104 bytes each."""
+    """Steps in order, 112 bytes each."""
 
     def __init__(self) -> None:
         self._data = array("d")

@@ -204,7 +204,7 @@ class VllmLog:
             stats.flops_executed = (stats.flops_executed or 0) + executed
         unknown = float("nan")
         shape = (int(fed > 0), rows, tokens, unknown, kept, unknown, rows)
-        self._steps.add((now_s - duration_s, duration_s, *shape, flops, moved, executed, unknown))
+        self._steps.add((now_s - duration_s, duration_s, *shape, flops, moved, executed, unknown, unknown))
         before = (self._weight_bytes[-1], self._seconds[-1]) if self._at_s else (0.0, 0.0)
         self._at_s.append(now_s)
         self._weight_bytes.append(before[0] + weight_bytes / tokens)

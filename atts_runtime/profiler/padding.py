@@ -37,9 +37,9 @@ class Padding:
         known_entries(where, entries, ("rectangular", "rows_to", "new_to", "kept_stops"), {"row_stops"})
         if not isinstance(entries["rectangular"], bool):
             raise InputError(f"{where}.rectangular must be true or false, got {entries['rectangular']!r}")
-        stops = {name: _stops(f"{where}.{name}", entries.get(name, [])) for name in ("kept_stops", "row_stops")}
-        multiples = {name: whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to")}
-        return cls(entries["rectangular"], **multiples, **stops)
+        kept, row = (_stops(f"{where}.{name}", entries.get(name, [])) for name in ("kept_stops", "row_stops"))
+        rows_to, new_to = (whole(f"{where}.{name}", entries[name]) for name in ("rows_to", "new_to"))
+        return cls(entries["rectangular"], rows_to, new_to, kept, row)
 
     def to_entries(self) -> dict[str, Any]:
         """The table that `of_entries` reads."""

@@ -181,6 +181,7 @@ def test_the_log_of_steps_has_each_pass_in_order(serve: Serve, tiny_target: Path
         kept = [start + 1 for start in last.starts]
         pairs = sum(map(row_time, kept)) if alone else aligned(len(kept), ROW_ALIGN) * aligned_time(max(kept))
         assert steps.column("pairs_executed")[-1] == pairs
+        assert steps.column("groups")[-1] == (len(set(map(row_time, kept))) if alone else 1)
         starts, durations = steps.column("t_start_s"), steps.column("duration_s")
         assert (durations > 0).all()
         assert (starts[1:] >= starts[:-1] + durations[:-1] - 1e-9).all()

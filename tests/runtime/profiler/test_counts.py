@@ -56,12 +56,12 @@ def test_the_embedded_engine_executes_the_padded_batch(tiny_target: Path, every:
         buffer.reserve(rows, time)
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=SDPA) as counter:
         if every:
-            _, (tokens, pairs) = lm.append_pass(lm.buffer(), [[7] * n for n in new], starts)
+            _, (tokens, pairs, _) = lm.append_pass(lm.buffer(), [[7] * n for n in new], starts)
         else:
-            _, (tokens, pairs) = lm.decode_pass(groups, [7] * 3, starts)
+            _, (tokens, pairs, found) = lm.decode_pass(groups, [7] * 3, starts)
     executed = Rates(spec).flops(tokens, pairs, tokens)
     assert executed == counter.get_total_flops()
-    assert every or pairs == 2 * 192 + 384
+    assert every or (pairs, found) == (2 * 192 + 384, 2)
     needed = step(spec, [score(n, s) for n, s in zip(new, starts, strict=True)])
     assert needed.flops < executed
 

@@ -37,7 +37,7 @@ def chain(index: int, calls: list[CallRecord], holds: list[HoldRecord], end_s: f
 
 
 def step(duration_s: float, flops: int, bytes_: float) -> Step:
-    return Step(0.0, duration_s, 0, 1, 1, 1, 1, 1, 1, flops, bytes_, flops, 1)
+    return Step(0.0, duration_s, 0, 1, 1, 1, 1, 1, 1, flops, bytes_, flops, 1, 1)
 
 
 def engine(busy_s: float, idle_s: float | None, *steps: Step, at: DevicePeak | None = DEVICE) -> EngineRun:

@@ -175,7 +175,7 @@ def test_a_summary_that_knows_nothing_is_all_unknown(tmp_path: Path) -> None:
 
 def test_the_report_asks_for_no_number_that_a_run_does_not_write() -> None:
     demand, steps = Demand(1, 2, 1.0, 0.5), Steps()
-    steps.add(Step(0.0, 0.5, 0, 1, 1, 1, 1, 1, 1, 2, 1.0, 2, 1))
+    steps.add(Step(0.0, 0.5, 0, 1, 1, 1, 1, 1, 1, 2, 1.0, 2, 1, 1))
     stats = EngineStats(busy_s=0.5, idle_s=0.5, phases={"decode": demand}, flops_executed=2)
     peak = DevicePeak("by hand", "cpu", "float32", 1, 1.0, 1.0, "fake", "this test")
     call = CallRecord(0, "draft", "draft", t_start_s=0.0, t_end_s=0.5, flops=2, bytes=1.0)
