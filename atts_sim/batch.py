@@ -16,7 +16,8 @@ class DecodeBatch:
     """
 
     __slots__ = (
-        "_attended", "_finishes", "_joins", "_longest", "_offsets", "_outgrown", "_stops", "rows", "size", "step"
+        "_attended", "_finishes", "_groups", "_joins", "_longest", "_offsets", "_outgrown", "_stops", "rows", "size",
+        "step",
     )  # fmt: skip
 
     def __init__(self, stops: tuple[int, ...] = ()) -> None:
@@ -25,6 +26,7 @@ class DecodeBatch:
         self._finishes: list[tuple[int, int, EngineCall]] = []
         self._offsets = self._longest = self._joins = self._attended = 0
         self._stops = stops
+        self._groups: dict[int, int] = {}  # rows by what they attend over
         # When a row outgrows what it attends over, the how manieth it was to join, when it is done, and the row.
         self._outgrown: list[tuple[int, int, int, EngineCall]] = []
 
@@ -40,21 +42,35 @@ class DecodeBatch:
         self._move_on()
         return self.size, self._attended, self._longest + self.step
 
+    @property
+    def more_groups(self) -> int:
+        """Groups of rows that attend together, beyond the first; as of the last `read`."""
+        return len(self._groups) - 1 if self._groups else 0
+
     def _move_on(self) -> None:
         """Rows that would outgrow their stop in the next step attend over the next one."""
         outgrown, step = self._outgrown, self.step
         while outgrown and outgrown[0][0] <= step:
             _, joined, done, call = heappop(outgrown)
             if call.joined == joined:
-                self._attended -= call.reach
+                self._unreach(call)
                 self._reach(call, done)
 
     def _reach(self, call: EngineCall, done: int) -> None:
         """What a row attends over from the next step on, until it is done with step `done` or outgrows it."""
         reach = call.reach = fitting(self._stops, call.offset + self.step + 1)
         self._attended += reach
+        self._groups[reach] = self._groups.get(reach, 0) + 1
         if reach - call.offset < done:
             heappush(self._outgrown, (reach - call.offset, call.joined, done, call))
+
+    def _unreach(self, call: EngineCall) -> None:
+        self._attended -= call.reach
+        left = self._groups[call.reach] - 1
+        if left:
+            self._groups[call.reach] = left
+        else:
+            del self._groups[call.reach]
 
     def join(self, call: EngineCall, tokens: int, left: int) -> None:
         """A row that keeps `tokens` and decodes `left` more."""
@@ -81,7 +97,8 @@ class DecodeBatch:
         call.joined = -1
         offset = call.offset
         self._offsets -= offset
-        self._attended -= call.reach
+        if self._stops:
+            self._unreach(call)
         if offset == self._longest and self.size:
             self._longest = max([row.offset for row in self.rows])
         return offset + self.step

@@ -32,6 +32,11 @@ class Contended:
         """As the profile has them."""
         return self._costs.model.row_stops
 
+    @property
+    def group_s(self) -> float:
+        """As the profile has it."""
+        return self._costs.model.group_s
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         """Of the step that begins now."""
         now = self._clock.now

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from atts_runtime.profiler.steptime import Cost, DecodeLines, Phase, StepShape
 
-__all__ = ["AffineCost", "Cost", "DecodeLines", "DecodeRuns", "Phase", "StepCost", "StepShape"]
+__all__ = ["Cost", "DecodeLines", "DecodeRuns", "Phase", "StepCost", "StepShape"]
 
 
 class StepCost(Protocol):
@@ -30,54 +29,15 @@ class StepCost(Protocol):
     @property
     def row_stops(self) -> tuple[int, ...]: ...
 
+    @property
+    def group_s(self) -> float:
+        """Of each group of rows beyond the first: what `cost` adds for it and `decode_lines` do not have."""
+
     def cost(self, phase: Phase, shape: StepShape, /) -> Cost:
         """Of one pass."""
 
     def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
         """Of decode passes of so many rows, for the block of padding that `longest_kept` lies in."""
-
-
-@dataclass(frozen=True, slots=True)
-class AffineCost:
-    """A step takes the longer of compute and memory, and an overhead. Made-up or fitted by hand: no profile behind it.
-
-    compute_s: a new token, attention a token it looks at; memory_s: the weights, then a kept token. Rows are padded to
-    the longest, whose kept tokens are padded to a multiple of `block` (0: nothing is padded). It vouches for steps
-    of at most `rows_measured` rows (None: any).
-    """
-
-    overhead_s: float
-    row_s: float = 0.0
-    token_s: float = 0.0
-    attention_s: float = 0.0
-    weights_s: float = 0.0
-    kept_s: float = 0.0
-    logit_s: float = 0.0
-    block: int = 0
-    padded_s: float = 0.0
-    rows_measured: int | None = None
-    row_stops: tuple[int, ...] = ()
-
-    def cost(self, phase: Phase, shape: StepShape) -> Cost:
-        pairs = shape.pairs if shape.pairs is not None else shape.new_tokens * shape.kept_tokens / shape.rows
-        kept = shape.kept_tokens
-        if shape.attended is not None:
-            pairs = kept = shape.attended
-        compute = self.token_s * shape.new_tokens + self.logit_s * shape.logit_rows + self.attention_s * pairs
-        memory = self.weights_s + self.kept_s * kept
-        inside = self.rows_measured is None or shape.rows <= self.rows_measured
-        return Cost(max(compute, memory) + self._fixed(shape.rows, shape.longest_kept), inside)
-
-    def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
-        until = -(-longest_kept // self.block) * self.block if self.block else None
-        compute = ((self.token_s + self.logit_s) * rows, self.attention_s)
-        inside = self.rows_measured is None or rows <= self.rows_measured
-        memory = (self.weights_s, self.kept_s)
-        return DecodeLines((compute, memory), self._fixed(rows, longest_kept), until, inside)
-
-    def _fixed(self, rows: int, longest_kept: int) -> float:
-        padded = -(-longest_kept // self.block) * self.block if self.block else 0
-        return self.overhead_s + self.row_s * rows + self.padded_s * rows * padded
 
 
 class _Piece(NamedTuple):
@@ -128,7 +88,8 @@ class DecodeRuns:
 
     A run starts from `rows` rows that keep `kept` tokens in total and `longest` at most; its j-th step (from 1) keeps
     kept + j * rows and longest + j. Of an engine with `row_stops`, `kept` is what the rows attend over, in each step of
-    a run the same. What it has asked of the step model it keeps: engines of one model can share it.
+    a run the same, as are the seconds `more` that each of its steps takes besides. What it has asked of the step model
+    it keeps: engines of one model can share it.
     """
 
     def __init__(self, cost: StepCost) -> None:
@@ -138,18 +99,20 @@ class DecodeRuns:
         self._stairs: dict[int, _Stairs] = {}  # by rows
         self._vouched: dict[int, list[int]] = {}  # by rows: the longest known to be inside, the shortest outside
 
-    def seconds(self, rows: int, kept: int, longest: int, steps: int) -> float:
+    def seconds(self, rows: int, kept: int, longest: int, steps: int, more: float = 0.0) -> float:
         """Time of `steps` steps."""
         block = self._unpadded.get(rows) or self._block(rows, longest + 1)
         end, seconds, per_token = block[1][0]
-        more = rows if self._grows else 0
-        if kept + more * steps <= end and (block[0] is None or longest + steps <= block[0]):
-            return steps * (seconds + per_token * (kept + more * (steps + 1) / 2))
+        grown = rows if self._grows else 0
+        if kept + grown * steps <= end and (block[0] is None or longest + steps <= block[0]):
+            return steps * (more + seconds + per_token * (kept + grown * (steps + 1) / 2))
         if steps > _LONG and (stairs := self._stairs_to(rows, longest + steps)) is not None:
             return stairs.upto(longest + steps) - stairs.upto(longest)
-        return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps)])
+        return math.fsum([_sum(*series) for series in self._series(rows, kept, longest, steps, more)])
 
-    def until(self, rows: int, kept: int, longest: int, steps: int, time_s: float) -> tuple[int, float]:
+    def until(
+        self, rows: int, kept: int, longest: int, steps: int, time_s: float, more: float = 0.0
+    ) -> tuple[int, float]:
         """The least number of steps, at least one and at most `steps`, that take `time_s` or longer; and their time."""
         if steps > _LONG and (stairs := self._stairs_to(rows, longest + steps)) is not None:
             before = stairs.upto(longest)
@@ -160,7 +123,7 @@ class DecodeRuns:
                 found -= 1
             return found, stairs.upto(longest + found) - before
         done, total = 0, 0.0
-        for count, first, growth in self._series(rows, kept, longest, steps):
+        for count, first, growth in self._series(rows, kept, longest, steps, more):
             whole = _sum(count, first, growth)
             if total + whole >= time_s:
                 part = _steps_for(time_s - total, count, first, growth)
@@ -175,7 +138,7 @@ class DecodeRuns:
             total += whole
         return done, total
 
-    def outside_s(self, rows: int, kept: int, longest: int, steps: int, seconds: float) -> float:
+    def outside_s(self, rows: int, kept: int, longest: int, steps: int, seconds: float, more: float = 0.0) -> float:
         """Of the `seconds` that the run takes, those of steps that the model does not vouch for: the last ones, as what
         it vouches for ends with the longest row."""
         vouched = self._vouched.get(rows)
@@ -189,7 +152,7 @@ class DecodeRuns:
                 low = middle
             else:
                 high = middle
-        return seconds - self.seconds(rows, kept, longest, low) if low else seconds
+        return seconds - self.seconds(rows, kept, longest, low, more) if low else seconds
 
     def _inside(self, rows: int, longest: int) -> bool:
         known = self._vouched.get(rows)
@@ -205,23 +168,23 @@ class DecodeRuns:
             return inside
         return longest <= least
 
-    def _series(self, rows: int, kept: int, longest: int, steps: int) -> list[_Series]:
+    def _series(self, rows: int, kept: int, longest: int, steps: int, more: float) -> list[_Series]:
         """The run as arithmetic series, one for each line that is the largest and each block of padding."""
-        block, more = self._unpadded.get(rows), rows if self._grows else 0
+        block, grown = self._unpadded.get(rows), rows if self._grows else 0
         if block is not None:
             end, seconds, per_token = block[1][0]
-            if kept + more * steps <= end:
-                return [(steps, seconds + per_token * (kept + more), per_token * more)]
+            if kept + grown * steps <= end:
+                return [(steps, more + seconds + per_token * (kept + grown), per_token * grown)]
         found: list[_Series] = []
         done = 0
         while done < steps:
             until, pieces, _ = self._block(rows, longest + done + 1)
             last = steps if until is None or until - longest > steps else until - longest
             for until_kept, seconds, per_token in pieces:
-                end = last if kept + more * last <= until_kept else math.floor((until_kept - kept) / rows)
+                end = last if kept + grown * last <= until_kept else math.floor((until_kept - kept) / rows)
                 if end > done:
-                    first = seconds + per_token * (kept + (done + 1) * more)
-                    found.append((end - done, first, per_token * more))
+                    first = more + seconds + per_token * (kept + (done + 1) * grown)
+                    found.append((end - done, first, per_token * grown))
                     done = end
                     if done == last:
                         break

@@ -50,6 +50,7 @@ class BatchingEngine:
         self._run_start_s = self._run_s = 0.0
         self._run_steps = 0
         self._run = (0, 0, 0)  # rows, tokens that they read together, and those of the longest, at its start
+        self._more_s = 0.0  # of each of its steps, for its groups of rows
         self._may_undo = False
         self._rank = clock.rank() if device is None else device.rank
         self._end, self._begin = end_priority(self._rank), begin_priority(self._rank)
@@ -191,7 +192,8 @@ class BatchingEngine:
 
     def _start_run(self, steps: int) -> None:
         self._run = run = self._batch.read()
-        self._run_s = self._runs.seconds(*run, steps)
+        self._more_s = more_s = self._cost.group_s * self._batch.more_groups
+        self._run_s = self._runs.seconds(*run, steps, more_s)
         self._run_steps, self._run_start_s = steps, self._clock.now
         self._in_run, self._may_undo = True, False
         self._run_number = self._clock.call(self._run_s, self._end, self._on_run)
@@ -204,10 +206,10 @@ class BatchingEngine:
             return 0, 0.0
         if self._run_steps == 1:
             return 1, self._run_s
-        steps, seconds = self._runs.until(*self._run, self._run_steps, elapsed)
+        steps, seconds = self._runs.until(*self._run, self._run_steps, elapsed, self._more_s)
         if has_begun and seconds <= elapsed:
             steps += 1
-            seconds = self._runs.seconds(*self._run, steps)
+            seconds = self._runs.seconds(*self._run, steps, self._more_s)
         return steps, seconds
 
     def _cut(self) -> None:
@@ -243,4 +245,4 @@ class BatchingEngine:
         totals.decode_steps += steps
         totals.decode_rows += steps * rows
         totals.busy_s += seconds
-        totals.outside_s += self._runs.outside_s(rows, kept, longest, steps, seconds)
+        totals.outside_s += self._runs.outside_s(rows, kept, longest, steps, seconds, self._more_s)

@@ -26,7 +26,7 @@ Peaks = Mapping[str, tuple[float, float]]
 """FLOP/s and bytes/s of each engine's device."""
 
 _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
-            "logit_rows", "pairs_executed")  # fmt: skip
+            "logit_rows", "pairs_executed", "groups")  # fmt: skip
 _UNKNOWN = -1
 
 
@@ -37,7 +37,7 @@ class StepLog:
     where it is a process of its own, as long as it usually takes until the next pass begins;
     `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
     generating calls that began in the period, and that ended in it; `left`: of the latter those that had a row to
-    leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 7], for
+    leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 8], for
     `shape_of`."""
 
     start_s: Floats
@@ -80,9 +80,9 @@ class MeasuredRun:
 def shape_of(logged: NDArray[np.int64]) -> StepShape:
     """A row of `StepLog.shapes`. What rows attended over is known of decodes alone, and not of what older engines
     logged."""
-    rows, new, longest_new, kept, longest, logits, pairs = map(int, logged)
+    rows, new, longest_new, kept, longest, logits, pairs, groups = map(int, logged)
     attended = pairs if rows == new and pairs != _UNKNOWN else None
-    return StepShape(rows, new, longest_new, kept, longest, logits, attended=attended)
+    return StepShape(rows, new, longest_new, kept, longest, logits, attended=attended, groups=groups)
 
 
 def measured_run(path: Path) -> MeasuredRun:
@@ -159,13 +159,13 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     if "pairs_executed" not in table.columns:  # of an embedded engine that padded a batch to its longest row
-        table["pairs_executed"] = np.nan
+        table = table.assign(pairs_executed=np.nan, groups=1)
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
         raise InputError(f"{file} lacks the columns {', '.join(lacking)}")
     for longest, tokens in (("longest_new", "new_tokens"), ("longest_kept", "kept_tokens")):
         # vLLM pads nothing and does not say which row is the longest: then they are taken to be alike.
         table[longest] = table[longest].fillna(np.ceil(table[tokens] / table["rows"]))
-    table["pairs_executed"] = table["pairs_executed"].fillna(_UNKNOWN)
+    table = table.fillna({"pairs_executed": _UNKNOWN, "groups": 1})
     values = table[list(_COLUMNS)].to_numpy(np.float64)
     if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError(f"{file} has no steps, or steps without a time")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.padding import attended
+from atts_runtime.profiler.padding import grouped
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, StepCost, StepShape
@@ -204,8 +204,9 @@ class MixedReference(Stepping):
             totals.decode_steps += 1
             totals.decode_rows += len(new)
             before, self._decoded = self._decoded, {request for request, _ in feeds}
-            joined, read = len(self._decoded - before), attended(self._cost.row_stops, kept)
-            return self._cost.cost("decode", shape._replace(joined=joined, attended=read))
+            attended, groups = grouped(self._cost.row_stops, kept)
+            shape = shape._replace(joined=len(self._decoded - before), attended=attended, groups=groups)
+            return self._cost.cost("decode", shape)
         cost = self._cost.cost("append", shape)
         totals.append_s += cost.seconds
         totals.prefilled_tokens += sum(tokens for request, tokens in feeds if not request.decodes)

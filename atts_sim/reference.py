@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from atts_runtime.control.events import ChainId
-from atts_runtime.profiler.padding import attended
+from atts_runtime.profiler.padding import grouped
 from atts_sim.calls import EngineCall, EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import StepCost, StepShape
@@ -214,8 +214,8 @@ class ReferenceEngine(Stepping):
         totals.decode_steps += 1
         totals.decode_rows += len(kept)
         rows = len(kept)
-        joined, read = min(self._joined, rows), attended(self._cost.row_stops, kept)
-        shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), joined, read)
+        joined, of = min(self._joined, rows), grouped(self._cost.row_stops, kept)
+        shape = StepShape(rows, rows, 1, sum(kept), max(kept), rows, sum(kept), joined, *of)
         self._joined = 0
         yield self._pass(self._cost.cost("decode", shape))
         for job in self._rows:

@@ -64,6 +64,11 @@ class TraceCost:
         """Tokens kept cost nothing here, so nor do they with padding."""
         return ()
 
+    @property
+    def group_s(self) -> float:
+        """There are no groups."""
+        return 0.0
+
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         if phase == "append":
             return Cost(self.score_s * shape.rows + self.score_token_s * shape.kept_tokens, inside=True)

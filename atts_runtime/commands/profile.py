@@ -189,6 +189,7 @@ def _figures(profile: EngineProfile, phase: Phase) -> dict[str, Any]:
         "eta_beyond": costs.eta_beyond,
         "step_s": costs.step_s,
         "row_s": costs.row_s,
+        "group_s": costs.group_s,
         "fitted": asdict(fitted),
         "held_out": asdict(held_out),
     }

@@ -32,6 +32,7 @@ _PHASE_UNITS = {
     "eta_beyond": "1",
     "step_s": "s",
     "row_s": "s",
+    "group_s": "s",
     "kv_copies": "copies",
     "range.rows": "rows",
     "range.new_tokens": "tokens",
@@ -57,10 +58,11 @@ _UNITS = (
     | {f"{phase}.{name}": unit for phase in _PHASES for name, unit in _PHASE_UNITS.items()}
     | dict.fromkeys(sorted(_OF_CALLS), "s")
 )
-_FITTED = ("mfu", "mfu_attention", "eta", "cache_bytes", "eta_beyond", "step_s", "row_s")
-_MAY_LACK = _OF_CALLS | {f"{phase}.{n}" for phase in _PHASES for n in ("mfu_attention", "cache_bytes", "eta_beyond")}
+_FITTED = ("mfu", "mfu_attention", "eta", "cache_bytes", "eta_beyond", "step_s", "row_s", "group_s")
+_PARTIAL = ("mfu_attention", "cache_bytes", "eta_beyond", "group_s")
+_MAY_LACK = _OF_CALLS | {f"{phase}.{name}" for phase in _PHASES for name in _PARTIAL}
 _SHARES = ("mfu", "mfu_attention", "eta", "eta_beyond")
-_MAY_BE_ZERO = ("step_s", "row_s", "kv_copies", "call_s", "token_s", "median", "p90")
+_MAY_BE_ZERO = ("step_s", "row_s", "group_s", "kv_copies", "call_s", "token_s", "median", "p90")
 _TEXTS = ("name", "engine", "model", "hardware", "device", "dtype", "measured_on")
 
 
@@ -119,11 +121,20 @@ class EngineProfile:
         mfu, eta, step_s, row_s, copies = (
             self._of(f"{phase}.{name}") for name in ("mfu", "eta", "step_s", "row_s", "kv_copies")
         )
-        own, cache, beyond = (
-            None if (of := self.numbers.get(f"{phase}.{name}")) is None else of.value
-            for name in ("mfu_attention", "cache_bytes", "eta_beyond")
+        own, cache, beyond, group_s = (
+            None if (of := self.numbers.get(f"{phase}.{name}")) is None else of.value for name in _PARTIAL
         )
-        return PhaseCosts(mfu, eta, step_s, row_s, 0.0, own, int(copies), cache_bytes=cache, eta_beyond=beyond)
+        return PhaseCosts(
+            mfu,
+            eta,
+            step_s,
+            row_s,
+            mfu_attention=own,
+            kv_copies=int(copies),
+            cache_bytes=cache,
+            eta_beyond=beyond,
+            group_s=group_s or 0.0,
+        )
 
     def range(self, phase: Phase) -> Range:
         names = ("rows", "new_tokens", "kept_tokens", "longest_kept")
@@ -176,7 +187,8 @@ class EngineProfile:
         for phase, fit in phases.items():
             source = f"least squares on {fit.fitted.points} measured steps"
             for name in _FITTED:
-                if (found := getattr(fit.costs, name)) is not None:
+                found = getattr(fit.costs, name)
+                if found is not None and (name != "group_s" or (phase == "decode" and padding.row_stops)):
                     add(f"{phase}.{name}", found, "fitted", source)
             copies = "into its batch and out again" if fit.costs.kv_copies else "none"
             add(f"{phase}.kv_copies", fit.costs.kv_copies, "analytic", f"the engine's code: {copies}")

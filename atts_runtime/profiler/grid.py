@@ -20,7 +20,7 @@ from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import GenerateCall, Piece, ScoreCall, Usage
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.counts import Fed
-from atts_runtime.profiler.padding import attended
+from atts_runtime.profiler.padding import grouped
 from atts_runtime.profiler.steptime import Padding, Phase, StepShape
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Point:
         shape = StepShape.of(Fed(n, s + ahead, n if logits is None else logits) for n, s in self.rows)
         if self.phase == "append":
             return shape
-        return shape._replace(attended=attended(padding.row_stops, [s + ahead + 1 for _, s in self.rows]))
+        attended, groups = grouped(padding.row_stops, [s + ahead + 1 for _, s in self.rows])
+        return shape._replace(attended=attended, groups=groups)
 
 
 @dataclass(frozen=True, slots=True)

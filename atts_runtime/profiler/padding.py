@@ -68,9 +68,13 @@ def _stops(where: str, stops: Any) -> tuple[int, ...]:
     return lengths
 
 
-def attended(stops: tuple[int, ...], kept: Sequence[int]) -> int | None:
-    """Positions that rows which keep so many tokens attend over together; None where there are no stops."""
-    return sum(fitting(stops, length) for length in kept) if stops else None
+def grouped(stops: tuple[int, ...], kept: Sequence[int]) -> tuple[int | None, int]:
+    """Positions that rows which keep so many tokens attend over together (None where there are no stops), and in how
+    many groups."""
+    if not stops:
+        return None, 1
+    reached = [fitting(stops, length) for length in kept]
+    return sum(reached), len(set(reached))
 
 
 def fitting(stops: tuple[int, ...], length: int) -> int:

@@ -113,7 +113,8 @@ def fit_costs(
 ) -> PhaseCosts:
     """The costs that fit steps of these shapes best; kernels follow one another (`PhaseCosts.overlapped` is false).
 
-    Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values.
+    Attention has an MFU of its own in appends; when decoding it cannot be told from the reading of keys and values, and
+    rows may be in several groups.
     `peak`: the device's FLOP/s and bytes/s; `cached`: look for a cache, and tell what does not fit into it apart, if
     that fits better by `_WORTH`.
     """
@@ -127,8 +128,10 @@ def fit_costs(
     rows = np.array([shape.rows for shape in shapes], float)
     # Reciprocals of MFU and eta are at least 1, overheads at least 0, and so is what bytes beyond a cache cost more.
     bounded = len(compute) + 1
-    least = np.array([1.0] * bounded + [0.0, 0.0])
-    terms = np.column_stack([*compute, memory, np.ones(len(shapes)), rows])
+    groups = np.array([shape.groups - 1 for shape in shapes], float)
+    several = [groups] if groups.any() else []
+    least = np.array([1.0] * bounded + [0.0, 0.0] + [0.0] * len(several))
+    terms = np.column_stack([*compute, memory, np.ones(len(shapes)), rows, *several])
     loss, found = _bounded(terms, seconds, least)
     cache, beyond = None, 0.0
     tried = []
@@ -147,6 +150,7 @@ def fit_costs(
         kv_copies=kv_copies,
         cache_bytes=None if cache is None else float(cache * bytes_per_s),
         eta_beyond=None if cache is None else float(1 / (reading + beyond)),
+        group_s=float(found[bounded + 2]) if several else 0.0,
     )
 
 

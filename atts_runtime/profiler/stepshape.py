@@ -17,7 +17,7 @@ class StepShape(NamedTuple):
     pairs: query-key pairs that causality leaves, sum of new * cached + new * (new + 1) / 2; None: taken from the means,
     exact where rows are alike and when decoding. joined: rows that were not in the decode step before (None: not told);
     what a profile says does not hang on it. attended: positions that a decode's rows attend over together, for engines
-    with `Padding.row_stops` (None: rows are taken to be alike).
+    with `Padding.row_stops` (None: rows are taken to be alike); groups: how many different stops those are.
     """
 
     rows: int
@@ -29,6 +29,7 @@ class StepShape(NamedTuple):
     pairs: int | None = None
     joined: int | None = None
     attended: int | None = None
+    groups: int = 1
 
     @classmethod
     def of(cls, batch: Iterable[Fed]) -> Self:

@@ -5,12 +5,15 @@ With F the FLOPs of its linear layers and logits, A those of attention, M the by
 
     compute = (F / mfu + A / mfu_attention) / (tp * peak)          mfu, mfu_attention <= 1
     memory  = (min(M, C) / eta + max(0, M - C) / eta_beyond) / (tp * bandwidth)      eta_beyond <= eta <= 1
-    seconds = (compute and memory) + step_s + layer_s * layers + row_s * rows + all-reduces      overheads >= 0
+    seconds = (compute and memory) + step_s + layer_s * layers + row_s * rows + group_s * (groups - 1) + all-reduces
 
 "(compute and memory)" is the larger of the two where an engine overlaps them, as a GPU does within its kernels, and
 their sum where kernels follow one another on a core, some bound by arithmetic and some by memory. M is the weights
 once, the keys and values once, and the copies that the engine makes of those it holds (`kv_copies`). C is what a cache
 holds from one step to the next (`cache_bytes`): what does not fit comes from memory. Without C all bytes cost the same.
+
+Overheads are not negative. Groups are those of a decode's rows by the positions that they attend over, where an engine
+has such (`Padding.row_stops`).
 
 An engine may pad: the counts are then those of the padded batch (`Padding`). What the terms say is physics and
 therefore extends beyond what was measured, but a cost says whether it does (`Cost.inside`), or `OutOfRange` is raised.
@@ -60,6 +63,7 @@ class PhaseCosts:
     overlapped: bool = False
     cache_bytes: float | None = None
     eta_beyond: float | None = None
+    group_s: float = 0.0
 
     def __post_init__(self) -> None:
         attention = self.mfu if self.mfu_attention is None else self.mfu_attention
@@ -68,7 +72,7 @@ class PhaseCosts:
             raise ValueError(f"mfu and eta must lie above 0 and be at most 1: {self}")
         if (self.cache_bytes is None) != (self.eta_beyond is None) or beyond > self.eta:
             raise ValueError(f"beyond a cache there is an eta of its own, and it is not higher: {self}")
-        if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies)):
+        if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies, self.group_s)):
             raise ValueError(f"overheads must not be negative: {self}")
 
 
@@ -179,6 +183,11 @@ class StepModel:
         """See `Padding`."""
         return self.padding.row_stops if self.padding.rectangular else ()
 
+    @property
+    def group_s(self) -> float:
+        """Of a decode; see `PhaseCosts`."""
+        return self.decode.group_s
+
     def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
         """Seconds of a decode step of `rows`; raises OutOfRange."""
         return self.seconds("decode", StepShape(rows, rows, 1, kept_tokens, longest_kept, rows, kept_tokens))
@@ -207,7 +216,7 @@ class StepModel:
     def _amounts(self, phase: Phase, shape: StepShape) -> tuple[float, float, float]:
         """The fields of `Work`, as a plain tuple: it is asked for at every step."""
         rates, padding = self._rates, self.padding
-        rows, tokens, _, kept, longest_kept, logits, pairs, _, attended = shape
+        rows, tokens, _, kept, longest_kept, logits, pairs, _, attended, _ = shape
         read = kept
         if padding.rectangular and phase == "append":
             new = -(-shape.longest_new // padding.new_to) * padding.new_to
@@ -238,7 +247,8 @@ class StepModel:
         together = compute + memory
         if costs.overlapped:
             together = compute if compute > memory else memory
-        return together + self._overhead(costs, shape.rows, shape.new_tokens)
+        more = costs.group_s * (shape.groups - 1)
+        return together + self._overhead(costs, shape.rows, shape.new_tokens) + more
 
     def _lines(self, costs: PhaseCosts, amounts: tuple[float, float, float]) -> tuple[float, ...]:
         """Seconds of computing, and lines of which the highest is those of moving bytes: one, or with a cache two."""

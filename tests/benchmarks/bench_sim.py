@@ -34,9 +34,10 @@ from atts_runtime.profiler.analytic import analytic_model
 from atts_runtime.profiler.engineprofile import shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder
 from atts_runtime.profiler.modelspec import ModelSpec
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineSpec, Paged
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost, StepCost
+from atts_sim.cost import StepCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure

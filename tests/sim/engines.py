@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.profiler.stepfit import CallCosts
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineCall, EngineSpec, Paged, PerCall, SimEngine, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
-from atts_sim.cost import AffineCost, StepCost
+from atts_sim.cost import StepCost
 from atts_sim.device import Device
 
 
@@ -77,6 +78,7 @@ def works(*, exact: bool) -> st.SearchStrategy[Work]:
             padded_s=small.map(lambda x: x / 64),
             rows_measured=st.none() | st.integers(1, 5),
             row_stops=st.sampled_from([(), (5,), (4, 8, 12, 20)]),
+            group_s=small,
         )
 
     per_kind = st.builds(CallCosts, times(0, 1 / 8), times(0, 1 / 16))

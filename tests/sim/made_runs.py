@@ -113,7 +113,8 @@ def _simulated(config: RunConfig, rows: list[dict[str, object]]) -> SimRun:
             engine = next(
                 role for role, spec in specs().items() if spec.parameters == self._costs.model.spec.parameters
             )
-            step = dict(zip(StepShape._fields[:6], shape[:6], strict=True)) | {"pairs_executed": shape.attended}
+            step = dict(zip(StepShape._fields[:6], shape[:6], strict=True))
+            step |= {"pairs_executed": shape.attended, "groups": shape.groups}
             times = {"t_start_s": self._clock.now, "duration_s": cost.seconds, "append": float(phase == "append")}
             times["joined"] = float(shape.joined or 0)  # which no engine logs
             rows.append({"engine": engine} | times | step)

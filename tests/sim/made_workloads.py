@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from atts_runtime.control import ChainId
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.generative import Effects, Ells, Errors, FittedWorkload, Lengths, Nearness, Pace, Scores, Stops

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
+from atts_sim.affine import AffineCost
 from atts_sim.arrivals import AllAtOnce, Bursts, Poisson, Recorded, arrivals_of
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.simrun import SimRun

@@ -14,7 +14,8 @@ from atts_runtime.profiler.engineprofile import shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, profiles_folder
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.steptime import StepModel
-from atts_sim.cost import AffineCost, Cost, DecodeLines, DecodeRuns, Phase, StepCost, StepShape
+from atts_sim.affine import AffineCost
+from atts_sim.cost import Cost, DecodeLines, DecodeRuns, Phase, StepCost, StepShape
 
 RELATIVE = 1e-12
 
@@ -31,6 +32,7 @@ costs = st.builds(
     block=st.sampled_from([0, 1, 7, 16, 128]),
     padded_s=st.floats(0, 1e-6),
     row_stops=st.sampled_from([(), (192, 384, 512)]),
+    group_s=seconds,
 )
 starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
     lambda rows_longest: st.tuples(
@@ -41,11 +43,20 @@ starts = st.tuples(st.integers(1, 40), st.integers(0, 300)).flatmap(
 )
 
 
+GROUPS = 3
+
+
 def shapes_of(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -> list[StepShape]:
     """A run's steps; with stops `kept` is what they all attend over, and no more than the longest row is known."""
     if cost.row_stops:
-        return [StepShape(rows, rows, 1, rows, longest + j, rows, rows, attended=kept) for j in range(1, steps + 1)]
+        shape = StepShape(rows, rows, 1, rows, longest, rows, rows, attended=kept, groups=GROUPS)
+        return [shape._replace(longest_kept=longest + j) for j in range(1, steps + 1)]
     return [StepShape(rows, rows, 1, kept + j * rows, longest + j, rows, kept + j * rows) for j in range(1, steps + 1)]
+
+
+def more(cost: StepCost) -> float:
+    """Seconds of each of those steps for its groups."""
+    return (GROUPS - 1) * cost.group_s if cost.row_stops else 0.0
 
 
 def one_by_one(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -> list[float]:
@@ -56,7 +67,8 @@ def one_by_one(cost: StepCost, rows: int, kept: int, longest: int, steps: int) -
 
 @given(costs, starts, st.integers(1, 200))
 def test_a_run_takes_as_long_as_its_steps(cost: AffineCost, start: tuple[int, int, int], steps: int) -> None:
-    assert DecodeRuns(cost).seconds(*start, steps) == pytest.approx(one_by_one(cost, *start, steps)[-1], rel=RELATIVE)
+    expected = one_by_one(cost, *start, steps)[-1]
+    assert DecodeRuns(cost).seconds(*start, steps, more(cost)) == pytest.approx(expected, rel=RELATIVE)
 
 
 @given(costs, starts, st.integers(1, 200), st.floats(0, 1.1))
@@ -65,7 +77,7 @@ def test_a_cut_falls_on_the_first_step_that_ends_in_time(
 ) -> None:
     ends = one_by_one(cost, *start, steps)
     time = share * ends[-1]
-    done, taken = DecodeRuns(cost).until(*start, steps, time)
+    done, taken = DecodeRuns(cost).until(*start, steps, time, more(cost))
     assert 1 <= done <= steps
     assert taken == pytest.approx(ends[done - 1], rel=RELATIVE)
     slack = RELATIVE * ends[-1]
@@ -79,9 +91,9 @@ def test_a_cut_at_the_end_of_a_step_is_that_step(
 ) -> None:
     runs = DecodeRuns(cost)
     wanted = data.draw(st.integers(1, steps))
-    done, taken = runs.until(*start, steps, runs.seconds(*start, wanted) * (1 - 1e-9))
+    done, taken = runs.until(*start, steps, runs.seconds(*start, wanted, more(cost)) * (1 - 1e-9), more(cost))
     assert done == wanted
-    assert taken == pytest.approx(runs.seconds(*start, wanted), rel=RELATIVE)
+    assert taken == pytest.approx(runs.seconds(*start, wanted, more(cost)), rel=RELATIVE)
 
 
 @given(costs, starts)
@@ -123,6 +135,7 @@ def step_models() -> dict[str, StepModel]:
     themselves; a ragged one on its data sheet."""
     a100 = HardwareProfile.from_toml(profiles_folder() / "hardware" / "nvidia-a100-80gb-sxm.toml")
     alone = shipped_engines()["bundled-target-amd-epyc-milan"].step_model(spec("bundled-target"))
+    alone = replace(alone, decode=replace(alone.decode, group_s=1e-4))
     padded = replace(alone, padding=replace(alone.padding, row_stops=()))
     return {
         "padded": padded,
@@ -149,8 +162,8 @@ def test_runs_of_a_profiles_steps_are_the_sums_of_its_steps(
     model = STEP_MODELS[name]
     runs = DecodeRuns(model)
     ends = one_by_one(model, *start, steps)
-    assert runs.seconds(*start, steps) == pytest.approx(ends[-1], rel=1e-9)
-    done, taken = runs.until(*start, steps, share * ends[-1])
+    assert runs.seconds(*start, steps, more(model)) == pytest.approx(ends[-1], rel=1e-9)
+    done, taken = runs.until(*start, steps, share * ends[-1], more(model))
     assert taken == pytest.approx(ends[done - 1], rel=1e-9)
     assert done == steps or ends[done - 1] >= share * ends[-1] * (1 - 1e-9)
     assert done == 1 or ends[done - 2] < share * ends[-1] * (1 + 1e-9)
@@ -165,8 +178,8 @@ def test_the_time_beyond_a_profiles_range_is_that_of_the_steps_there(
     runs = DecodeRuns(model)
     shapes = shapes_of(model, *start, steps)
     outside = math.fsum(cost.seconds for cost in (model.cost("decode", shape) for shape in shapes) if not cost.inside)
-    total = runs.seconds(*start, steps)
-    assert runs.outside_s(*start, steps, total) == pytest.approx(outside, rel=1e-9, abs=1e-9 * total)
+    total = runs.seconds(*start, steps, more(model))
+    assert runs.outside_s(*start, steps, total, more(model)) == pytest.approx(outside, rel=1e-9, abs=1e-9 * total)
 
 
 @given(st.integers(1, 80), st.lists(st.integers(1, 5_000), max_size=30))

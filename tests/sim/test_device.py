@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from atts_runtime.control.events import ChainId
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineCall, EngineSpec, SimEngine
 from atts_sim.clock import ARRIVAL, Clock, Tick
-from atts_sim.cost import AffineCost
 from atts_sim.device import Device
 from atts_sim.engine import BatchingEngine
 from atts_sim.plain import plain_engine

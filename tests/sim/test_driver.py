@@ -14,9 +14,9 @@ from atts_runtime.control.actions import Continue, Fork, Redraft, Resample
 from atts_runtime.driver import Driver
 from atts_runtime.records import ChainRecord
 from atts_runtime.session import roles
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineCall, EngineSpec, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
-from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.recorded import Recorded, from_records

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atts_runtime.control import POLICIES, ChainId, Knobs, Limits, Policy
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import Metrics, measure, quantiles

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineCall, EngineSpec, Paged, SimEngine
 from atts_sim.clock import ARRIVAL, Clock, Tick
-from atts_sim.cost import AffineCost, Cost, Phase, StepShape
+from atts_sim.cost import Cost, Phase, StepShape
 from atts_sim.engine import BatchingEngine
 from atts_sim.plain import plain_engine
 

@@ -176,6 +176,10 @@ class Counted:
     def row_stops(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def group_s(self) -> float:
+        return 0.0
+
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         raise NotImplementedError
 

@@ -11,9 +11,9 @@ import pytest
 from atts_runtime.control import ChainId, Limits
 from atts_runtime.control.commands import Draft, Score, TakeOver
 from atts_runtime.errors import InputError
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import AffineCost
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.published import read_trace

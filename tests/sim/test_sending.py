@@ -8,9 +8,9 @@ import pytest
 
 from atts_runtime.control import ChainId, Scored
 from atts_runtime.records import CallRecord
+from atts_sim.affine import AffineCost
 from atts_sim.calls import EngineCall, EngineSpec, Paged
 from atts_sim.clock import ARRIVAL, Clock
-from atts_sim.cost import AffineCost
 from atts_sim.desk import Request
 from atts_sim.mixed_reference import MixedReference
 from atts_sim.remembering import KnownTexts, Remembering

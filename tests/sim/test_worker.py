@@ -37,13 +37,13 @@ class Want:
     replace: bool
 
 
-Made = tuple[bool, int, int, int, int, int | None]
+Made = tuple[bool, int, int, int, int, int | None, int]
 
 
 @dataclass
 class Seen:
-    """Passes as (append, rows, new tokens, tokens kept, most kept by a row), of a decode also what its rows attended
-    over; costs by chain and turn; totals."""
+    """Passes as (append, rows, new tokens, tokens kept, most kept by a row), what a decode's rows attended over and in
+    how many groups; costs by chain and turn; totals."""
 
     passes: list[Made]
     costs: dict[tuple[ChainId, int], tuple[int, int, int]]
@@ -72,7 +72,8 @@ def on_worker(lm: CausalLM, script: Script, budget: int | None) -> Seen:
 
     def told(made: Pass) -> None:
         kept = [start + len(ids) for start, ids in zip(made.starts, made.fed, strict=True)]
-        seen.passes.append((made.append, len(kept), sum(map(len, made.fed)), sum(kept), max(kept), made.attended))
+        fed = sum(map(len, made.fed))
+        seen.passes.append((made.append, len(kept), fed, sum(kept), max(kept), made.attended, made.groups))
 
     draws = random.Random(1)
     texts: dict[ChainId, list[Piece]] = {chain: [] for chain in script}
@@ -127,12 +128,17 @@ class Watched(StepCost):
         self.passes: list[Made] = []
 
     def cost(self, phase: str, shape: StepShape, /) -> Cost:
-        self.passes.append((phase == "append", *shape[:2], shape.kept_tokens, shape.longest_kept, shape.attended))
+        fed, kept, longest = shape.new_tokens, shape.kept_tokens, shape.longest_kept
+        self.passes.append((phase == "append", shape.rows, fed, kept, longest, shape.attended, shape.groups))
         return Cost(1.0, inside=True)
 
     @property
     def row_stops(self) -> tuple[int, ...]:
         return ROW_STOPS
+
+    @property
+    def group_s(self) -> float:
+        return 0.0
 
     def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
         return DecodeLines(((0.0, 0.0),), 1.0, None, inside=True)
@@ -194,7 +200,7 @@ def test_engines_make_the_passes_of_the_real_worker(tiny_target: Path, seed: int
     fast, totals = simulated(BatchingEngine, lm, script, budget)
     assert fast.passes == [done for done in real.passes if done[0]]
     assert fast.costs == real.costs
-    attended = [(rows, over) for append, rows, *_, over in real.passes if not append]
+    attended = [(rows, over) for append, rows, *_, over, _ in real.passes if not append]
     assert len({over // rows for rows, over in attended if over is not None and over % rows == 0}) > 1
     assert totals.decode_rows == sum(rows for append, rows, *_ in real.passes if not append)
     if budget is not None:  # without one the real worker counts only now and then

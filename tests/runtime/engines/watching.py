@@ -11,13 +11,14 @@ from atts_runtime.engines.causal_lm import CausalLM
 
 @dataclass
 class Pass:
-    """One forward pass: ids fed to each row, from which positions on, whether it was an append, and positions that a
-    decode's groups of rows attend over together (None: rows are not grouped)."""
+    """One forward pass: ids fed to each row, from which positions on, whether it was an append, positions that a
+    decode's groups of rows attend over together (None: rows are not grouped), and how many groups there are."""
 
     fed: list[list[int]]
     starts: list[int]
     append: bool
     attended: int | None = None
+    groups: int = 1
 
 
 def watch(lm: CausalLM, told: Callable[[Pass], None]) -> None:
@@ -30,7 +31,7 @@ def watch(lm: CausalLM, told: Callable[[Pass], None]) -> None:
 
     def decode_pass(groups: Any, ids: list[int], starts: list[int]) -> Any:
         attended = sum(rows * time for _, rows, time in groups) if lm.groups_rows else None
-        told(Pass([[one] for one in ids], starts, append=False, attended=attended))
+        told(Pass([[one] for one in ids], starts, append=False, attended=attended, groups=len(groups)))
         return decode(groups, ids, starts)
 
     lm.append_pass, lm.decode_pass = append_pass, decode_pass  # type: ignore[method-assign]

@@ -121,6 +121,10 @@ def test_rows_that_attend_by_themselves_cost_what_they_attend_over(kept: list[in
     work, longest = ALONE.work("decode", shape), EMBEDDED.work("decode", shape)
     assert work.attention_flops == ALONE._rates.pair_flops * attended
     assert work.linear_flops == longest.linear_flops
+    dearer = replace(ALONE, decode=replace(ALONE.decode, group_s=1e-4))
+    for groups in (1, 3):
+        more = dearer.seconds("decode", shape._replace(groups=groups)) - ALONE.seconds("decode", shape)
+        assert more == pytest.approx(1e-4 * (groups - 1), rel=1e-9, abs=1e-12)
     unsaid = ALONE.work("decode", shape._replace(attended=None, kept_tokens=rows * kept[0]))
     assert unsaid.attention_flops == ALONE._rates.pair_flops * rows * ALONE.padding.row_kept(kept[0])
 
@@ -169,6 +173,18 @@ def test_a_fit_finds_the_cache_that_made_the_steps_and_none_where_there_was_none
         assert fit.costs.cache_bytes == (cache and pytest.approx(cache, rel=0.2))
         assert fit.costs.eta_beyond == (cache and pytest.approx(0.3, rel=0.2))
         assert fit.held_out.p90 < 0.02
+
+
+@pytest.mark.parametrize("group_s", [0.0, 3e-4])
+def test_a_fit_finds_what_groups_of_rows_cost(group_s: float) -> None:
+    padding = engine_padding(groups_rows=True)
+    made = replace(EMBEDDED, padding=padding, decode=replace(DECODE, group_s=group_s))
+    points = [point for point in grid_of(64, 1024, 2048).points if point.phase == "decode"]
+    shapes = [(point.shape(padding), point.held_out) for point in points]
+    samples = [Sample("decode", shape, made.seconds("decode", shape), 1, held_out) for shape, held_out in shapes]
+    fit = fit_phase("decode", samples, TARGET, PEAK, padding)
+    assert fit.costs.group_s == pytest.approx(group_s, rel=0.05, abs=1e-6)
+    assert fit.held_out.p90 < 0.01
 
 
 @pytest.mark.parametrize(
