@@ -121,6 +121,8 @@ def test_a_segment_scored_after_new_context_pays_for_both_apart(serve: Serve, ti
 def test_what_dropped_calls_needed_stays_in_the_engines_total(serve: Serve, tiny_target: Path) -> None:
     async def scenario(client: Client) -> None:
         long = asyncio.ensure_future(client.generate(0, n=400))
+        while not client.worker.stats.decode_steps:
+            await asyncio.sleep(0.001)
         kept = await client.generate(1, n=5)
         long.cancel()
         await asyncio.gather(long, return_exceptions=True)
