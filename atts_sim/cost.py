@@ -23,15 +23,18 @@ __all__ = ["Cost", "DecodeLines", "DecodeRuns", "Phase", "StepCost", "StepShape"
 
 
 class StepCost(Protocol):
-    """Seconds of an engine's steps, what passes between them included. `row_stops`: as in `Padding`; with them, what
-    decoding rows read is the positions that they attend over, else the tokens that they keep."""
+    """Seconds of an engine's steps, what passes between them included. Who inherits from it has no groups of rows."""
 
     @property
-    def row_stops(self) -> tuple[int, ...]: ...
+    def row_stops(self) -> tuple[int, ...]:
+        """As in `Padding`: with them, what decoding rows read is the positions that they attend over, else the tokens
+        that they keep."""
+        return ()
 
     @property
     def group_s(self) -> float:
         """Of each group of rows beyond the first: what `cost` adds for it and `decode_lines` do not have."""
+        return 0.0
 
     def cost(self, phase: Phase, shape: StepShape, /) -> Cost:
         """Of one pass."""

@@ -24,7 +24,7 @@ from atts_runtime.control import ChainId, Limits, Policy
 from atts_runtime.errors import InputError
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
+from atts_sim.cost import Cost, DecodeLines, Phase, StepCost, StepShape
 from atts_sim.desk import Role
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
@@ -51,23 +51,13 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceCost:
+class TraceCost(StepCost):
     """A `cost.StepCost` of few constants; appends are scores."""
 
     step_s: float
     row_s: float
     score_s: float
     score_token_s: float
-
-    @property
-    def row_stops(self) -> tuple[int, ...]:
-        """Tokens kept cost nothing here, so nor do they with padding."""
-        return ()
-
-    @property
-    def group_s(self) -> float:
-        """There are no groups."""
-        return 0.0
 
     def cost(self, phase: Phase, shape: StepShape) -> Cost:
         if phase == "append":

@@ -133,7 +133,7 @@ class EngineProfile:
             kv_copies=int(copies),
             cache_bytes=cache,
             eta_beyond=beyond,
-            group_s=group_s or 0.0,
+            group_s=group_s,
         )
 
     def range(self, phase: Phase) -> Range:
@@ -187,8 +187,7 @@ class EngineProfile:
         for phase, fit in phases.items():
             source = f"least squares on {fit.fitted.points} measured steps"
             for name in _FITTED:
-                found = getattr(fit.costs, name)
-                if found is not None and (name != "group_s" or (phase == "decode" and padding.row_stops)):
+                if (found := getattr(fit.costs, name)) is not None:
                     add(f"{phase}.{name}", found, "fitted", source)
             copies = "into its batch and out again" if fit.costs.kv_copies else "none"
             add(f"{phase}.kv_copies", fit.costs.kv_copies, "analytic", f"the engine's code: {copies}")

@@ -150,7 +150,7 @@ def fit_costs(
         kv_copies=kv_copies,
         cache_bytes=None if cache is None else float(cache * bytes_per_s),
         eta_beyond=None if cache is None else float(1 / (reading + beyond)),
-        group_s=float(found[bounded + 2]) if several else 0.0,
+        group_s=float(found[bounded + 2]) if several else None,
     )
 
 

@@ -51,7 +51,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class PhaseCosts:
     """Coefficients of one phase. `mfu_attention` None: attention runs at `mfu`; `cache_bytes`, `eta_beyond`: both or
-    neither."""
+    neither; `group_s` None: groups of rows were not priced, and cost nothing."""
 
     mfu: float
     eta: float
@@ -63,7 +63,7 @@ class PhaseCosts:
     overlapped: bool = False
     cache_bytes: float | None = None
     eta_beyond: float | None = None
-    group_s: float = 0.0
+    group_s: float | None = None
 
     def __post_init__(self) -> None:
         attention = self.mfu if self.mfu_attention is None else self.mfu_attention
@@ -72,7 +72,7 @@ class PhaseCosts:
             raise ValueError(f"mfu and eta must lie above 0 and be at most 1: {self}")
         if (self.cache_bytes is None) != (self.eta_beyond is None) or beyond > self.eta:
             raise ValueError(f"beyond a cache there is an eta of its own, and it is not higher: {self}")
-        if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies, self.group_s)):
+        if not all(cost >= 0 for cost in (self.step_s, self.row_s, self.layer_s, self.kv_copies, self.group_s or 0.0)):
             raise ValueError(f"overheads must not be negative: {self}")
 
 
@@ -186,7 +186,7 @@ class StepModel:
     @property
     def group_s(self) -> float:
         """Of a decode; see `PhaseCosts`."""
-        return self.decode.group_s
+        return self.decode.group_s or 0.0
 
     def decode_seconds(self, rows: int, kept_tokens: int, longest_kept: int) -> float:
         """Seconds of a decode step of `rows`; raises OutOfRange."""
@@ -247,7 +247,7 @@ class StepModel:
         together = compute + memory
         if costs.overlapped:
             together = compute if compute > memory else memory
-        more = costs.group_s * (shape.groups - 1)
+        more = (costs.group_s or 0.0) * (shape.groups - 1)
         return together + self._overhead(costs, shape.rows, shape.new_tokens) + more
 
     def _lines(self, costs: PhaseCosts, amounts: tuple[float, float, float]) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from atts_runtime.control import Limits
 from atts_runtime.profiler.counts import Rates
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
-from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
+from atts_sim.cost import Cost, DecodeLines, Phase, StepCost, StepShape
 from atts_sim.demand import demanded, needs
 from atts_sim.devices import device
 from atts_sim.driver import SimDriver
@@ -161,7 +161,7 @@ def test_steps_beyond_what_a_profile_measured_are_a_warning(tmp_path: Path) -> N
     assert not analytic.warnings
 
 
-class Counted:
+class Counted(StepCost):
     """Step times, and how many tokens and steps they were asked for."""
 
     def __init__(self) -> None:
@@ -171,14 +171,6 @@ class Counted:
         self.tokens += shape.new_tokens
         self.steps += 1
         return Cost(1e-3, True)
-
-    @property
-    def row_stops(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def group_s(self) -> float:
-        return 0.0
 
     def decode_lines(self, rows: int, longest_kept: int) -> DecodeLines:
         raise NotImplementedError

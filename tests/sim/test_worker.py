@@ -136,10 +136,6 @@ class Watched(StepCost):
     def row_stops(self) -> tuple[int, ...]:
         return ROW_STOPS
 
-    @property
-    def group_s(self) -> float:
-        return 0.0
-
     def decode_lines(self, rows: int, longest_kept: int, /) -> DecodeLines:
         return DecodeLines(((0.0, 0.0),), 1.0, None, inside=True)
 
