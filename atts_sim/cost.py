@@ -82,7 +82,7 @@ class _Stairs:
 
     def reach(self, seconds: float) -> int:
         """The length, about, at which that many seconds are full."""
-        block = min(bisect_left(self.totals, seconds), len(self.ends) - 1)
+        block = min(max(bisect_left(self.totals, seconds), 1), len(self.ends) - 1)
         return self.ends[block] - int((self.totals[block] - seconds) / self.each[block])
 
 
@@ -194,8 +194,11 @@ class DecodeRuns:
         return found
 
     def _stairs_to(self, rows: int, longest: int) -> _Stairs | None:
-        """Of all blocks up to that longest row; None where one of them is none of a single time. What is returned does
-        not hang on what was asked before: processes that have seen different runs agree to the last bit."""
+        """Of all blocks up to that longest row; None where one of them is none of a single time, or rows are padded by
+        themselves. What is returned does not hang on what was asked before: processes that have seen different runs
+        agree to the last bit."""
+        if not self._grows:
+            return None
         stairs = self._stairs.get(rows)
         if stairs is None:
             stairs = self._stairs[rows] = _Stairs()

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atts_runtime.profiler.analytic import analytic_model
@@ -72,6 +72,8 @@ def test_a_run_takes_as_long_as_its_steps(cost: AffineCost, start: tuple[int, in
 
 
 @given(costs, starts, st.integers(1, 200), st.floats(0, 1.1))
+@example(AffineCost(0.01, block=1), (1, 0, 0), 129, 0.0)
+@example(AffineCost(0.01, block=1, row_stops=(192, 384, 512), group_s=0.01), (1, 0, 0), 129, 1.0)
 def test_a_cut_falls_on_the_first_step_that_ends_in_time(
     cost: AffineCost, start: tuple[int, int, int], steps: int, share: float
 ) -> None:
