@@ -13,14 +13,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_name() -> str | None:
+    """The CPU's model name, family and model number; None for what the system does not tell.
+
+    Virtual machines shorten the model's name to the make, so the numbers that tell the core go with it."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return None
+    return _name_in(first)
+
+
+def _name_in(processor: str) -> str | None:
+    """Of one processor's lines in `/proc/cpuinfo`."""
+    told = (line.partition(":") for line in processor.split("\n"))
+    fields = {field.strip(): value.strip() for field, _, value in told}
+    name, family, model = (fields.get(field) for field in ("model name", "cpu family", "model"))
+    if not name:
+        return None
+    return name if family is None or model is None else f"{name}, family {family}, model {model}"
+
+
 def described() -> dict[str, Any]:
     """For a run's manifest; None for what the system does not tell."""
-    cpu = None
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_bytes": memory, "machine": platform.machine()}
+    return {"cpu": cpu_name(), "cores": os.cpu_count(), "memory_bytes": memory, "machine": platform.machine()}

@@ -35,6 +35,8 @@ from atts_sim.sending import AT_ONCE, Sending, fit_sending
 PHASES: tuple[Phase, ...] = ("append", "decode")
 STEP_TOKENS = 2048
 """Of a step of vLLM, by its default."""
+USUAL_CPU = "amd-epyc-milan"
+"""The hardware that stands for CPUs that no profile is of: the shipped studies are of it."""
 _Found = dict[Phase, tuple[Correction, CallFit]]
 """What was fitted to an engine."""
 
@@ -97,8 +99,9 @@ class Costs:
 def profile_of(
     spec: ModelSpec, profiles: Sequence[EngineProfile] = (), cpu: str | None = None, engine: str = EMBEDDED
 ) -> EngineProfile:
-    """The profile, of those given or else of those shipped, that is of this model and engine; of several the first that
-    was measured on such a CPU, if one was. Raises InputError where none is."""
+    """The profile, of those given or else of those shipped, that is of this model and engine. Of several that of this
+    CPU (as `MeasuredRun.cpu`), else of one with the same model name, else of any, and of equals that of `USUAL_CPU`, or
+    the first. Raises InputError where none is."""
     known = [p for p in list(profiles) or shipped_engines().values() if p.engine == engine]
     sizes = ("parameters", "kv_bytes_per_token")
     mine = [p for p in known if all(p.numbers[f"dimensions.{n}"].value == getattr(spec, n) for n in sizes)]
@@ -113,8 +116,16 @@ def profile_of(
             f"{remedy}"
         )
     machines = {name: hardware.machine for name, hardware in shipped().items()}
-    near = (p for p in mine if cpu and machines.get(p.hardware, "").startswith(f"{cpu},"))
-    return next(near, mine[0])
+    return min(mine, key=lambda p: (_unlike(machines.get(p.hardware), cpu), p.hardware != USUAL_CPU))
+
+
+def _unlike(machine: str | None, cpu: str | None) -> int:
+    """0: the same; 1: of one model name, as far as it is known; 2: another, or unknown."""
+    if machine is None or cpu is None:
+        return 2
+    if machine == cpu:
+        return 0
+    return 1 if machine.partition(", family")[0] == cpu.partition(", family")[0] else 2
 
 
 def stated_costs(

@@ -57,7 +57,8 @@ class StepLog:
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
     """A finished run. `specs` and `logs` by the engine's role, the first one's where a model serves both; `summary` as
-    in summary.json; `cpu`: the machine's, by its model name (None: not on record)."""
+    in summary.json; `cpu`: the machine's, as `machine.cpu_name` has it, in older runs its model name
+    alone (None: not on record)."""
 
     path: Path
     config: RunConfig

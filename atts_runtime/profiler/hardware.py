@@ -6,12 +6,12 @@ The files are `profiles/hardware/*.toml`; docs/profiles.md describes them. Rates
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from atts_runtime.errors import InputError
+from atts_runtime.machine import cpu_name
 from atts_runtime.profiler.provenance import Number, known_entries, load_profile, number, save_profile, text
 
 __all__ = ["DeviceKind", "HardwareProfile", "Peak", "for_machine", "machine_name", "profiles_folder", "shipped"]
@@ -192,20 +192,4 @@ def machine_name(device: str = "cpu") -> str | None:
         import torch
 
         return torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return None
-    return _cpu_name(dict(_fields(first)))
-
-
-def _fields(processor: str) -> list[tuple[str, str]]:
-    return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in processor.split("\n"))]
-
-
-def _cpu_name(fields: Mapping[str, str]) -> str | None:
-    """Virtual machines shorten the model's name to the make, so the numbers that tell the core go with it."""
-    name, family, model = (fields.get(field) for field in ("model name", "cpu family", "model"))
-    if not name:
-        return None
-    return name if family is None or model is None else f"{name}, family {family}, model {model}"
+    return cpu_name()

@@ -80,7 +80,11 @@ def test_what_calls_cost_is_told_by_the_passes_that_they_begin_and_end_in(runs: 
 def test_of_several_profiles_that_of_the_run_s_machine_is_taken() -> None:
     spec = specs()["target"]
     for cpu, name in (
+        ("Intel(R) Xeon(R) Processor, family 6, model 207", "bundled-target-intel-xeon-emerald-rapids"),
         ("Intel(R) Xeon(R) Processor", "bundled-target-intel-xeon-emerald-rapids"),
+        ("Intel(R) Xeon(R) Processor, family 6, model 1", "bundled-target-intel-xeon-emerald-rapids"),
+        ("AMD EPYC, family 25, model 1", "bundled-target-amd-epyc-milan"),
+        ("AMD EPYC, family 25, model 17", "bundled-target-amd-epyc-genoa"),
         ("AMD EPYC", "bundled-target-amd-epyc-milan"),
         ("another", "bundled-target-amd-epyc-milan"),
         (None, "bundled-target-amd-epyc-milan"),

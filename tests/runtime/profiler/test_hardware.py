@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from atts_runtime.errors import InputError
+from atts_runtime.machine import _name_in
 from atts_runtime.profiler import ModelSpec
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
-from atts_runtime.profiler.hardware import HardwareProfile, _cpu_name, for_machine, machine_name, shipped
+from atts_runtime.profiler.hardware import HardwareProfile, for_machine, machine_name, shipped
 from atts_runtime.profiler.roofline import last_level_cache_bytes, measure_peaks
 
 PROFILES = Path(__file__).parents[3] / "profiles"
@@ -44,9 +45,10 @@ def test_a_machine_is_known_again_by_its_name() -> None:
     name = machine_name("cpu")
     found = for_machine("cpu")
     assert found is None or found.machine == name
-    fields = {"model name": "AMD EPYC", "cpu family": "25", "model": "1"}
-    assert _cpu_name(fields) == HardwareProfile.from_toml(CPU).machine
-    assert _cpu_name({}) is None
+    lines = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 1"
+    assert _name_in(lines) == HardwareProfile.from_toml(CPU).machine
+    assert _name_in("model name\t: a CPU: of one kind") == "a CPU: of one kind"
+    assert _name_in("processor\t: 0") is None
 
 
 @pytest.mark.parametrize("path", sorted((PROFILES / "hardware").glob("*.toml")), ids=lambda path: path.stem)
