@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_fidelity [--out runs/fidelity] [--questions 16] [--repeats 3] [--record]
 
 Makes the runs first, 24 settings one after the other, as often as asked (15 minutes; wants a machine with nothing else
-to do); those that --out has already are kept. Then it prints what `atts-sim validate` says of each. `--record` writes
-that into the documentation.
+to do, and waits for one: `calm`); those that --out has already are kept. Then it prints what `atts-sim validate` says
+of each. `--record` writes that into the documentation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from atts_sim.commands.progress import progress
 from atts_sim.measured import measured_run
 from atts_sim.validate import Validation, validate
 from tests.benchmarks import record
+from tests.benchmarks.calm import Pace, undisturbed
 
 POLICIES = ("async-marginal", "barrier", "target-only")
 FITTED, PREDICTED = (4, 8), (16, 32)
@@ -52,7 +54,7 @@ def plan(repeats: int) -> Iterator[Made]:
 
 
 def make(path: Path, **options: object) -> None:
-    """Run it with these options, where that was not done. Raises SystemExit where it fails."""
+    """Run it with these options, where that was not done yet. Raises SystemExit where it fails."""
     if (path / "summary.json").exists():
         return
     command = [sys.executable, "-m", "atts_runtime.cli", "run", "--seed", "0", "--out", str(path)]
@@ -115,16 +117,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true", help="write the table into docs/simulator.md")
     args = parser.parse_args()
-    made = list(plan(args.repeats))
+    made, pace = list(plan(args.repeats)), Pace()
     with progress("runs") as on_progress:
         for done, of in enumerate(made, 1):
-            make(
-                of.path(args.out),
-                policy=of.policy,
-                chains=of.chains,
-                questions=args.questions,
-                questions_in_flight=of.in_flight,
-            )
+            path = of.path(args.out)
+            if not (path / "summary.json").exists():
+                settings = {"policy": of.policy, "chains": of.chains, "questions_in_flight": of.in_flight}
+                undisturbed(
+                    pace, partial(make, path, questions=args.questions, **settings), partial(shutil.rmtree, path)
+                )
             on_progress(done, len(made))
     runs = {of: measured_run(of.path(args.out)) for of in made}
     if other := [run.path for run in runs.values() if run.config.questions != args.questions]:
