@@ -1,9 +1,9 @@
 """Whether the machine is at its own pace: a fixed piece of work, timed before and after what is to be measured.
 
-A virtual machine's neighbours slow it down by up to a half for seconds or minutes, and it sees nothing of them: no load,
-no stolen time. What runs meanwhile says more of them than of the program, so `undisturbed` waits until they are calm
-and makes again what ended in their noise. It goes by this work alone and not by what was measured, so that it favours
-no result.
+A virtual machine's neighbours slow it down by up to a half for seconds or minutes, and it sees nothing of them: no
+load, no stolen time. What runs meanwhile says more of them than of the program, so `undisturbed` waits until they are
+calm and makes again what ended in their noise. It goes by this work alone and not by what was measured, so that it
+favours no result.
 """
 
 from __future__ import annotations
