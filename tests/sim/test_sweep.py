@@ -11,7 +11,7 @@ import pytest
 
 from atts_runtime.config import RunConfig, read_options
 from atts_runtime.errors import InputError
-from atts_sim.pool import InProcess, Numbered, Processes, Ray, chunks
+from atts_sim.pool import InProcess, Numbered, Processes, chunks
 from atts_sim.results import BEST, ROWS, TABLE, read_sweep
 from atts_sim.row import Row
 from atts_sim.study import Study
@@ -89,23 +89,13 @@ minimise = "latency_s.p95"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("more", "needs"), [(SWEEP, ()), (ALPHAS, ("optuna",))], ids=["grid", "optuna"])
-@pytest.mark.parametrize("pool", ["processes", "ray"])
-def test_any_pool_writes_the_same_bytes(pool: str, more: str, needs: tuple[str, ...], tmp_path: Path) -> None:
-    for name in (*needs, *(["ray"] if pool == "ray" else [])):
+def test_processes_write_the_bytes_of_one(more: str, needs: tuple[str, ...], tmp_path: Path) -> None:
+    for name in needs:
         pytest.importorskip(name, reason=f"{name} is an extra, and not installed")
     study = made_study(made_trace(tmp_path), more)
     sweep(study, InProcess(study), tmp_path / "one")
-    sweep(study, Processes(study, 2) if pool == "processes" else Ray(study, ""), tmp_path / "two")
+    sweep(study, Processes(study, 2), tmp_path / "two")
     assert files(tmp_path / "one") == files(tmp_path / "two")
-
-
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="Ray is an extra, and not installed")
-    study = made_study(made_trace(tmp_path))
-    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
-        with pytest.raises(InputError, match=rf"--ray: no cluster at '{address}' \(.*refused\)"):
-            Ray(study, address)
 
 
 def test_the_table_has_a_row_a_point_with_parameters_and_figures(tmp_path: Path) -> None:
