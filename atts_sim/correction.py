@@ -13,8 +13,8 @@ did. A row that has just joined a decode batch makes it slower, as its keys and 
 mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on (`Recency`), and 0 in append passes.
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
-the time that passed. A pass that took several times as long as its kind was held up by something else on the machine,
-and counts for less (Huber's weights).
+the time that passed. A pass that took much longer than its kind was held up by something else on the machine, and
+counts for less (Huber's weights).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DIFFERENT = 0.1  # share of time beside the other engine by which steps must di
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
 _FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
-_HELD_UP = 2.0  # relative residual above which a pass weighs less
+_HELD_UP = 0.6  # relative residual above which a pass weighs less: what predicts m = 8 from m = 4 (docs/simulator.md)
 _ROUNDS = 10
 
 
