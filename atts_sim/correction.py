@@ -36,6 +36,7 @@ _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's
 _FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
 _HELD_UP = 0.6  # relative residual above which a pass weighs less: what predicts m = 8 from m = 4 (docs/simulator.md)
+_HELD_UP_OWN = 2.0  # the same beside a profile that is of the runs themselves; the other was not tried there
 _ROUNDS = 10
 
 
@@ -144,9 +145,10 @@ def fit(parts: Sequence[Samples], known: CallFit | None = None, *, own: bool = F
         return Correction(), known or CallFit()
     samples = Samples.joined(parts)
     found = _weighted(samples, np.ones(len(samples.seconds)), known, own=own)
+    limit = _HELD_UP_OWN if own else _HELD_UP
     for _ in range(_ROUNDS):
         residual = np.abs(samples.seconds / np.maximum(samples.predicted(*found), 1e-9) - 1)
-        found = _weighted(samples, np.minimum(1.0, _HELD_UP / np.maximum(residual, 1e-12)), known, own=own)
+        found = _weighted(samples, np.minimum(1.0, limit / np.maximum(residual, 1e-12)), known, own=own)
     return found
 
 
