@@ -13,7 +13,7 @@ from atts_runtime.errors import InputError
 from atts_sim.calibrate import calibrate, profile_of, rows_new, stated_costs
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
-from atts_sim.correction import Correction, Recency
+from atts_sim.correction import CallFit, Correction, Recency, Samples, fit
 from atts_sim.cost import StepShape
 from atts_sim.measured import MeasuredRun, measured_run
 from tests.sim.made_runs import CALLS, HANDLING_S, TRUE, make_run, specs, true_costs
@@ -113,6 +113,19 @@ def test_a_pass_takes_longer_by_the_rows_that_joined_until_they_are_no_longer_ne
     mixed = one.cost("decode", decode(4, 400, 1)).seconds  # a quarter of the batch is new
     assert mixed == pytest.approx((correction.factor(4) + correction.recent / 4) * stated + correction.step_s)
     assert one.cost("decode", decode(4, 400, 4)).seconds == pytest.approx(taken[0])
+
+
+@pytest.mark.parametrize("slower", [2.0, 4.0, 50.0])
+def test_passes_that_were_held_up_say_little_of_what_batches_cost(slower: float) -> None:
+    """A twentieth of them, by however much: the mean would be off by a twentieth of that."""
+    rng = np.random.default_rng(1)
+    rows = np.repeat([1.0, 8.0, 64.0], 400)
+    profile = 1e-3 * (1 + rows / 8)
+    seconds = 1.2 * profile * np.where(rng.random(len(rows)) < 0.05, slower, 1.0)
+    none = np.zeros(len(rows))
+    found, _ = fit([Samples(seconds, profile, rows, none, np.zeros((len(rows), 2)), none)], CallFit())
+    for size in (1, 8, 64):
+        assert found.seconds(1.0, size) == pytest.approx(1.2, rel=0.035)
 
 
 def test_rows_that_joined_are_told_from_the_log(runs: list[MeasuredRun]) -> None:
