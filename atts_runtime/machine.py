@@ -24,6 +24,11 @@ def cpu_name() -> str | None:
     return _name_in(first)
 
 
+def model_name(cpu: str) -> str:
+    """Of a name as `cpu_name` tells it: without the numbers."""
+    return cpu.partition(", family ")[0]
+
+
 def _name_in(processor: str) -> str | None:
     """Of one processor's lines in `/proc/cpuinfo`."""
     told = (line.partition(":") for line in processor.split("\n"))

@@ -19,6 +19,7 @@ import numpy as np
 
 from atts_runtime.config import EMBEDDED
 from atts_runtime.errors import InputError
+from atts_runtime.machine import model_name
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import shipped
 from atts_runtime.profiler.modelspec import ModelSpec
@@ -125,7 +126,7 @@ def _unlike(machine: str | None, cpu: str | None) -> int:
         return 2
     if machine == cpu:
         return 0
-    return 1 if machine.partition(", family")[0] == cpu.partition(", family")[0] else 2
+    return 1 if model_name(machine) == model_name(cpu) else 2
 
 
 def stated_costs(

@@ -36,7 +36,7 @@ _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's
 _FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
 _HELD_UP = 0.6  # relative residual above which a pass weighs less: what predicts m = 8 from m = 4 (docs/simulator.md)
-_HELD_UP_OWN = 2.0  # the same beside a profile that is of the runs themselves; the other was not tried there
+_HELD_UP_OWN = 2.0  # the same beside a profile that is of the runs themselves, which was judged with it
 _ROUNDS = 10
 
 

@@ -46,16 +46,15 @@ class Pace:
         return time.perf_counter() - start
 
 
-def undisturbed(pace: Pace, make: Callable[[], None], discard: Callable[[], None]) -> bool:
-    """Make it while the machine is at its pace, up to three times. Returns whether it was at last."""
+def undisturbed(pace: Pace, make: Callable[[], None], discard: Callable[[], None]) -> None:
+    """Make it while the machine is at its pace, up to three times; says so where it never was."""
     for attempt in range(_TRIES):
         until = time.monotonic() + LONGEST_WAIT_S
         while pace.now() > SLOW and time.monotonic() < until:
             time.sleep(1.0)
         make()
         if pace.now() <= SLOW:
-            return True
+            return
         if attempt < _TRIES - 1:
             discard()
     print("made beside others on this machine, three times", file=sys.stderr)
-    return False

@@ -20,7 +20,7 @@ _READY_S = 400.0  # on a busy machine; 45 s on two idle cores
 _given: set[int] = set()
 
 
-def _unused_port() -> int:
+def unused_port() -> int:
     """A free port of the loopback that no other server of this process has been given, though not yet listening."""
     with contextlib.ExitStack() as held:
         while True:
@@ -36,7 +36,7 @@ class VllmServer:
     """``python -m vllm.entrypoints.openai.api_server``, which is what ``vllm serve`` runs."""
 
     def __init__(self, folder: Path, *more: str) -> None:
-        self.port = _unused_port()
+        self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),

@@ -16,6 +16,7 @@ import pytest
 from atts_runtime.errors import InputError
 from atts_sim.pool import Ray
 from atts_sim.study import Study
+from tests.runtime.vllm_server import unused_port
 from tests.sim.made_studies import made_study, made_trace
 from tests.sim.test_sweep import ALPHAS, SWEEP, files
 
@@ -34,9 +35,7 @@ def listens(port: int) -> bool:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of one core."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     ray = Path(sys.executable).with_name("ray")
     start = [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
     with subprocess.Popen(
