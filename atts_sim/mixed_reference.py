@@ -1,7 +1,8 @@
 """vLLM's discipline in tokens and single blocks, one event a step: the plain statement of `mixed`'s rules.
 
 `atts_sim.engine` must give the same results, faster; a test holds it to that, but for calls that end at a stop string
-(`Paged.lengths`), which it lets go at once, and texts that chains share (`EngineCall.shared_tokens`).
+(`Paged.lengths`), which it lets go at once, texts that chains share (`EngineCall.shared_tokens`) and calls that read no
+cache (`EngineCall.skips_cache`).
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ class MixedReference(Stepping):
         call, end = request.call, request.computed + tokens
         for place in range(min(call.prompt_tokens, end) // self._size):
             block, key = request.table[place], self._key(request, place)
-            if block.key is None:
+            if key not in self._cached:
                 block.key = key
                 self._cached[key] = block
         known = ("prompt", call.prompt)
@@ -216,7 +217,8 @@ class MixedReference(Stepping):
 
     def _shared(self, request: _Request) -> list[_Block]:
         """The prompt's blocks that are cached, from its first on."""
-        return self._run_of(request, range(request.call.prompt_tokens // self._size))
+        call = request.call
+        return [] if call.skips_cache else self._run_of(request, range(call.prompt_tokens // self._size))
 
     def _run_of(self, request: _Request, places: range) -> list[_Block]:
         found = []
@@ -230,6 +232,8 @@ class MixedReference(Stepping):
     def _hit(self, request: _Request) -> int:
         """Tokens of the request's prefix that are cached."""
         call, shared = request.call, request.call.prompt_tokens // self._size
+        if call.skips_cache:
+            return 0
         blocks = len(self._shared(request))
         if blocks == shared:
             most = request.full if request.stable is None else min(request.full, request.stable)

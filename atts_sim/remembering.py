@@ -3,7 +3,8 @@
 Chains of a question often write the same segment. It is scored once: the others have its score at once, or when the one
 who asked has it, and what the engine drew itself needs no scoring. Its KV is there for all. A replay does not know what
 was written: segments of the same question, place and length with the same score are taken to be the same, and of KV
-there is what was there in the run.
+there is what was there in the run. Where all of it was there, the segment's included, but not its score, vLLM was asked
+anew without its cache.
 """
 
 from __future__ import annotations
@@ -22,19 +23,26 @@ from atts_sim.desk import Request
 class KnownTexts:
     """What the engines of a run knew because another chain had written the same. `asked`: question and score of the
     segments that the target was fed with to score them; the others it knew. `cached`: tokens that it held of a call's
-    context, by chain, turn and kind, of first attempts.
+    context, by chain, turn and kind, of first attempts. `anew`: chain and turn of scores for which it computed all of a
+    context that it had computed before.
     """
 
     asked: frozenset[tuple[int, float]]
     cached: Mapping[tuple[ChainId, int, str], int]
+    anew: frozenset[tuple[ChainId, int]] = frozenset()
 
     @classmethod
     def of(cls, records: Collection[ChainRecord]) -> KnownTexts:
         calls = [(record.chain, call) for record in records for call in record.calls if not call.attempt]
-        scored = ((chain, call) for chain, call in calls if call.kind == "score" and call.tokens_prefilled)
+        scored = [(chain, call) for chain, call in calls if call.kind == "score" and call.tokens_prefilled]
         return cls(
             frozenset((chain.question, call.ell) for chain, call in scored if call.ell is not None),
             {(chain, call.turn, call.kind): call.tokens_cached or 0 for chain, call in calls},
+            frozenset(
+                (chain, call.turn)
+                for chain, call in scored
+                if call.tokens_cached == 0 and call.tokens_recomputed == call.tokens_prefilled
+            ),
         )
 
 
@@ -52,6 +60,7 @@ class Remembering:
         if not (isinstance(call, Request) and isinstance(call.event, Scored)):
             self._engine.submit(call)
             return
+        call.skips_cache = (call.chain, call.turn) in self._texts.anew
         segment = (call.chain.question, call.event.ell)
         key = (*segment, call.full_tokens, call.new_tokens)
         if key in self._known or segment not in self._texts.asked:

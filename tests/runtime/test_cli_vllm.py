@@ -171,10 +171,11 @@ def test_a_chat_model_with_a_bpe_tokenizer_writes_and_scores_english(smollm2: Pa
 
 
 def test_a_run_is_simulated_pass_by_pass(tmp_path: Path) -> None:
-    """Of the same chains about as many passes, which feed about as much, as vLLM says it made.
+    """Of the same chains about as many passes, which feed as much, as vLLM says it made.
 
-    How many the target makes is a matter of which segments happen to end together: 66 to 88 in four repeats of this
-    run, each within 8% of its simulation."""
+    How many passes the target makes is a matter of which segments happen to end together: 66 to 88 in four repeats of
+    this run, each within 8% of its simulation. What is fed is not: only what was fed in vain before a score was asked
+    for anew, a few tokens each, is not known."""
     from atts_sim.calibrate import calibrate
     from atts_sim.measured import measured_run
     from atts_sim.twin import run_twin
@@ -190,6 +191,5 @@ def test_a_run_is_simulated_pass_by_pass(tmp_path: Path) -> None:
     for role, log in run.logs.items():
         apart = {"draft": 0.15, "target": 0.3}[role]
         assert totals[role].steps == pytest.approx(len(log.start_s), rel=apart), role  # type: ignore[index]
-        shapes = log.shapes[log.append]
-        fed = int(shapes[:, 1].sum())  # with the rows that decode beside
-        assert totals[role].prefilled_tokens == pytest.approx(fed, rel=0.3), role  # type: ignore[index]
+        fed = run.summary["engines"][role]["prefilled_tokens"]
+        assert totals[role].prefilled_tokens == pytest.approx(fed, rel=0.03), role  # type: ignore[index]

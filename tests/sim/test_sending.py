@@ -110,6 +110,20 @@ def test_what_another_chain_wrote_alike_need_not_be_fed() -> None:
         assert request.tokens_cached == 11 - fed
 
 
+def test_a_score_that_the_run_computed_anew_is_fed_whole_and_leaves_what_is_cached_as_it_was() -> None:
+    """A prompt of two blocks of 4, the second of which holds the token before the segment."""
+    for anew, fed in (frozenset[tuple[ChainId, int]](), 9), (frozenset({(ChainId(0, 1), 0)}), 13):
+        clock = Clock()
+        inner = engine(clock)
+        known = KnownTexts(frozenset((0, ell) for ell in (1.5, 2.5, 3.5)), {}, anew)
+        remembering, told = Remembering(clock, inner, known), []
+        for chain, (ell, tokens) in enumerate(((1.5, 3), (2.5, 5), (3.5, 3))):
+            remembering.submit(score(chain, ell, tokens)[0])
+            clock.run()
+            told.append(inner.totals.prefilled_tokens)
+        assert told == [11, 11 + fed, 11 + fed + 7]
+
+
 def test_where_the_one_who_asked_is_stopped_the_next_asks() -> None:
     clock = Clock()
     inner = engine(clock)
