@@ -32,6 +32,11 @@ POLICY_SETTINGS = (
     "bank", "threshold", "cues", "attempts", "fork_gap", "fork_width", "deadline_s", "token_budget", "beta_level",
 )  # fmt: skip
 """Settings that make a policy."""
+MODEL_SETTINGS = (
+    "task", "system_prompt", "temperature", "engine", *(f"{role}{what}" for what in ("", "_args") for role in ROLES),
+    *(f"{role}_{what}" for role in ROLES for what in SERVED_BY),
+)  # fmt: skip
+"""Those that say of what, by which models, and where these are."""
 LABELLED = ("gate", "action", "schedule", "early_stop", "vote", "deadline_s", "token_budget")
 """Those that a policy's label tells, where they are set."""
 # Settings that say where and how fast, not what: a resumed run may change them.

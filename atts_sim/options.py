@@ -67,8 +67,11 @@ KINDS: Mapping[str, Kind] = (
     | {f"engines.{role}.{name}": kind for role in ROLES for name, kind in PER_ENGINE.items()}
 )
 ARRIVALS = ("workload.arrivals", "workload.arrivals_per_s")
-PATHS = ("workload.path", "workload.arrivals", "engines.costs", "settings.bank")
-"""Options that name files, relative to the study's folder."""
+PROFILES = tuple(
+    f"engines.{of}{name}" for of in ("", *(f"{role}." for role in ROLES)) for name in ("profile", "model", "hardware")
+)
+PATHS = ("workload.path", "workload.arrivals", "engines.costs", "settings.bank", *PROFILES)
+"""Options that name files, relative to the study's folder; a profile may be a shipped one's name instead."""
 
 SETTINGS = tuple(field.name for field in fields(RunConfig))
 # What a simulation heeds; the others only travel to best.toml, and to sweep over them would say nothing.
@@ -182,9 +185,13 @@ def _is(kind: Kind, value: Any) -> bool:
 
 
 def anchored(name: str, value: Value, folder: Path) -> Value:
-    """A value that names a file, relative to a folder, or a fitted workload that is shipped; any other as it is."""
+    """A value that names a file, relative to a folder, or a fitted workload that is shipped; any other as it is, as
+    a profile's name for which the folder has no file."""
     if name not in PATHS:
         return value
+    if name in PROFILES:
+        path = folder / str(value)
+        return str(path) if path.is_file() or (path / "config.json").is_file() else value
     if name == "workload.path" and not (folder / str(value)).exists():
         shipped = profiles_folder() / "workloads" / f"{value}.json"
         return str(shipped if shipped.is_file() else folder / str(value))

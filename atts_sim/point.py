@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from atts_runtime.config import RunConfig
 from atts_runtime.control import Knobs
+from atts_runtime.control.registry import plugins_digest
 from atts_runtime.errors import InputError
 from atts_runtime.kvroom import bounded
 from atts_runtime.session import roles
@@ -28,14 +29,14 @@ from atts_sim.devices import Device, check_one_device, device
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
 from atts_sim.metrics import measure
-from atts_sim.options import ARRIVALS, Options, Value
+from atts_sim.options import ARRIVALS, HEEDED, Options, Value
 from atts_sim.row import Row, mean_by_turn, mean_figures
 from atts_sim.simrun import SimRun
 from atts_sim.study import Study
 from atts_sim.workload import Workload
 from atts_sim.workloads import Source, source_of
 
-_FORMAT = "rows/5"
+_FORMAT = "rows/6"
 """Of fingerprints: rows of another version of the simulator's figures are not taken up again."""
 
 
@@ -68,6 +69,18 @@ class Points:
         """SHA-256 of everything that the point's figures hang on. Raises InputError where the point cannot be made."""
         return self._fingerprint(options, self._arrivals_of(options))
 
+    def parameters(self, options: Options) -> dict[str, Value | None]:
+        """The options of a point, with what its settings and engines came to where they leave it open. Raises
+        InputError where the point cannot be made."""
+        config = self.config(options)
+        settled = {f"settings.{name}": getattr(config, name) for name in HEEDED}
+        limits = _limits(self._engines(options, config))
+        return {**settled, **options, **settled, **{name: v for name, v in limits.items() if name not in options}}
+
+    def says_of_what(self, options: Options) -> bool:
+        """Whether the study or its workload says by which models, and of which task, a point would be run."""
+        return "settings.task" in options or "task" in self._source(options).defaults
+
     def _fingerprint(self, options: Options, arrivals: Arrivals) -> str:
         config = self.config(options)
         devices = self._engines(options, config)
@@ -81,6 +94,7 @@ class Points:
             "arrivals": repr(arrivals),
             "repeats": self._study.repeats,
             "deadline_s": self._study.deadline_s,
+            "plugins": plugins_digest() if config.gate is not None else None,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -123,7 +137,7 @@ class Points:
         return Row(
             place,
             fingerprint,
-            {**(settled := _settings(config)), **options, **settled, **_limits(devices)},
+            self.parameters(options),
             means,
             mean_by_turn(by_turn),
             sources,
@@ -214,7 +228,7 @@ class Points:
     def _engines(self, options: Options, config: RunConfig) -> dict[Role, Device]:
         """By role, those that the policy uses; one object under both where they share an engine."""
         brought: dict[str, int | None] = {"max_rows": None, "kv_budget_tokens": config.kv_budget_tokens}
-        if "settings.max_rows" in options or "max_rows" in self._source(options).defaults:
+        if "settings.max_rows" in options:
             brought["max_rows"] = config.max_rows
         part = _part(options, "engines.") + repr(brought)
 
@@ -255,12 +269,6 @@ def _once(known: dict[str, Any], key: str, make: Any) -> Any:
     return known[key]
 
 
-def _settings(config: RunConfig) -> dict[str, Value | None]:
-    from atts_sim.options import HEEDED
-
-    return {f"settings.{name}": getattr(config, name) for name in HEEDED}
-
-
 def _limits(devices: Mapping[Role, Device]) -> dict[str, Value | None]:
     """What the engines came to, where the study left it open."""
     found: dict[str, Value | None] = {}
@@ -268,6 +276,6 @@ def _limits(devices: Mapping[Role, Device]) -> dict[str, Value | None]:
         found |= {
             f"engines.{role}.max_rows": of.spec.max_rows,
             f"engines.{role}.step_tokens": of.spec.step_tokens,
-            f"engines.{role}.kv_budget_tokens": of.spec.kv_budget_tokens,
+            f"engines.{role}.kv_budget_tokens": of.spec.kv_tokens,
         }
     return found

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
 from atts_sim.objective import Front, Objective
-from atts_sim.options import SETTINGS
+from atts_sim.options import ROLES, Options
 from atts_sim.row import Row
 from atts_sim.study import Study
 
 ROWS, TABLE, STUDY, BEST, REPORT = "rows.jsonl", "results.parquet", "study.toml", "best.toml", "report.html"
+ELSEWHERE = -1
+"""Instead of a row's point: it is of the study that the folder held before, and may be one of this."""
 
 
 class Folder:
-    """The folder of one sweep, open for writing. Points with errors are tried again when it is taken up."""
+    """The folder of one sweep, open for writing. Points with errors are tried again when it is taken up; of another
+    study's it keeps rows alone, for those of its points that this one has too."""
 
     def __init__(self, path: Path, rows: dict[str, Row]) -> None:
         self.path, self.known = path, rows
@@ -36,13 +40,18 @@ class Folder:
         try:
             if path.exists() and not path.is_dir():
                 raise InputError(f"{path} is a file; give --out a folder")
-            if path.is_dir() and any(path.iterdir()) and not (path / STUDY).exists():
+            if path.is_dir() and any(path.iterdir()) and not (path / ROWS).exists():
                 raise InputError(f"{path} is no folder of a sweep, and not empty; choose another --out")
             path.mkdir(parents=True, exist_ok=True)
             rows = {row.fingerprint: row for row in read_rows(path / ROWS) if row.error is None}
-            _write(path / STUDY, study.to_toml().encode())
+            told = study.to_toml().encode()
+            if not (path / STUDY).exists() or (path / STUDY).read_bytes() != told:
+                rows = {fingerprint: replace(row, point=ELSEWHERE) for fingerprint, row in rows.items()}
+                for name in (TABLE, BEST, REPORT):
+                    (path / name).unlink(missing_ok=True)
             # What an interruption tore is no row, and what follows shall not continue its line.
             _write(path / ROWS, b"".join(row.to_line() for row in rows.values()))
+            _write(path / STUDY, told)
             return cls(path, rows)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
@@ -74,10 +83,10 @@ def read_sweep(path: Path) -> list[Row]:
     """The rows of a sweep's folder, in the points' order. InputError where there are none."""
     if not (path / STUDY).is_file():
         raise InputError(f"{path} is no folder of a sweep: it has no {STUDY}; give one that atts-sim sweep wrote")
-    rows = sorted(read_rows(path / ROWS), key=lambda row: row.point)
+    rows = {row.point: row for row in read_rows(path / ROWS) if row.point != ELSEWHERE}
     if not rows:
         raise InputError(f"{path} has no rows yet; run atts-sim sweep {path / STUDY} --out {path}")
-    return rows
+    return [rows[point] for point in sorted(rows)]
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -87,15 +96,16 @@ def _write(path: Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
-def write_results(path: Path, rows: Sequence[Row], best: Row | None, front: Front, objective: Objective) -> None:
-    """The rows in order, the table and the best settings. InputError where they cannot be written."""
+def write_results(path: Path, rows: Sequence[Row], best: Row | None, front: Front, settings: str) -> None:
+    """The rows in order, the table and, where there is a best row, its `settings`. InputError where they cannot be
+    written."""
     try:
         _write(path / ROWS, b"".join(row.to_line() for row in rows))
         write_table(path / TABLE, rows, best, front)
         if best is None:
             (path / BEST).unlink(missing_ok=True)
         else:
-            _write(path / BEST, best_toml(best, objective).encode())
+            _write(path / BEST, settings.encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
@@ -140,18 +150,23 @@ def _column(values: list[Any]) -> Any:
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
-def best_toml(row: Row, objective: Objective) -> str:
-    """The row's settings under the names of RunConfig, with what was predicted as comments."""
-    settings = {name: row.parameters.get(f"settings.{name}") for name in SETTINGS}
-    for name in ("max_rows", "kv_budget_tokens"):
-        settings[name] = _of_both(row, name)
-    config = RunConfig().with_options({name: value for name, value in settings.items() if value is not None})
+def best_toml(row: Row, config: RunConfig, options: Options, objective: Objective, *, of_what: bool) -> str:
+    """The settings of a row's point as `atts-runtime run --config` takes them, with what was predicted as comments.
+
+    config: the point's; options: its own and the study's; of_what: whether task and models are known.
+    """
+    rows, budget = _rows_of_both(row), _budget_of_both(row, config, options)
+    config = config.with_options({} if rows is None else {"max_rows": rows})
     told = [f"Settings for atts-runtime run --config: {objective}."]
     told += [f"Predicted: {name} = {row.figures[name]:.6g}" for name in _TOLD if _known(row.figures, name)]
     told += [*row.sources, *(f"doubtful: {text}" for text in row.warnings)]
-    if settings["max_rows"] is None:
+    if not of_what:
+        told.append("The workload does not say of which task and models it is: these are the bundled ones.")
+    if rows is None:
         told.append("The engines have different max_rows, which a run has not: its default stands.")
-    chosen = RunConfig.to_toml(config)
+    if len(budget) > 1:
+        told.append("The engines have different kv_budget_tokens, which a run has not: there is none.")
+    chosen = replace(config, kv_budget_tokens=budget.pop() if len(budget) == 1 else None).to_toml()
     return "".join(f"# {' '.join(text.split())}\n" for text in told) + chosen
 
 
@@ -172,14 +187,20 @@ def _known(figures: Mapping[str, Any], name: str) -> bool:
     return isinstance(figures.get(name), int | float)
 
 
-def _of_both(row: Row, name: str) -> Any:
-    """A limit that both engines have, or the only one that runs; a limit that the study left open is no setting."""
-    if name == "kv_budget_tokens":
-        return row.parameters.get(f"settings.{name}")
-    values = {
-        row.parameters[f"engines.{r}.{name}"] for r in ("draft", "target") if f"engines.{r}.{name}" in row.parameters
-    }
+def _rows_of_both(row: Row) -> Any:
+    """Of both engines, or of the only one that runs; None: they differ."""
+    named = (f"engines.{role}.max_rows" for role in ROLES)
+    values = {row.parameters[name] for name in named if name in row.parameters}
     return values.pop() if len(values) == 1 else None
+
+
+def _budget_of_both(row: Row, config: RunConfig, options: Options) -> set[Any]:
+    """What the study says of the engines that run. What it leaves open is no setting."""
+    roles = (
+        ["target"] if options.get("engines.shared") else [r for r in ROLES if f"engines.{r}.max_rows" in row.parameters]
+    )
+    of_all = options.get("engines.kv_budget_tokens", config.kv_budget_tokens)
+    return {options.get(f"engines.{role}.kv_budget_tokens", of_all) for role in roles}
 
 
 def as_json(row: Row) -> dict[str, Any]:

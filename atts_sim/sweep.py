@@ -11,7 +11,7 @@ from atts_sim.objective import Front, front
 from atts_sim.options import Value
 from atts_sim.point import Points
 from atts_sim.pool import Numbered, Pool
-from atts_sim.results import Folder, write_results
+from atts_sim.results import Folder, best_toml, write_results
 from atts_sim.row import Row
 from atts_sim.study import Study
 
@@ -39,12 +39,14 @@ def sweep(study: Study, pool: Pool, folder: Path | None, on_progress: OnProgress
     Raises InputError where no point at all can be made.
     """
     searching, points = study.search(), Points(study)
+    chosen: list[Mapping[str, Value]] = []
     store = None if folder is None else Folder.open(folder, study)
     rows: list[Row] = []
     resumed, whole = 0, True
     try:
         while whole and (asked := searching.ask()):
-            numbered = [(len(rows) + place, chosen) for place, chosen in enumerate(asked)]
+            numbered = list(enumerate(asked, len(rows)))
+            chosen += asked
             known = _known(points, numbered, store.known if store else {})
             resumed += len(known)
             found, whole = _simulated(numbered, known, pool, store, on_progress, searching.size)
@@ -54,12 +56,13 @@ def sweep(study: Study, pool: Pool, folder: Path | None, on_progress: OnProgress
     finally:
         if store is not None:
             store.close()
-    if rows and all(row.error is not None for row in rows):
+    if whole and rows and all(row.error is not None for row in rows):
         raise InputError(f"no point of the study can be simulated; the first says: {rows[0].error}")
     best = best_of(study, rows)
     edge = front(rows)
     if folder is not None and rows:
-        write_results(folder, rows, best, edge, study.objective)
+        settings = "" if best is None else _settings(points, best, chosen[best.point], study)
+        write_results(folder, rows, best, edge, settings)
     return Swept(rows, best, edge, resumed, searching.size, whole)
 
 
@@ -69,23 +72,25 @@ def best_of(study: Study, rows: Sequence[Row]) -> Row | None:
     return min(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
+def _settings(points: Points, best: Row, chosen: Mapping[str, Value], study: Study) -> str:
+    options = points.options(chosen)
+    of_what = points.says_of_what(options)
+    return best_toml(best, points.config(options), options, study.objective, of_what=of_what)
+
+
 def _known(points: Points, numbered: Sequence[Numbered], stored: Mapping[str, Row]) -> dict[int, Row]:
-    """Rows of an earlier session, by point."""
+    """Rows of an earlier session, by point. Several points, differing in what does not matter, may have one."""
     if not stored:
         return {}
     found = {}
     for place, chosen in numbered:
-        row = stored.get(_fingerprint(points, chosen))
-        if row is not None:
-            found[place] = replace(row, point=place)
+        options = points.options(chosen)
+        try:
+            if (row := stored.get(points.fingerprint(options))) is not None:
+                found[place] = replace(row, point=place, parameters=points.parameters(options))
+        except InputError:
+            continue  # it has no row, and its error is told again
     return found
-
-
-def _fingerprint(points: Points, chosen: Mapping[str, Value]) -> str:
-    try:
-        return points.fingerprint(points.options(chosen))
-    except InputError:
-        return ""  # it has no row, and its error is told again
 
 
 def _simulated(
@@ -99,6 +104,8 @@ def _simulated(
     """Rows of the points in their order, and whether all of them were done."""
     done = dict(known)
     before = numbered[0][0]
+    if store is not None:
+        store.add(known[place] for place in sorted(known))
     on_progress(before + len(done), size)
     try:
         for rows in pool.rows([point for point in numbered if point[0] not in known]):

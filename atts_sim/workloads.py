@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from atts_runtime.config import RunConfig, read_options
+from atts_runtime.config import MODEL_SETTINGS, TAKEOVERS, RunConfig, read_options
 from atts_runtime.control.events import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.drawn import Drawn
@@ -81,6 +81,8 @@ class Replay:
             "turns": self._own.get("turns", recorded.turns),
         }
         brought = {name: self._own[name] for name in _BROUGHT if self._own.get(name) is not None}
+        if brought.get("takeover") not in (*TAKEOVERS, None):
+            del brought["takeover"]  # an action that goes with the policy: nobody takes over
         self.defaults = brought | self._most
         self.told = f"workload: replay of {path.name}" + (f", token counts times {scale:g}" if scale != 1 else "")
         self.digest = f"{digest(files)}@{scale!r}"
@@ -117,17 +119,13 @@ class Replay:
 
 
 _BROUGHT = (
-    "task",
     "draft_tokens",
     "takeover_tokens",
     "takeover",
     "p_value",
-    "draft",
-    "target",
-    "engine",
-    "temperature",
     "seed",
     "gamma",
+    *MODEL_SETTINGS,
 )
 """Settings of a recorded run that a study takes over, where it does not name them itself."""
 

@@ -6,6 +6,7 @@ A user's own gate joins them by `register_gate`, in a Python file that ``--plugi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 from collections.abc import Mapping, Sequence
@@ -80,8 +81,7 @@ def load_plugins(paths: Sequence[str] = ()) -> None:
 
     Raises InputError where one cannot be run.
     """
-    known = [path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path]
-    named = list(dict.fromkeys([*known, *(str(Path(path).resolve()) for path in paths)]))
+    named = list(dict.fromkeys([*_plugins(), *(str(Path(path).resolve()) for path in paths)]))
     for path in named:
         try:
             runpy.run_path(path)
@@ -91,6 +91,21 @@ def load_plugins(paths: Sequence[str] = ()) -> None:
             raise InputError(f"plugin {path} failed: {type(error).__name__}: {error}") from error
     if named:
         os.environ[PLUGINS] = os.pathsep.join(named)
+
+
+def plugins_digest() -> str:
+    """SHA-256 of the files of `ATTS_PLUGINS`, in their order. Raises InputError where one cannot be read."""
+    total = hashlib.sha256()
+    for path in _plugins():
+        try:
+            total.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"cannot read plugin {path}: {error.strerror}") from error
+    return total.hexdigest()
+
+
+def _plugins() -> list[str]:
+    return [path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path]
 
 
 def recipe(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from atts_runtime.control import Limits
+from atts_runtime.control.registry import PLUGINS
 from atts_runtime.profiler.counts import Rates
+from atts_runtime.profiler.hardware import profiles_folder
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.cost import Cost, DecodeLines, Phase, StepCost, StepShape
@@ -21,7 +23,8 @@ from atts_sim.published import read_trace
 from atts_sim.recorded import follow_record
 from atts_sim.reference import ReferenceEngine
 from atts_sim.row import FIGURES, WITH_ERROR, Row, mean_figures
-from tests.sim.made_studies import H100, made_study, made_trace
+from tests.runtime.scripted import drive, settings
+from tests.sim.made_studies import ENGINES, H100, made_study, made_trace
 
 
 def point(trace: Path, more: str = "", **kind: Any) -> Row:
@@ -130,6 +133,49 @@ def test_the_fingerprint_changes_with_what_matters_and_only_then(tmp_path: Path)
         assert point(trace, more).fingerprint != base
     made_trace(tmp_path, seed=1)
     assert point(trace).fingerprint != base
+
+
+def test_the_fingerprint_changes_with_a_gate_s_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "steady.py"
+    monkeypatch.setenv(PLUGINS, str(path))
+    study = made_study(made_trace(tmp_path), "[settings]\ngate = 'open'")
+    found = []
+    for rule in ("0.1", "0.2", "0.1"):
+        path.write_text(f"RATE = {rule}\n")
+        found.append(Points(study).fingerprint(study.base))
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("policy", ["self-reject", "fork"])
+def test_runs_in_which_nobody_takes_over_are_replayed(policy: str, tmp_path: Path) -> None:
+    config = settings(policy)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    lines = (record.to_line() + "\n" for record in drive(config).records.values())
+    (tmp_path / "chains.jsonl").write_text("".join(lines))
+    assert good(tmp_path, f"[settings]\npolicy = '{policy}'")["tokens.draft"] > 0
+    said = point(tmp_path, "[settings]\npolicy = 'barrier'").error
+    assert said is not None
+    assert "takeover = resample, but the recording was made with" in said
+
+
+def test_profiles_of_a_study_may_lie_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace, elsewhere = made_trace(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shipped = profiles_folder() / "engines" / "bundled-draft-amd-epyc-milan.toml"
+    (tmp_path / "mine.toml").write_text(shipped.read_text())
+    monkeypatch.chdir(elsewhere)
+    named = good(trace)
+    assert good(trace, engines=ENGINES.replace("bundled-draft-amd-epyc-milan", "mine.toml")) == named
+    (axis,) = made_study(trace, "[sweep]\nengines.draft.profile = ['mine.toml']").axes
+    assert axis.values == (str(tmp_path / "mine.toml"),)
+
+
+def test_a_row_says_which_kv_an_engine_has(tmp_path: Path) -> None:
+    row = point(made_trace(tmp_path), engines=f"{H100}target.kv_budget_tokens = 20001\n")
+    assert row.parameters["engines.target.kv_budget_tokens"] == 20001  # as asked, not in whole blocks
+    left = row.parameters["engines.draft.kv_budget_tokens"]
+    assert isinstance(left, int)
+    assert left > 100_000  # what the weights leave of the memory
 
 
 def test_repeats_have_the_seeds_of_the_point_and_the_next_ones(tmp_path: Path) -> None:

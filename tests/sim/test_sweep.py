@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from atts_sim.results import BEST, ROWS, TABLE, read_sweep
 from atts_sim.row import Row
 from atts_sim.study import Study
 from atts_sim.sweep import sweep
+from tests.sim.made_runs import make_run
 from tests.sim.made_studies import made_study, made_trace
 
 SWEEP = """
@@ -130,6 +132,100 @@ def test_limits_that_the_engines_do_not_share_are_no_setting(tmp_path: Path) -> 
     assert RunConfig().with_options(tomllib.loads(text)).max_rows == RunConfig().max_rows
 
 
+@pytest.mark.parametrize(
+    ("limits", "budget"),
+    [
+        (("engines.kv_budget_tokens=4096",), 4096),
+        (("engines.draft.kv_budget_tokens=4096", "engines.target.kv_budget_tokens=4096"), 4096),
+        (("settings.kv_budget_tokens=4096",), 4096),
+        (("engines.target.kv_budget_tokens=4096", "policy=target-only"), 4096),
+        (("engines.target.kv_budget_tokens=4096",), None),
+        ((), None),
+    ],
+)
+def test_a_kv_budget_that_the_study_gives_both_engines_is_a_setting(
+    limits: tuple[str, ...], budget: int | None, tmp_path: Path
+) -> None:
+    study = made_study(made_trace(tmp_path), overrides=limits)
+    sweep(study, InProcess(study), tmp_path / "out")
+    text = (tmp_path / "out" / BEST).read_text()
+    assert RunConfig().with_options(tomllib.loads(text)).kv_budget_tokens == budget
+    assert ("different kv_budget_tokens" in text) == (bool(limits) and budget is None)
+
+
+def test_settings_of_a_replayed_run_name_its_task_and_models(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"task": "q.jsonl", "draft": "small", "target": "large", "temperature": 0.25}
+    make_run(tmp_path / "run", "async-marginal")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(RunConfig().with_options({**read_options(config), **own}).to_toml())
+    study = made_study(tmp_path / "run")
+    sweep(study, InProcess(study), tmp_path / "out")
+    text = (tmp_path / "out" / BEST).read_text()
+    best = RunConfig().with_options(tomllib.loads(text))
+    assert {name: getattr(best, name) for name in own} == own
+    assert "bundled ones" not in text
+
+
+def test_settings_of_a_workload_that_names_no_models_say_so(tmp_path: Path) -> None:
+    study = made_study(made_trace(tmp_path))
+    sweep(study, InProcess(study), tmp_path / "out")
+    assert "does not say of which task and models it is" in (tmp_path / "out" / BEST).read_text()
+
+
+TWINS = """
+[sweep]
+policy = ["target-only", "barrier"]
+engines.draft.max_rows = [4, 8]
+"""
+
+
+def test_points_that_differ_in_what_does_not_matter_keep_their_own_parameters(tmp_path: Path) -> None:
+    study = made_study(made_trace(tmp_path), TWINS)
+    plain = sweep(study, InProcess(study), tmp_path / "plain")
+    assert plain.rows[0].fingerprint == plain.rows[1].fingerprint  # target-only has no draft engine
+    before = files(tmp_path / "plain")
+    assert sweep(study, InProcess(study), tmp_path / "plain").resumed == 4
+    assert files(tmp_path / "plain") == before
+    sweep(study, Stopped(study, 1), tmp_path / "broken")
+    assert sweep(study, InProcess(study), tmp_path / "broken").resumed == 2
+    assert files(tmp_path / "broken") == before
+
+
+OTHER = """
+[settings]
+max_rows = 8
+policy = "barrier"
+questions_in_flight = 4
+[sweep]
+chains = [3, 4]
+"""
+
+
+def test_a_folder_has_the_results_of_one_study(tmp_path: Path) -> None:
+    trace, out = made_trace(tmp_path), tmp_path / "out"
+    first = made_study(trace, SWEEP)
+    rows = sweep(first, InProcess(first), out).rows
+    other = made_study(trace, OTHER)
+    sweep(other, Stopped(other, 0), out)
+    assert [row.point for row in read_sweep(out)] == [1]  # of the study that is there now
+    assert list(pd.read_parquet(out / TABLE)["point"]) == [1]
+    found = sweep(other, InProcess(other), out)
+    assert (found.resumed, [row.point for row in read_sweep(out)]) == (1, [0, 1])
+    assert found.rows[1].figures == rows[3].figures
+    impossible = made_study(trace, "[sweep]\nchains = [5, 6]")
+    with pytest.raises(InputError, match="no point of the study"):
+        sweep(impossible, InProcess(impossible), out)
+    assert not (out / TABLE).exists()
+    assert not (out / BEST).exists()
+    assert all(row.error is not None for row in read_sweep(out))
+
+
+def test_an_interruption_before_any_point_works_is_no_mistake(tmp_path: Path) -> None:
+    study = made_study(made_trace(tmp_path), "[sweep]\nchains = [5, 4]")
+    found = sweep(study, Stopped(study, 1), tmp_path / "out")
+    assert (found.whole, found.best, len(found.rows)) == (False, None, 1)
+
+
 def test_where_nothing_is_admissible_no_settings_stay(tmp_path: Path) -> None:
     trace, out = made_trace(tmp_path), tmp_path / "out"
     study = made_study(trace, SWEEP)
@@ -164,6 +260,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         sweep(study, InProcess(study), tmp_path / "full")
     with pytest.raises(InputError, match="is a file"):
         sweep(study, InProcess(study), tmp_path / "full" / "thesis.tex")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.toml").write_text("# a study that somebody wrote\n")
+    with pytest.raises(InputError, match="no folder of a sweep, and not empty"):
+        sweep(study, InProcess(study), tmp_path / "mine")
+    assert (tmp_path / "mine" / "study.toml").read_text().startswith("# a study")
 
 
 @pytest.mark.parametrize(("points", "jobs"), [(0, 2), (1, 2), (7, 2), (1000, 2), (100, 64)])
