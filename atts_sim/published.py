@@ -20,7 +20,7 @@ from atts_sim.recorded import Prompt, Recorded, RecordedChain, Unrecorded
 from atts_sim.workload import Written
 
 _CHARS_PER_TOKEN = 4
-_MOST_TOKENS = 2**53
+_MOST_TOKENS = 10_000_000  # of a piece: no model's context holds more
 _Call: TypeAlias = tuple[int, str, float, float]
 """Turn, kind, tokens and perplexity, NaN where there is none."""
 

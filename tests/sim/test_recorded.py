@@ -102,6 +102,7 @@ def test_what_was_not_recorded_raises_or_is_the_nearest(tmp_path: Path) -> None:
         ([(0, 1, "draft", 0, None), *ROWS[5:]], "sample 0: a draft in turn 1 follows on nothing"),
         ([(0, 0, "draft", None, None), *ROWS[5:]], "sample 0: a piece of nan tokens"),
         ([(0, 0, "draft", -5, None), *ROWS[5:]], "sample 0: a piece of -5 tokens"),
+        ([(0, 0, "draft", 2**60, None), *ROWS[5:]], r"sample 0: a piece of 1.15292e\+18 tokens"),
         ([(0, 0, "draft", 5, None), (0, 0, "score", None, None), *ROWS[5:]], "perplexity of nan"),
     ],
 )
