@@ -113,9 +113,9 @@ class EngineCall:
     full_tokens: prompt and text, for a score the segment included; context_tokens: those before the segment to score,
     all of them where the call generates; stable_tokens: how many leading ones the chain had when this engine last saw
     it, so that KV behind them is of a text that was replaced since; shared_tokens: how many a paged engine holds at
-    least, as another chain wrote the same; skips_cache: it computes all of them whatever it holds. new_tokens: generated
-    (an end of text, `ends`, included) or scored. `on_done` hears of the answer at its time. Times in seconds; None: not
-    yet.
+    least, as another chain wrote the same; skips_cache: it computes all of them whatever it holds. new_tokens:
+    generated (an end of text, `ends`, included) or scored. `on_done` hears of the answer at its time. Times in seconds;
+    None: not yet.
 
     The last five are the engine's own: the KV that the call works on; and of a call in a `DecodeBatch` its row, the how
     manieth it was to join (-1: it is in none), how many more tokens it keeps than the batch has made steps, and the
