@@ -9,6 +9,9 @@ from typing import Any
 from atts_runtime.conformal.store import load_bank
 from atts_runtime.errors import InputError
 
+LARGEST = 2**63 - 1
+"""Of whole numbers: tables have columns of 64 bits."""
+
 
 def scores_of(bank: str) -> tuple[float, ...]:
     """The scores of a bank's file; raises InputError where it is none or empty."""
@@ -31,8 +34,9 @@ def typed(name: str, annotation: str, value: Any) -> Any:
         return ",".join(map(str, value))
     wanted = annotation.split(" | ")
     actual = "None" if value is None else type(value).__name__
-    if actual == "int" and "float" in wanted:
-        return float(value)
-    if actual not in wanted:
+    to_float = actual == "int" and "float" in wanted
+    if actual not in wanted and not to_float:
         raise InputError(f"{name} must be {annotation}, got {value!r}")
-    return value
+    if actual == "int" and abs(value) > LARGEST:
+        raise InputError(f"{name} must fit into 64 bits, got {value}")
+    return float(value) if to_float else value

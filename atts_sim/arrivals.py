@@ -107,6 +107,20 @@ def arrivals_of(text: str) -> Arrivals:
     raise InputError(f"unknown arrivals {text!r}; give {FORMS}")
 
 
+def span_s(times_s: Sequence[float]) -> float | None:
+    """The seconds that arrivals stand for: from the first to the last, and until the next would come, which is the mean
+    gap, or less where the last were fewer at a time than those before. Bursts stand for one period each, that way, and
+    n questions that come one by one for n gaps. None where all come at once, which says nothing of their pace.
+    """
+    instants = sorted(set(times_s))
+    if len(instants) < 2:
+        return None
+    from_first_to_last_s = instants[-1] - instants[0]
+    last = times_s.count(instants[-1])
+    at_a_time = (len(times_s) - last) / (len(instants) - 1)
+    return from_first_to_last_s * (1 + min(1.0, last / at_a_time) / (len(instants) - 1))
+
+
 def refuse_late(policy: Policy, times_s: Sequence[float]) -> None:
     """InputError where the policy begins with all questions, and some come later."""
     if policy.pre_sample == "all" and any(times_s):

@@ -10,6 +10,9 @@ from atts_runtime.errors import InputError
 from atts_sim.options import HEEDED, Value, checked, is_number, is_whole
 
 RANGE_KEYS = ("from", "to", "steps", "log")
+MOST_POINTS = 1_000_000
+"""Of a study."""
+_MOST_IN_RANGE = 2**53  # beyond it values between are no whole numbers of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,12 @@ def _range(where: str, name: str, entry: dict[str, Any]) -> Axis:
     steps, log = entry.get("steps"), entry.get("log", False)
     if not isinstance(log, bool):
         raise InputError(f"{where}.log must be true or false, got {log!r}")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 2):
-        raise InputError(f"{where}.steps must be a whole number above 1, got {steps!r}")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_POINTS):
+        raise InputError(f"{where}.steps must be a whole number from 2 to {MOST_POINTS:,}, got {steps!r}")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
+    if is_whole(name) and high > _MOST_IN_RANGE:
+        raise InputError(f"{where}: a range of whole numbers may go up to 2^53, got {high}; give a list of values")
     if low >= high:
         raise InputError(f"{where} is an empty range: 'from' ({low}) must be below 'to' ({high})")
     if log and low <= 0:

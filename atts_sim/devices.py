@@ -8,7 +8,6 @@ they leave is the KV's: vLLM's scheduler keeps to it, with preemption; the embed
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from atts_sim.calibrate import EngineCosts
 from atts_sim.calls import EngineSpec, Paged, per_call_of
 from atts_sim.capacity import kv_blocks
 from atts_sim.costs_store import FittedCosts
+from atts_sim.nearest import did_you_mean
 from atts_sim.options import PER_ENGINE, Options
 
 _GIB = 2**30
@@ -261,7 +261,7 @@ def _found(what: str, name: str, known: Mapping[str, T], read: Callable[[Path], 
     path = Path(name)
     if path.exists():
         return read(path)
-    near = [entry for entry in known if entry.startswith(name)] or difflib.get_close_matches(name, known, n=1)
-    told = f"did you mean {near[0]!r}? There" if near else "there"
+    near = did_you_mean(name, known)
     files = [entry for entry in known if "/" not in entry]  # models also go by the names that their hubs have
+    told = f"{near} There" if near else "there"
     raise InputError(f"no {what} {name!r}; {told} are {', '.join(files)}, or give a file")

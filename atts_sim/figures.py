@@ -60,7 +60,7 @@ def measured_figures(run: MeasuredRun) -> Figures:
             T_m_s=_maybe(intensity.get("T_m_s")),
             r=_maybe(intensity.get("r")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{run.path / 'summary.json'} is no summary of a run: {error!r}") from error
 
 

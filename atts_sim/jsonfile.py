@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
+from atts_sim.wholefile import write_whole
 
 T = TypeVar("T")
 _MOST = 2**53
 
 
 def write(path: Path, form: str, fields: Mapping[str, Any]) -> None:
-    """Write the fields under the name of their form. Raises InputError where that fails."""
+    """Write the fields under the name of their form, whole or not at all. Raises InputError where that fails."""
     text = json.dumps({"format": form, **fields}, allow_nan=False, indent=1)
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another file") from error
 

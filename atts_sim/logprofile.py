@@ -144,8 +144,8 @@ def _day(run: MeasuredRun) -> str:
 
 
 def _versions(run: MeasuredRun) -> dict[str, str]:
-    stated = _manifest(run).get("versions") or {}
-    return {name: str(stated[name]) for name in _PACKAGES if name in stated}
+    stated = _manifest(run).get("versions")
+    return {name: str(stated[name]) for name in _PACKAGES if name in stated} if isinstance(stated, Mapping) else {}
 
 
 def save_profiles(profiles: Sequence[EngineProfile], folder: Path) -> list[Path]:

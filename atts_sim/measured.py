@@ -19,6 +19,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.runread import read_run, shared_engine
+from atts_sim.columns import check_numbers, floats
 from atts_sim.cost import Phase, StepShape
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,7 @@ Peaks = Mapping[str, tuple[float, float]]
 _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
             "logit_rows", "pairs_executed", "groups")  # fmt: skip
 _UNKNOWN = -1
+_MOST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ def measured_run(path: Path) -> MeasuredRun:
     config = RunConfig().with_options(read.settings)
     if read.summary is None:
         raise InputError(f"{path} is not over: it has no summary.json; finish it with atts-runtime run --resume")
-    if len(read.manifest.get("sessions", [None])) > 1:
+    sessions = read.manifest.get("sessions", [None])
+    if not isinstance(sessions, list):
+        raise InputError(f"{path / 'manifest.json'}: 'sessions' must be a list; repeat the run")
+    if len(sessions) > 1:
         raise InputError(f"{path} was resumed, so its clock has a gap; give a run that was made in one go")
     failed = sum(record.reason == "failed" for record in read.records)
     if failed:
@@ -114,10 +119,14 @@ def measured_run(path: Path) -> MeasuredRun:
 
 
 def device_of(run: MeasuredRun, role: str) -> Mapping[str, Any]:
-    """What the run's summary says of an engine's device; empty where it says nothing."""
-    engine = ((run.summary.get("intensity") or {}).get("engines") or {}).get(role) or {}
-    hardware = engine.get("hardware")
-    return hardware if isinstance(hardware, Mapping) else {}
+    """What the run's summary says of an engine's device; empty where it says nothing. Raises InputError where it is no
+    summary of a run."""
+    found: Mapping[str, Any] = run.summary
+    for name in ("intensity", "engines", role, "hardware"):
+        found = found.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise InputError(f"{run.path / 'summary.json'} is no summary of a run: {name!r} is no object")
+    return found
 
 
 def peaks_of(run: MeasuredRun) -> Peaks:
@@ -163,6 +172,10 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         table = table.assign(pairs_executed=np.nan, groups=1)
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:
         raise InputError(f"{file} lacks the columns {', '.join(lacking)}")
+    check_numbers(table, str(file), numbers=_COLUMNS)
+    table = table.assign(**{name: floats(table, name) for name in _COLUMNS})
+    if not table["engine"].map(lambda engine: isinstance(engine, str)).all():
+        raise InputError(f"{file} has steps that name no engine")
     for longest, tokens in (("longest_new", "new_tokens"), ("longest_kept", "kept_tokens")):
         # vLLM pads nothing and does not say which row is the longest: then they are taken to be alike.
         table[longest] = table[longest].fillna(np.ceil(table[tokens] / table["rows"]))
@@ -170,6 +183,8 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
     values = table[list(_COLUMNS)].to_numpy(np.float64)
     if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError(f"{file} has no steps, or steps without a time")
+    if (values[:, 3] < 1).any() or (values[:, 4:] < _UNKNOWN).any() or (values[:, 3:] > _MOST).any():
+        raise InputError(f"{file} has steps of no row, or of a number of tokens that there cannot be")
     by_engine = {
         str(engine): rows[list(_COLUMNS)].sort_values("t_start_s").to_numpy(np.float64)
         for engine, rows in table.groupby("engine")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from atts_runtime.errors import InputError
+from atts_sim.nearest import did_you_mean
 
 Figure = float | int | bool | None
 
@@ -18,10 +20,16 @@ class Scored(Protocol):
     """What a row of results has for an objective."""
 
     @property
+    def point(self) -> int: ...
+
+    @property
     def figures(self) -> Mapping[str, Any]: ...
 
     @property
     def error(self) -> str | None: ...
+
+
+S = TypeVar("S", bound=Scored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,11 @@ class Objective:
         if row.error is not None or value is None or self.misses(row) or _piles_up(row):
             return None
         return self.sign * value
+
+    def ranked(self, rows: Iterable[S]) -> list[S]:
+        """The admissible rows, best first, and in the points' order where scores are alike."""
+        scored = [(score, row.point, row) for row in rows if (score := self.score(row)) is not None]
+        return [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])]
 
     def misses(self, row: Scored) -> list[str]:
         """The bounds that the row does not keep to; a figure that is not known keeps to none."""
@@ -76,21 +89,19 @@ def _at_most(row: Scored, name: str, bound: float) -> bool:
 
 def objective(where: str, entries: Mapping[str, Any], known: Sequence[str]) -> Objective:
     """From ``[objective]``; `known` are the figures that a row has."""
-    import difflib
 
     def named(key: str, name: Any) -> str:
         if name in known:
             return str(name)
-        near = difflib.get_close_matches(str(name), known, n=1)
-        told = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-        raise InputError(f"{where}: objective.{key}: unknown figure {name!r}{told}")
+        told = did_you_mean(str(name), known, f"there are {', '.join(known)}")
+        raise InputError(f"{where}: objective.{key}: unknown figure {name!r}; {told}")
 
     def bounds(key: str) -> tuple[tuple[str, float], ...]:
         table = entries.get(key, {})
         if not isinstance(table, Mapping):
             raise InputError(f"{where}: objective.{key} must be a table of figures and numbers, got {table!r}")
         for name, bound in table.items():
-            if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not abs(bound) <= sys.float_info.max:
                 raise InputError(f"{where}: objective.{key}.{name} must be a number, got {bound!r}")
         return tuple((named(key, name), float(bound)) for name, bound in table.items())
 

@@ -6,8 +6,8 @@ Options are flat: a dotted name and a value. A setting of `atts_runtime.config.R
 
 from __future__ import annotations
 
-import difflib
 import math
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +18,7 @@ from atts_runtime.control.registry import GATES, PARTS, load_plugins
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.hardware import profiles_folder
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
+from atts_sim.nearest import did_you_mean
 
 Value: TypeAlias = str | int | float | bool
 Options: TypeAlias = Mapping[str, Value]
@@ -106,6 +107,7 @@ HEEDED = (
     "max_rows",
     "kv_budget_tokens",
 )
+_MOST = 1 << 53  # of whole numbers: sums of theirs fit into a column of a table
 _LARGE = 1 << 30  # chains of a stand-in, so that a budget is judged by itself
 
 
@@ -124,8 +126,8 @@ def full_name(where: str, name: str) -> str:
         return f"settings.{name}"
     if name in KINDS or name.removeprefix("settings.") in SETTINGS:
         return name
-    near = difflib.get_close_matches(name, known_names(), n=1)
-    raise InputError(f"{where}: unknown parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    told = did_you_mean(name, known_names(), "parameters are the settings of a run, workload.NAME and engines.NAME")
+    raise InputError(f"{where}: unknown parameter {name!r}; {told}")
 
 
 def known_names() -> tuple[str, ...]:
@@ -151,6 +153,8 @@ def checked(where: str, name: str, value: Any) -> Value:
     kind = KINDS[name]
     if not _is(kind, value):
         raise InputError(f"{where}: {name} must be {_SAYS[kind]}, got {value!r}")
+    if kind == "whole" and value > _MOST:
+        raise InputError(f"{where}: {name} must be at most {_MOST}, got {value}")
     if kind == "arrivals" and not value.startswith(TRACE):
         try:
             arrivals_of(value)
@@ -161,7 +165,7 @@ def checked(where: str, name: str, value: Any) -> Value:
 
 def _part(where: str, setting: str, value: Any) -> Value:
     """The name of a policy's part; whether it goes with the others shows when a point is made."""
-    if setting == "gate" and value not in GATES:
+    if setting == "gate" and isinstance(value, str) and value not in GATES:
         load_plugins()  # in a process of a pool
     names = value.split(",") if setting == "early_stop" and isinstance(value, str) else [value]
     for name in names:
@@ -177,7 +181,7 @@ def _is(kind: Kind, value: Any) -> bool:
         return isinstance(value, bool)
     if kind == "scheduler":
         return value in SCHEDULERS
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return False
     if kind == "whole":
         return isinstance(value, int) and value >= 1

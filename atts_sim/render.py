@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from atts_runtime.errors import InputError
@@ -17,7 +18,7 @@ def replay_tables(summary: dict[str, Any]) -> tuple[Table, Table]:
     """Takeover rates by question, and by turn and overall, with exact intervals; the caption of these says what else
     the calibrator did."""
     alpha = summary["alpha"]
-    title = f"{Path(summary['trace']).name}: {summary['calibrator']}, alpha {alpha:g}, {summary['order']} order"
+    title = f"{escape(Path(summary['trace']).name)}: {summary['calibrator']}, alpha {alpha:g}, {summary['order']} order"
     questions = _rates(f"{title}, by question", "problem", "in exact 99% band")
     for row in summary["by_question"]:
         questions.add_row(str(row["problem"]), *_figures(row), "yes" if row["in_band"] else "no")

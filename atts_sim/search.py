@@ -14,13 +14,12 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from atts_runtime.errors import InputError
-from atts_sim.axes import Axis
+from atts_sim.axes import MOST_POINTS, Axis
 from atts_sim.options import Value
 
 Method = Literal["grid", "random", "optuna"]
 METHODS: tuple[str, ...] = get_args(Method)
 _OPTUNA_BATCH = 8  # points asked for before any of them is known; more would be guesses, fewer would leave cores idle
-_MOST_POINTS = 1_000_000
 
 Chosen = dict[str, Value]
 
@@ -59,7 +58,7 @@ def grid(axes: Sequence[Axis]) -> Listed:
         if not axis.values:
             raise InputError(f"sweep.{axis.name}: a grid needs 'steps' in a range, or a list of values")
     size = math.prod(len(axis.values) for axis in axes)
-    if size > _MOST_POINTS:
+    if size > MOST_POINTS:
         raise InputError(f"the grid has {size:,} points; make it smaller, or use search.method = 'random' with trials")
     names = [axis.name for axis in axes]
     return Listed([dict(zip(names, point, strict=True)) for point in itertools.product(*(a.values for a in axes))])

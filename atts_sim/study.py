@@ -6,6 +6,7 @@ study's folder.
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
-from atts_sim.axes import RANGE_KEYS, Axis, axis
+from atts_runtime.settingvalues import LARGEST
+from atts_sim.axes import MOST_POINTS, RANGE_KEYS, Axis, axis
+from atts_sim.nearest import did_you_mean
 from atts_sim.objective import Objective, objective
 from atts_sim.options import PATHS, Options, Value, anchored, checked, flat, full_name
 from atts_sim.row import FIGURES
@@ -22,6 +25,7 @@ from atts_sim.search import METHODS, Search, search
 _TABLES = ("study", "workload", "engines", "settings", "sweep", "search", "objective")
 _STUDY = ("name", "about", "repeats", "deadline_s")
 _SEARCH = ("method", "trials", "seed")
+_MOST_SEED = 2**32 - 1  # Optuna takes no larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +104,18 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     """The study in a text; its files are relative to `folder`."""
     try:
         entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise InputError(f"{where} is not valid TOML: {error}") from error
-    _tables(where, entries, _TABLES)
+    _tables(where, entries)
     for override in overrides:
         _override(entries, override)
+        _tables("--set", entries)
     base: dict[str, Value] = {}
     for table in ("workload", "engines"):
         for name, value in flat(entries.get(table, {}), f"{table}."):
             full = _own(where, name, table)
+            if full in base:
+                raise InputError(f"{where}: [{table}] has {full} twice; give it once")
             base[full] = checked(where, full, value)
     for name, value in entries.get("settings", {}).items():
         full = full_name(f"{where}: settings", f"settings.{name}")
@@ -117,9 +124,11 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
         if name in base:
             base[name] = anchored(name, base[name], folder)
             _put(entries, name.split("."), base[name])
-    axes = []
+    axes: list[Axis] = []
     for name, entry in flat(entries.get("sweep", {}), stop=RANGE_KEYS):
         full = full_name(f"{where}: sweep", name)
+        if any(known.name == full for known in axes):
+            raise InputError(f"{where}: [sweep] has {full} twice, under two names; give it once")
         if full in PATHS and isinstance(entry, list):
             entry = [anchored(full, value, folder) for value in entry]
             _put(entries["sweep"], name.split("."), entry)
@@ -127,9 +136,6 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
     about = _entries(where, entries, "study", _STUDY)
     looking = _entries(where, entries, "search", _SEARCH)
     method, trials = _method(where, looking, axes)
-    deadline = about.get("deadline_s")
-    if deadline is not None:
-        deadline = checked(where, "engines.power_w", deadline) if _positive(deadline) else _bad(where, deadline)
     return Study(
         name=_text(where, about, "name", "study"),
         about=_text(where, about, "about", ""),
@@ -137,10 +143,10 @@ def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Seq
         axes=tuple(axes),
         method=method,
         trials=trials,
-        seed=_whole(where, "search.seed", looking.get("seed", 0), 0),
+        seed=_whole(where, "search.seed", looking.get("seed", 0), 0, _MOST_SEED),
         objective=objective(where, _entries(where, entries, "objective", None), FIGURES),
         repeats=_whole(where, "study.repeats", about.get("repeats", 1), 1),
-        deadline_s=None if deadline is None else float(deadline),
+        deadline_s=_deadline_s(where, about.get("deadline_s")),
         entries=entries,
     )
 
@@ -151,12 +157,12 @@ def _own(where: str, name: str, table: str) -> str:
     return full
 
 
-def _positive(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < float("inf")
-
-
-def _bad(where: str, value: Any) -> Any:
-    raise InputError(f"{where}: study.deadline_s must be a number of seconds above 0, got {value!r}")
+def _deadline_s(where: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+        raise InputError(f"{where}: study.deadline_s must be a number of seconds above 0, got {value!r}")
+    return float(value)
 
 
 def _method(where: str, entries: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[str, int | None]:
@@ -172,7 +178,7 @@ def _method(where: str, entries: Mapping[str, Any], axes: Sequence[Axis]) -> tup
         raise InputError(f"{where}: search.method {method!r} needs search.trials, how many points to try")
     if not axes:
         raise InputError(f"{where}: search.method {method!r} needs something to search, in [sweep]")
-    return method, _whole(where, "search.trials", trials, 1)
+    return method, _whole(where, "search.trials", trials, 1, MOST_POINTS)
 
 
 def _override(entries: dict[str, Any], override: str) -> None:
@@ -182,12 +188,14 @@ def _override(entries: dict[str, Any], override: str) -> None:
         raise InputError(f"--set takes NAME=VALUE, got {override!r}")
     try:
         value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text
     head = name.split(".")[0]
     path = name.split(".") if head in _TABLES else ["settings", name]
-    if path[0] == "sweep" and len(path) > 2 and path[1] == "settings":
+    if path[:2] == ["sweep", "settings"] and len(path) > 2:
         path = ["sweep", *path[2:]]
+    if path[0] == "sweep":
+        _remove(entries, ["sweep", "settings", *path[1:]])  # the same by its long name
     full_name("--set", name.removeprefix("sweep.")) if head in ("sweep", "settings") or head not in _TABLES else None
     named = ".".join(path[1:] if path[0] == "sweep" else path)
     value = [_from_here(named, each) for each in value] if isinstance(value, list) else _from_here(named, value)
@@ -223,26 +231,21 @@ def _remove(entries: dict[str, Any], path: list[str]) -> None:
     entries.pop(path[-1], None)
 
 
-def _tables(where: str, entries: Mapping[str, Any], known: Sequence[str]) -> None:
-    import difflib
-
+def _tables(where: str, entries: Mapping[str, Any]) -> None:
     for name, value in entries.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            told = f"did you mean [{near[0]}]?" if near else f"there are {', '.join(f'[{k}]' for k in known)}"
+        if name not in _TABLES:
+            listed = f"there are {', '.join(f'[{k}]' for k in _TABLES)}"
+            told = did_you_mean(name, _TABLES, listed, shown="[{}]".format)
             raise InputError(f"{where}: unknown entry {name!r}; {told}")
         if not isinstance(value, dict):
             raise InputError(f"{where}: {name!r} must be a table, [{name}]")
 
 
 def _entries(where: str, entries: Mapping[str, Any], table: str, known: Sequence[str] | None) -> Mapping[str, Any]:
-    import difflib
-
     found: Mapping[str, Any] = entries.get(table, {})
     for name in found:
         if known is not None and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            told = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise InputError(f"{where}: unknown entry {table}.{name}; {told}")
     return found
 
@@ -254,7 +257,9 @@ def _text(where: str, entries: Mapping[str, Any], name: str, default: str) -> st
     return value
 
 
-def _whole(where: str, name: str, value: Any, least: int) -> int:
+def _whole(where: str, name: str, value: Any, least: int, most: int = LARGEST) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}")
+    if value > most:
+        raise InputError(f"{where}: {name} must be at most {most}, got {value}")
     return value

@@ -68,8 +68,7 @@ def sweep(study: Study, pool: Pool, folder: Path | None, on_progress: OnProgress
 
 def best_of(study: Study, rows: Sequence[Row]) -> Row | None:
     """The admissible row with the best score; the first of several."""
-    scored = [(score, row.point, row) for row in rows if (score := study.objective.score(row)) is not None]
-    return min(scored, key=lambda entry: entry[:2])[2] if scored else None
+    return next(iter(study.objective.ranked(rows)), None)
 
 
 def _settings(points: Points, best: Row, chosen: Mapping[str, Value], study: Study) -> str:

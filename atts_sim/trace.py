@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atts_runtime.errors import InputError
+from atts_sim.columns import check_numbers
 
 _TARGET_TOKEN = 28 / 9  # fitted: 28 ms a target token, 9 ms a draft token in the published pair traces
 NEEDED = ("sample", "problem", "turn", "kind", "ppl")
@@ -69,7 +70,8 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
         raise InputError(f"trace {path} lacks the columns {', '.join(lacking)}; a trace has {', '.join(NEEDED)}")
     if "attempt" not in events.columns:
         events = events.assign(attempt=0)
-    _check_numbers(events, path)
+    numbers = [name for name in ("ppl", "ell", "tokens", "t_end_s", "seq") if name in events.columns]
+    check_numbers(events, f"trace {path}", numbers=numbers, counts=("sample", "problem", "turn", "attempt"))
     first_sample = events.groupby("problem")["sample"].transform("min")
     events = events.assign(_chain=events["sample"] - first_sample, _clock=_clock(events, path))
     kinds = ("score",) if (events["kind"] == "score").any() else ("draft",)
@@ -99,21 +101,6 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
         finished_from="recorded" if "t_end_s" in events.columns else "estimated",
         missing=int((~good).sum()),
     )
-
-
-def _check_numbers(events: Any, path: Path) -> None:
-    """Raises InputError where a column that must hold numbers does not, or an index is missing."""
-    from pandas.api.types import is_numeric_dtype
-
-    indices = ("sample", "problem", "turn", "attempt")
-    for name in (*indices, "ppl", "ell", "tokens", "t_end_s", "seq"):
-        if name not in events.columns:
-            continue
-        column = events[name]
-        if not is_numeric_dtype(column) and not column.isna().all():
-            raise InputError(f"trace {path} has something other than numbers in column {name}")
-        if name in indices and (column.isna().any() or (column < 0).any()):
-            raise InputError(f"trace {path} has a missing or negative {name}")
 
 
 def _ell(rows: Any) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ _EVERY_S = 15.0
 def progress(name: str) -> Iterator[OnProgress]:
     """On stderr with the time that is left: a bar, or where that is no terminal a line now and then."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -32,7 +33,7 @@ def progress(name: str) -> Iterator[OnProgress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(escape(name), total=None)
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 

@@ -65,9 +65,11 @@ def execute_traces(args: argparse.Namespace) -> int:
 def costs_of(path: Path, recorded: Recorded) -> TraceCosts:
     """`tracefit.fit_trace`, which takes a while: how far it is shows on stderr."""
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(f"fitting costs to {path.name}") as status:
-        return fit_trace(recorded, watch=lambda done: status.update(f"fitting costs to {path.name}: simulation {done}"))
+    doing = f"fitting costs to {escape(path.name)}"
+    with Console(stderr=True).status(doing) as status:
+        return fit_trace(recorded, watch=lambda done: status.update(f"{doing}: simulation {done}"))
 
 
 def _print(found: list[tuple[Path, TraceCosts, TraceErrors]]) -> None:

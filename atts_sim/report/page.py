@@ -21,6 +21,7 @@ from atts_sim.report.r_by_m import r_by_m
 from atts_sim.row import Row
 from atts_sim.study import Study
 from atts_sim.sweep import Swept
+from atts_sim.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,8 @@ def write_report(path: Path, study: Study, found: Swept) -> Page:
     ]
     warnings = doubts(found)
     html = _document(study.name, _body(study, found, figures, warnings))
-    unfinished = path.with_name(f"{path.name}.new")
     try:
-        unfinished.write_text(html, encoding="utf-8", errors="replace")
-        unfinished.replace(path)
+        write_whole(path, html.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     return Page(path, [figure.finding for _, figure in figures if figure.result], warnings)

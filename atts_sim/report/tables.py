@@ -18,11 +18,7 @@ _MOST = 12
 
 def best_settings(study: Study, rows: Sequence[Row]) -> str:
     """The admissible rows, best first."""
-    scored = sorted(
-        ((score, row.point, row) for row in rows if (score := study.objective.score(row)) is not None),
-        key=lambda entry: entry[:2],
-    )
-    best = [row for _, _, row in scored[:_MOST]]
+    best = study.objective.ranked(rows)[:_MOST]
     figures = shown_figures(best, study.objective.figure)
     alike = [name for name in figures[1:] if len(best) > 1 and len({_figure(row, name) for row in best}) == 1]
     figures = [name for name in figures if name not in alike]

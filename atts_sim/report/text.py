@@ -24,8 +24,8 @@ _ALWAYS = ("policy", "questions", "chains")
 
 def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
     """The best rows, how many there are, and what was written where (page None: no report)."""
-    scored = [(score, row.point, row) for row in found.rows if (score := study.objective.score(row)) is not None]
-    best = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])[:_MOST]]
+    admissible = study.objective.ranked(found.rows)
+    best = admissible[:_MOST]
     judged = any(row.figures.get("accuracy") is not None for row in best)
     figures = shown_figures(best, study.objective.figure, IN_BRIEF if judged else ("answered", *IN_BRIEF))
     table = Table(title=escape(f"{study.name}: {study.objective}"), title_justify="left")
@@ -40,12 +40,12 @@ def outcome(study: Study, found: Swept, out: Path, page: Path | None) -> _Lines:
         table.add_row(*swept, *(told(name, row.figures.get(name)) for name in figures), state)
     errors = sum(row.error is not None for row in found.rows)
     saturated = sum(row.figures.get("verdict") == "saturated" for row in found.rows)
-    left = len(found.rows) - len(scored) - errors - saturated
+    left = len(found.rows) - len(admissible) - errors - saturated
     doubtful = sum(bool(row.warnings) for row in found.rows)
     lines: _Lines = [table] if best else []
     points = f"{len(found.rows)} points" if found.whole else f"{len(found.rows)} of {found.size} points"
     lines.append(
-        f"{points}, {len(scored)} admissible, "
+        f"{points}, {len(admissible)} admissible, "
         + (f"{saturated} saturated, " if saturated else "")
         + (f"{left} beyond the bounds, " if left else "")
         + f"{errors} not to be simulated, {doubtful} with warnings"

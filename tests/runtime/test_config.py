@@ -83,6 +83,8 @@ def test_a_setting_out_of_range_is_named(settings: dict[str, Any], message: str)
         ({"policy": ["barrier"]}, "policy must be str, got ['barrier']"),
         ({"budget": 0.5}, "budget must be int | None, got 0.5"),
         ({"chains": None}, "chains must be int, got None"),
+        ({"seed": 2**63}, "seed must fit into 64 bits, got 9223372036854775808"),
+        ({"alpha": 10**400}, "alpha must fit into 64 bits"),
     ],
 )
 def test_an_unknown_name_or_a_wrong_type_is_named(options: dict[str, Any], message: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 from atts_sim.affine import AffineCost
-from atts_sim.arrivals import AllAtOnce, Bursts, Poisson, Recorded, arrivals_of
+from atts_sim.arrivals import AllAtOnce, Bursts, Poisson, Recorded, arrivals_of, span_s
 from atts_sim.calls import EngineSpec
 from atts_sim.clock import Clock
 from atts_sim.driver import SimDriver
@@ -77,6 +77,33 @@ def test_poisson_gaps_have_the_mean_and_spread_of_their_rate() -> None:
     mean = sum(gaps) / len(gaps)
     assert mean == pytest.approx(0.5, rel=0.03)  # standard error 0.7%
     assert sum((gap - mean) ** 2 for gap in gaps) / len(gaps) == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "spans_s"),
+    [
+        (Bursts(20, 60.0).times_s(40, 0), 120.0),
+        (Bursts(20, 60.0).times_s(41, 0), 123.0),  # the last is a twentieth of one
+        (Bursts(1, 5.0).times_s(30, 0), 150.0),
+        ((7.0, 8.0, 9.0), 3.0),  # what comes late comes no more slowly
+        ((0.0, *[100.0] * 19), 200.0),
+        ((0.0, 0.0), None),
+        ((3.0,), None),
+    ],
+)
+def test_arrivals_stand_for_the_time_until_the_next_would_come(
+    times_s: tuple[float, ...], spans_s: float | None
+) -> None:
+    assert span_s(times_s) == (None if spans_s is None else pytest.approx(spans_s))
+
+
+@given(st.integers(1, 30), st.integers(31, 90), st.floats(1e-3, 1e3))
+def test_bursts_stand_for_their_rate(size: int, questions: int, every_s: float) -> None:
+    assert span_s(Bursts(size, every_s).times_s(questions, 0)) == pytest.approx(questions / size * every_s)
+
+
+def test_poisson_arrivals_stand_for_their_rate() -> None:
+    assert span_s(Poisson(4.0).times_s(10_000, 3)) == pytest.approx(10_000 / 4.0, rel=0.03)  # standard error 1%
 
 
 def test_texts_name_patterns(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from atts_runtime.errors import InputError
 from atts_sim import calibrate
-from atts_sim.measured import measured_run, shape_of
+from atts_sim.measured import measured_run, peaks_of, shape_of
 from tests.sim.made_runs import make_run, true_costs
 
 
@@ -76,9 +76,8 @@ def steps(**columns: object) -> Callable[[Path], None]:
     return lambda run: pd.read_parquet(run / "steps.parquet").assign(**columns).to_parquet(run / "steps.parquet")
 
 
-def resumed(run: Path) -> None:
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(manifest | {"sessions": ["once", "again"]}))
+def in_json(name: str, **entries: object) -> Callable[[Path], None]:
+    return lambda run: (run / name).write_text(json.dumps(json.loads((run / name).read_text()) | entries))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +85,19 @@ def resumed(run: Path) -> None:
     [
         (drop("summary.json"), "is not over"),
         (drop("steps.parquet"), "no steps.parquet; repeat the run with --profiler on"),
-        (resumed, "was resumed"),
+        (in_json("manifest.json", sessions=["once", "again"]), "was resumed"),
         (rewrite("chains.jsonl", '"reason": "answered"', '"reason": "failed"'), "failed chains"),
         (rewrite("manifest.json", '"models"', '"modules"'), "does not say which models ran"),
         (rewrite("manifest.json", '"heads": 3', '"heads": "three"'), "model of draft"),
         (steps(duration_s=0.0), "steps without a time"),
         (steps(engine="draft"), "no step of the target engine"),
+        (steps(rows="many"), "steps.parquet has something other than numbers in column rows"),
+        (steps(duration_s="long"), "other than numbers in column duration_s"),
+        (steps(rows=None), "has no steps, or steps without a time"),
+        (steps(rows=0, longest_new=1, longest_kept=1), "has steps of no row"),
+        (steps(kept_tokens=1e300), "or of a number of tokens that there cannot be"),
+        (steps(engine=3), "steps that name no engine"),
+        (in_json("manifest.json", sessions=None), "manifest.json: 'sessions' must be a list"),
         (lambda run: (run / "steps.parquet").write_text("no table"), "cannot read"),
         (lambda run: pd.DataFrame({"rows": [1]}).to_parquet(run / "steps.parquet"), "lacks the columns t_start_s"),
     ],
@@ -100,3 +106,10 @@ def test_what_is_no_whole_run_is_refused(run: Path, spoil: Callable[[Path], None
     spoil(run)
     with pytest.raises(InputError, match=message):
         measured_run(run)
+
+
+@pytest.mark.parametrize("intensity", [5, {"engines": "two"}, {"engines": {"draft": {"hardware": "fast"}}}])
+def test_a_summary_that_is_none_does_not_say_what_devices_can_do(run: Path, intensity: object) -> None:
+    in_json("summary.json", intensity=intensity)(run)
+    with pytest.raises(InputError, match=r"summary.json is no summary of a run: '\w+' is no object"):
+        peaks_of(measured_run(run))

@@ -27,6 +27,11 @@ def test_bounds_and_unknown_figures_make_a_row_inadmissible() -> None:
     assert Objective("accuracy", -1).score(row(accuracy=0.9)) == -0.9
 
 
+def test_admissible_rows_are_ranked_and_those_alike_stay_in_order() -> None:
+    rows = [row(i, accuracy=a) for i, a in enumerate([0.5, 0.9, 0.7, 0.9])] + [row(4), row(5, "no", accuracy=1.0)]
+    assert [one.point for one in Objective("accuracy", -1).ranked(reversed(rows))] == [1, 3, 2, 0]
+
+
 points = st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=30)
 
 

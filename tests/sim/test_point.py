@@ -108,15 +108,9 @@ def test_kv_that_does_not_fit_is_an_error_and_no_figure(tmp_path: Path) -> None:
     assert not row.figures
 
 
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ("[settings]\nbudget = 9", "budget must lie between 0 and the 4 chains"),
-        ("[workload.x]\ny = 1", ""),
-    ][:1],
-)
-def test_an_impossible_point_says_why(more: str, says: str, tmp_path: Path) -> None:
-    assert says in (point(made_trace(tmp_path), more).error or "")
+def test_an_impossible_point_says_why(tmp_path: Path) -> None:
+    error = point(made_trace(tmp_path), "[settings]\nbudget = 9").error
+    assert "budget must lie between 0 and the 4 chains" in (error or "")
 
 
 def test_a_workload_that_is_not_there_says_what_to_give(tmp_path: Path) -> None:

@@ -99,11 +99,55 @@ def test_what_was_not_recorded_raises_or_is_the_nearest(tmp_path: Path) -> None:
         ([*ROWS[:2], *ROWS[3:5], (0, 3, "draft", 5, None), *ROWS[5:]], "a draft in turn 3 follows on turn 1"),
         ([(0, 0, "draft", 5, None), (0, 0, "score", None, 0.0), *ROWS[5:]], "perplexity of 0.0"),
         ([(0, 0, "fork", 5, None), *ROWS[5:]], "fork"),
+        ([(0, 1, "draft", 0, None), *ROWS[5:]], "sample 0: a draft in turn 1 follows on nothing"),
+        ([(0, 0, "draft", None, None), *ROWS[5:]], "sample 0: a piece of nan tokens"),
+        ([(0, 0, "draft", -5, None), *ROWS[5:]], "sample 0: a piece of -5 tokens"),
+        ([(0, 0, "draft", 2**60, None), *ROWS[5:]], r"sample 0: a piece of 1.15292e\+18 tokens"),
+        ([(0, 0, "draft", 5, None), (0, 0, "score", None, None), *ROWS[5:]], "perplexity of nan"),
     ],
 )
 def test_a_trace_that_makes_no_chains_is_refused(tmp_path: Path, rows: list[Row], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_trace(trace_of(tmp_path, rows))
+
+
+NAN, TEXT = float("nan"), "many"
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "message"),
+    [
+        ("events", "sample", NAN, "missing or negative sample"),
+        ("events", "turn", -1, "missing or negative turn"),
+        ("events", "turn", 0.5, "a turn that is no whole number"),
+        ("events", "turn", float("inf"), "a turn that is no whole number"),
+        ("events", "tokens", TEXT, "other than numbers in column tokens"),
+        ("events", "tokens", float("inf"), "a piece of inf tokens"),
+        ("events", "ppl", TEXT, "other than numbers in column ppl"),
+        ("samples", "problem", NAN, "missing or negative problem"),
+        ("samples", "problem", TEXT, "other than numbers in column problem"),
+        ("samples", "question_chars", NAN, "missing or negative question_chars"),
+        ("samples", "question_chars", TEXT, "other than numbers in column question_chars"),
+        ("samples", "duration_s", TEXT, "other than numbers in column duration_s"),
+    ],
+)
+def test_a_trace_of_something_else_than_numbers_is_refused(
+    tmp_path: Path, table: str, column: str, value: object, message: str
+) -> None:
+    path = trace_of(tmp_path, ROWS)
+    spoilt = path.with_name(f"made.{table}.parquet")
+    pd.read_parquet(spoilt).assign(**{column: value}).to_parquet(spoilt)
+    with pytest.raises(InputError, match=f"^trace .*{table}.parquet.* {message}"):
+        read_trace(path)
+
+
+def test_a_duration_or_an_answer_that_a_trace_lacks_is_not_known(tmp_path: Path) -> None:
+    path = trace_of(tmp_path, ROWS)
+    samples = path.with_name("made.samples.parquet")
+    answers = pd.array([None, "7", "invalid", "invalid"], dtype="string")
+    pd.read_parquet(samples).assign(duration_s=NAN, final_answer=answers).to_parquet(samples)
+    recorded = read_trace(path)
+    assert {chain.duration_s for chain in recorded.recorded.values()} == {None}
 
 
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -132,6 +132,12 @@ def test_without_json_a_table_shows_the_rates_of_the_summary(capsys: Capture) ->
     assert f"alarms: {len(summary['alarms'])}" in prose
 
 
+def test_a_trace_whose_name_is_in_brackets_is_shown_as_it_is(here: Path, capsys: Capture) -> None:
+    (here / "small.events.parquet").rename(here / "small [b].events.parquet")
+    assert main(["replay", "small [b].events.parquet"]) == 0
+    assert "small [b].events.parquet: adaptive" in capsys.readouterr().out
+
+
 def test_missing_scores_that_may_be_left_out_are_counted_in_json_and_in_the_table(capsys: Capture) -> None:
     summary = replayed(capsys, "gaps.events.parquet", "--skip-missing")
     assert (summary["scores"], summary["missing_scores"]) == (2, 1)

@@ -15,6 +15,7 @@ from atts_sim.options import HEEDED, SETTINGS
 from atts_sim.row import FIGURES
 from atts_sim.study import parse_study, read_study, studies_folder
 
+RANDOM = "[sweep]\nalpha = [0.1, 0.2]\n[search]\nmethod = 'random'\n"
 SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
 
 
@@ -51,7 +52,27 @@ SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
         ("[search]\nmethod = 'random'\ntrials = 3", "needs something to search"),
         ("[sweep]\nalpha = [0.1, 0.2]\n[search]\nmethod = 'random'", "needs search.trials"),
         ("[sweep]\nalpha = [0.1, 0.2]\n[search]\ntrials = 2", "no meaning for a grid"),
+        ("[study]\ndeadline_s = true", "study.deadline_s must be a number of seconds above 0"),
+        (f"[study]\ndeadline_s = 1{'0' * 400}", "study.deadline_s must be a number of seconds above 0"),
+        ("[study]\nrepeats = 9223372036854775808", "study.repeats must be at most 9223372036854775807"),
+        ("[settings]\nseed = 9223372036854775808", "seed must fit into 64 bits, got 9223372036854775808"),
+        ("[sweep]\nseed = [0, 9223372036854775808]", "sweep.settings.seed: seed must fit into 64 bits"),
+        (
+            "[engines]\nkv_budget_tokens = 100000000000000000000",
+            "engines.kv_budget_tokens must be at most 9007199254740992",
+        ),
+        (f"[engines]\npower_w = 1{'0' * 400}", "engines.power_w must be a number above 0"),
+        (f"[objective]\nat_most = {{ usd = 1{'0' * 400} }}", "objective.at_most.usd must be a number"),
+        ("[sweep]\nseed = { from = 0, to = 9223372036854775807, steps = 2 }", "may go up to 2^53"),
+        ("[sweep]\nalpha = { from = 0.1, to = 0.5, steps = 10000000000 }", "a whole number from 2 to 1,000,000"),
+        (f"{RANDOM}trials = 10000000000", "search.trials must be at most 1000000"),
+        (f"{RANDOM}trials = 2\nseed = 4294967296", "search.seed must be at most 4294967295"),
+        ("[sweep]\nalpha = [0.1]\nsettings.alpha = [0.4]", "[sweep] has settings.alpha twice, under two names"),
+        ("[engines]\ntarget.tp = 1\n'target.tp' = 2", "[engines] has engines.target.tp twice"),
+        ("[settings]\ngate = ['marginal']", "unknown gate ['marginal']; choose one of"),
+        ("[sweep]\nqqqq = [1]", "parameters are the settings of a run, workload.NAME and engines.NAME"),
         ("x = [", "not valid TOML"),
+        (f"x = {'9' * 5000}", "not valid TOML"),
         ("workload = 3", "must be a table"),
     ],
 )
@@ -122,9 +143,15 @@ def test_files_that_are_set_are_relative_to_where_that_is_said(tmp_path: Path, m
     assert study.axes[0].values == ("all", f"trace:{tmp_path / 't.txt'}")
 
 
-def test_a_sweep_can_be_set(tmp_path: Path) -> None:
-    study = parse_study("[sweep]\nalpha = [0.1, 0.2]", tmp_path, overrides=["sweep.alpha=[0.3]"])
-    assert study.axes[0].values == (0.3,)
+@pytest.mark.parametrize("own", ["alpha", "settings.alpha"])
+@pytest.mark.parametrize("name", ["sweep.alpha", "sweep.settings.alpha"])
+def test_a_sweep_can_be_set_by_either_name(own: str, name: str, tmp_path: Path) -> None:
+    study = parse_study(f"[sweep]\n{own} = [0.1, 0.2]", tmp_path, overrides=[f"{name}=[0.3]"])
+    assert [axis.values for axis in study.axes] == [(0.3,)]
+
+
+def test_the_largest_seed_is_one(tmp_path: Path) -> None:
+    assert parse_study(f"[settings]\nseed = {2**63 - 1}", tmp_path).base == {"settings.seed": 2**63 - 1}
 
 
 @pytest.mark.parametrize("override", ["alpha", "=3", "alpha=", "alpa=3", "sweep.alpa=[1]"])

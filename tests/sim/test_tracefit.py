@@ -13,6 +13,7 @@ import pytest
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_sim.cli import main
+from atts_sim.commands.validate_trace import costs_of
 from atts_sim.recorded import Prompt, Recorded, RecordedChain, follow_record
 from atts_sim.tracefit import Slots, TraceCost, TraceCosts, fit_trace, halves, judge
 from atts_sim.tracetokens import at_cap
@@ -75,6 +76,14 @@ def test_the_simulations_of_a_fit_are_told() -> None:
     fit_trace(made(2), TRUE.slots, watch=told.append)
     assert told == list(range(1, len(told) + 1))
     assert len(told) > 100
+
+
+def test_how_far_a_fit_is_shows_with_the_trace_s_name_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    costs_of(Path("made [b].events.parquet"), made(2))
+    assert "fitting costs to made [b].events.parquet" in capsys.readouterr().err
 
 
 def test_chains_without_times_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 
 from atts_sim.cli import main
 from tests.sim.made_studies import H100, made_trace, study_text
+
+TABLES = ("study", "workload", "engines", "search", "objective")
 
 
 @pytest.fixture
@@ -35,6 +38,15 @@ def study(tmp_path: Path) -> Path:
         (["workload.path=empty.events.parquet"], "empty.events.parquet is empty"),
         (["workload.path=empty"], "empty has no chain that is over"),
         (["chains=9"], "chains = 9, but the recording has 4"),
+        *(([f"{table}=5"], f"--set: '{table}' must be a table, [{table}]") for table in TABLES),
+        (["sweep=5"], "--set: unknown parameter 'sweep'"),
+        (["engines=x", "engines.target.tp=2"], "--set: 'engines' must be a table, [engines]"),
+        (["seed=9223372036854775808"], "seed must fit into 64 bits, got 9223372036854775808"),
+        (
+            ["engines.kv_budget_tokens=100000000000000000000"],
+            "engines.kv_budget_tokens must be at most 9007199254740992",
+        ),
+        (["workload.path=text.events.parquet"], "has something other than numbers in column tokens"),
     ],
 )
 def test_it_is_one_line_and_status_2(
@@ -43,6 +55,8 @@ def test_it_is_one_line_and_status_2(
     folder = study.parent
     monkeypatch.chdir(folder)
     pd.read_parquet(folder / "made.events.parquet").iloc[:0].to_parquet(folder / "empty.events.parquet")
+    pd.read_parquet(folder / "made.events.parquet").assign(tokens="x").to_parquet(folder / "text.events.parquet")
+    shutil.copy(folder / "made.samples.parquet", folder / "text.samples.parquet")
     (folder / "empty").mkdir()
     for name in ("config.toml", "chains.jsonl"):
         (folder / "empty" / name).touch()
@@ -53,6 +67,15 @@ def test_it_is_one_line_and_status_2(
     assert err.count("\n") == 1
     assert err.startswith("atts-sim sweep: ")
     assert says in err
+
+
+def test_the_largest_whole_numbers_have_their_place_in_the_table(study: Path) -> None:
+    command = ["sweep", str(study), "--out", str(study.parent / "out"), "--jobs", "1", "--no-report"]
+    most = {"seed": 2**63 - 1, "questions_in_flight": 2**63 - 1, "engines.draft.tp": 2**53, "engines.target.tp": 2**53}
+    assert main(command + [word for name, value in most.items() for word in ("--set", f"{name}={value}")]) == 0
+    table = pd.read_parquet(study.parent / "out" / "results.parquet")
+    assert set(table["devices"]) == {2**54}
+    assert set(table["settings.seed"]) == {2**63 - 1}
 
 
 def test_an_overloaded_rate_has_a_verdict_and_no_settings(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atts_sim.cli import main
-from atts_sim.commands.progress import Lines
+from atts_sim.commands.progress import Lines, progress
 from atts_sim.point import Points
 from tests.sim.made_studies import made_trace, study_text
 
@@ -110,6 +110,15 @@ def test_a_log_has_a_line_now_and_then_with_the_time_left(capsys: pytest.Capture
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "points: 7 of 10, about 30.0 s left\npoints: 9 of 10, about 10.0 s left\n"
+
+
+def test_a_name_in_brackets_is_shown_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    with progress("mine [/b]") as on_progress:
+        on_progress(1, 2)
+    assert "mine [/b]" in capsys.readouterr().err
 
 
 def test_report_writes_the_page_again(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
