@@ -152,6 +152,19 @@ def test_a_broken_run_with_stopped_chains_keeps_them_and_ends(policy: str, after
         assert (record.reason == "stopped") == (record.detail == "majority")
 
 
+@pytest.mark.parametrize("parts", [{"schedule": "barrier"}, {"attempts": 1}], ids=str)
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_a_broken_run_of_chains_that_copy_each_other_goes_on(after: int, parts: dict[str, Any], tmp_path: Path) -> None:
+    config = settings("fork", **parts)
+    stopped_run(tmp_path, config, after)
+    kept = lines(tmp_path)
+    record_run(tmp_path, config, pair(order=1), resume=True)
+    final = lines(tmp_path)
+    assert len({record.chain for record in final}) == len(final) == ALL_CHAINS
+    assert all(record in final for record in kept)
+    assert not any(record.reason == "failed" for record in final)
+
+
 @pytest.mark.parametrize("method", ["generate", "score"])
 @pytest.mark.parametrize("policy", ["barrier", "async-marginal", "async-conditional"])
 def test_a_failed_chain_is_replayed_as_failed_and_not_tried_again(policy: str, method: Any, tmp_path: Path) -> None:
