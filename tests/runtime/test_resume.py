@@ -273,6 +273,16 @@ def test_a_broken_line_before_the_last_is_refused_by_its_number(
         open_run(tmp_path, config, resume=True)
 
 
+def test_a_chain_told_twice_is_refused_by_its_lines(tmp_path: Path) -> None:
+    config = settings("target-only")
+    stopped_run(tmp_path, config, 3)
+    chains = tmp_path / "chains.jsonl"
+    first, second, *_ = chains.read_bytes().splitlines(keepends=True)
+    chains.write_bytes(first + second + first)
+    with pytest.raises(InputError, match=r"chains\.jsonl line 3: the chain of line 1 again; remove one of them"):
+        open_run(tmp_path, config, resume=True)
+
+
 def test_line_separators_and_other_odd_characters_in_a_text_survive(tmp_path: Path) -> None:
     config = settings("target-only")
     record = drive(config).records[ChainId(0, 0)]
