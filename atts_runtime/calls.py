@@ -8,7 +8,7 @@ from atts_runtime.answering import Answering
 from atts_runtime.chain import ChainState
 from atts_runtime.config import RunConfig
 from atts_runtime.control import Call, Draft, Drafted, Event, Grade, Graded, Score, Scored, TakenOver, TakeOver
-from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Piece, ScoreCall, Usage
+from atts_runtime.engines.base import Engine, EngineError, GenerateCall, Generated, Piece, ScoreCall, Usage
 from atts_runtime.records import CallRecord
 from atts_runtime.tasks.base import Task
 
@@ -37,12 +37,14 @@ class Calls:
                 async with self._slots[id(engine)], asyncio.timeout(self._config.call_deadline_s):
                     if isinstance(command, Score | Grade):
                         return await self._score(command, chain, call, engine)
-                    return await self._generate(command, chain, call, engine)
+                    result = await engine.generate(self._request(command, chain, call))
             except TimeoutError as error:
                 failure = EngineError(f"no answer within {self._config.call_deadline_s:g} s", retryable=True)
                 failure.__cause__ = error
             except EngineError as error:
                 failure = error
+            else:  # no longer under the deadline: what is written must not be written again
+                return await self._written(command, chain, call, result)
             if not failure.retryable or call.attempts > self._config.retries:
                 raise failure
             await asyncio.sleep(_BACKOFF_S * 2 ** (call.attempts - 1))
@@ -61,19 +63,21 @@ class Calls:
         call.ell = scored.ell
         return event
 
-    async def _generate(self, command: Draft | TakeOver, chain: ChainState, call: CallRecord, engine: Engine) -> Event:
-        replaces = command.replace if isinstance(command, TakeOver) else command.attempt > 0
-        kept = chain.pieces[:-1] if replaces else chain.pieces
+    def _request(self, command: Draft | TakeOver, chain: ChainState, call: CallRecord) -> GenerateCall:
+        kept = chain.pieces[:-1] if _replaces(command) else chain.pieces
         role = _ROLE_SEEDS[call.kind] + _ATTEMPT_SEEDS * call.attempt
         seed = (self._config.seed, command.chain.question, command.chain.index, command.turn, role)
-        request = GenerateCall(
+        return GenerateCall(
             command.chain, chain.prompt, tuple(kept), command.max_tokens, self._config.temperature,
             self._task.segment_stop, seed,
         )  # fmt: skip
-        result = await engine.generate(request)
+
+    async def _written(
+        self, command: Draft | TakeOver, chain: ChainState, call: CallRecord, result: Generated
+    ) -> Event:
         self._note(call, result.usage)
         call.chars = len(result.piece.text)
-        chain.add(result.piece, command.turn, replaces=replaces)
+        chain.add(result.piece, command.turn, replaces=_replaces(command))
         if isinstance(command, Draft):
             chain.drafts = [*chain.drafts[: command.attempt], result.piece]
             call.cue = self._answering.cue(result.piece.text)
@@ -97,3 +101,8 @@ class Calls:
             call.prefill_flops, call.prefill_bytes = usage.prefill.flops, usage.prefill.bytes
             call.flops = usage.prefill.flops + usage.own.flops
             call.bytes = usage.prefill.bytes + usage.own.bytes
+
+
+def _replaces(command: Draft | TakeOver) -> bool:
+    """Whether what it writes stands in the last piece's place."""
+    return command.replace if isinstance(command, TakeOver) else command.attempt > 0

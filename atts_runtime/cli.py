@@ -83,7 +83,7 @@ _HELP = {
 }
 _LEFT = {
     "run": "finished chains are kept, go on with --resume and the same --out",
-    "compare": "finished chains are kept, compare starts afresh",
+    "compare": "the runs so far are kept, compare again with another --out",
     "trace": "nothing was written",
     "report": "nothing was written",
     "profile": "nothing was written",

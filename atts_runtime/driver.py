@@ -69,6 +69,7 @@ class Driver:
         self._admitted_s: dict[int, float] = {}
         self._on_finish = on_finish
         self._replays = {record.chain: record for record in finished}
+        self.policy.action.finished_before(self._replays)
         self._rung = {(alarm.monitor, alarm.kind) for record in self._replays.values() for alarm in record.alarms}
         self._ungraded = len(task.questions) * config.chains - len(self._replays)
         self.progress = Progress(len(task.questions) * config.chains, len(self._replays))
@@ -163,8 +164,6 @@ class Driver:
         chain, source = self._chains[fork.chain], self._chains[fork.source]
         if chain.replay is not None:
             return
-        if source.replay is not None:
-            raise RuntimeError(f"chain {fork.chain} forks from {fork.source}, which an earlier session finished")
         chain.copy(source, fork.turn, fork.upto)
 
     async def _wake(self, question: int, after_s: float) -> None:

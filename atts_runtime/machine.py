@@ -13,6 +13,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_each() -> int:
+    """Threads of each engine, where none are asked for: half the cores, under every policy. Never more in all than
+    cores: oversubscribed, OpenMP spins and crawls."""
+    return max(1, cores() // 2)
+
+
 def cpu_name() -> str | None:
     """The CPU's model name, family and model number; None for what the system does not tell.
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,7 +31,7 @@ class ProgressBar:
     def __init__(self, label: str, console: Console) -> None:
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("chains  takeover {task.fields[rate]}  stall {task.fields[stall]}  to go"),
@@ -71,10 +72,10 @@ def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     policies: a policy a row, and only what they are judged by."""
     if len(rows) > MANY:
         return _many(rows, title)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("")
     for row in rows:
-        table.add_column(row["policy"], justify="right")
+        table.add_column(escape(row["policy"]), justify="right")
     for label, show in _FIGURES:
         cells = [show(row) for row in rows]
         if any(cell != "-" for cell in cells):
@@ -83,12 +84,12 @@ def comparison_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
 
 
 def _many(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("", no_wrap=True)
     for label, _ in _JUDGED:
         table.add_column(label, justify="right")
     for row in rows:
-        table.add_row(row["policy"], *(show(row) for _, show in _JUDGED))
+        table.add_row(escape(row["policy"]), *(show(row) for _, show in _JUDGED))
     return table
 
 

@@ -7,17 +7,21 @@ last line, which is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from atts_runtime.config import RunConfig
+from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_runtime.machine import described
 from atts_runtime.records import ChainRecord
@@ -45,17 +49,20 @@ class RunDir:
         try:
             (path / "config.toml").write_text(config.to_toml())
             run._write_json("manifest.json", _manifest(config, fingerprint))
-            run._lines = (path / "chains.jsonl").open("a", encoding="utf-8")
+            run._lines = (path / "chains.jsonl").open("x", encoding="utf-8")
+            _lock(run._lines, path)
         except OSError as error:
             raise _unwritable(path, error) from error
         return run
 
     @staticmethod
-    def check_free(path: Path) -> None:
-        """Make the folder; raises InputError where that fails or it already holds a run."""
+    def check_free(path: Path, mend: str = "add --resume to go on with it or choose another --out") -> None:
+        """Make the folder; raises InputError where that fails or it already holds a run: `mend` says what to do."""
         try:
             if (path / "manifest.json").exists():
-                raise InputError(f"{path} already holds a run; add --resume to go on with it or choose another --out")
+                raise InputError(f"{path} already holds a run; {mend}")
+            if (lines := path / "chains.jsonl").exists():
+                raise InputError(f"{lines} is left of another run; remove it or choose another --out")
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".writable"
             probe.touch()
@@ -85,15 +92,16 @@ class RunDir:
     def _recover(self) -> None:
         """Read the finished chains and cut off a torn last line."""
         lines = self.path / "chains.jsonl"
-        data = lines.read_bytes() if lines.exists() else b""
         try:
-            self.finished = read_chains(lines, data)
-        except InputError as error:
-            raise InputError(f"{error}; remove the line to run that chain again") from error
-        try:
-            if len(data) > (whole := data.rfind(b"\n") + 1):
-                os.truncate(lines, whole)
-            self._lines = lines.open("a", encoding="utf-8")
+            self._lines = lines.open("a+", encoding="utf-8")
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._lines.close)
+                _lock(self._lines, self.path)
+                self._lines.seek(0)
+                data = bytes(self._lines.buffer.read())  # by this handle: to close another one would end the lock
+                self.finished = _finished(lines, data)
+                self._lines.truncate(data.rfind(b"\n") + 1)
+                undo.pop_all()
         except OSError as error:
             raise InputError(f"cannot write {lines}: {error.strerror}") from error
 
@@ -169,6 +177,39 @@ def read_chains(lines: Path, data: bytes) -> list[ChainRecord]:
         except InputError as error:
             raise InputError(f"{lines} line {number}: {error}") from error
     return records
+
+
+def _finished(lines: Path, data: bytes) -> list[ChainRecord]:
+    try:
+        records = read_chains(lines, data)
+    except InputError as error:
+        raise InputError(f"{error}; remove the line to run that chain again") from error
+    check_distinct(lines, records)
+    return records
+
+
+def check_distinct(lines: Path, records: Sequence[ChainRecord]) -> None:
+    """Raises InputError that names the lines where a chain comes twice."""
+    seen: dict[ChainId, int] = {}
+    for number, record in enumerate(records, 1):
+        first = seen.setdefault(record.chain, number)
+        if first < number:
+            raise InputError(f"{lines} line {number}: the chain of line {first} again; remove one of them")
+
+
+def _lock(lines: TextIO, path: Path) -> None:
+    """Keep other sessions from the run until `lines` is closed or this process ends; raises InputError where one has
+    it. Where the system or the file system has no locks there is none."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.lockf(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: children do not inherit it
+    except (BlockingIOError, PermissionError) as error:
+        raise InputError(f"another session writes {path}; wait for its end") from error
+    except OSError:
+        return
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atts_runtime.bundled import model_path
 from atts_runtime.config import BUNDLED, SERVED_BY, read_options
+from atts_runtime.control import POLICIES
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.perfetto import Sample
 from atts_runtime.profiler.spans import chain_spans
 from atts_runtime.records import ChainRecord
-from atts_runtime.rundir import read_chains
+from atts_runtime.rundir import check_distinct, read_chains
 
 _TELEMETRY_COLUMNS = ("t_s", "engine", "metric", "value", "unit", "source")
 
@@ -65,13 +67,19 @@ def read_telemetry(run: Path, purpose: str) -> list[Sample]:
 
 
 def shared_engine(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The engine behind each role where one serves both, as for one model other than the bundled pair; else nothing.
+    """The engine behind each role where one serves both: under a policy of one model, or where both are the same model;
+    else nothing.
 
     Of a model on servers there is one where both roles name the same ones alike.
     """
-    draft, target = (settings.get(role, BUNDLED) for role in ("draft", "target"))
+    recipe = POLICIES.get(str(settings.get("policy")))
+    # As the engines compare them; their folders may be gone by now.
+    draft, target = (
+        Path(model_path(str(settings.get(role, BUNDLED)), role)).expanduser() for role in ("draft", "target")
+    )
     alike = all(settings.get(f"draft_{what}") == settings.get(f"target_{what}") for what in SERVED_BY)
-    return dict.fromkeys(("draft", "target"), "draft and target") if draft == target != BUNDLED and alike else {}
+    one = (recipe is not None and recipe.one_model) or (draft == target and alike)
+    return dict.fromkeys(("draft", "target"), "draft and target") if one else {}
 
 
 def _manifest(run: Path) -> dict[str, Any]:
@@ -112,16 +120,13 @@ def _records(run: Path) -> tuple[list[ChainRecord], bool]:
         raise InputError(f"{run} is not a run directory: it has no chains.jsonl") from error
     except OSError as error:
         raise InputError(f"cannot read {lines}: {error.strerror}") from error
-    seen: dict[tuple[int, int], int] = {}
     records = read_chains(lines, data)
     for number, record in enumerate(records, 1):
         try:
             chain_spans(record)
         except InputError as error:
             raise InputError(f"{lines} line {number}: {error}") from error
-        first = seen.setdefault((record.question, record.index), number)
-        if first < number:
-            raise InputError(f"{lines} line {number}: the chain of line {first} again; remove one of them")
+    check_distinct(lines, records)
     if not records:
         raise InputError(f"{lines} has no finished chain, so there is nothing to show yet")
     return sorted(records, key=lambda record: record.chain), not data.endswith(b"\n")

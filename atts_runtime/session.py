@@ -7,18 +7,18 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atts_runtime.bundled import model_path
 from atts_runtime.collector import loaded_left_alone
-from atts_runtime.config import BUNDLED, SERVED_BY, RunConfig
+from atts_runtime.config import SERVED_BY, RunConfig
 from atts_runtime.control import Knobs
 from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine, EngineStats
 from atts_runtime.engines.vocabulary import local_path
 from atts_runtime.errors import InputError
-from atts_runtime.kvroom import bounded
-from atts_runtime.machine import cores
+from atts_runtime.kvroom import bounded, longest_chain
+from atts_runtime.machine import threads_each
 from atts_runtime.profiler.device import DevicePeak, device_peak
 from atts_runtime.profiler.intensity import EngineRun, run_intensity
 from atts_runtime.rundir import RunDir
@@ -29,8 +29,6 @@ from atts_runtime.telemetry import OnProgress, Telemetry
 
 if TYPE_CHECKING:
     from atts_runtime.engines.http_server import Servers
-
-_MODELS = Path(__file__).parent / "models"
 
 
 def roles(config: RunConfig) -> dict[str, str]:
@@ -49,7 +47,7 @@ async def engines_for(config: RunConfig, needed: set[str]) -> AsyncIterator[dict
 
     Raises InputError where a model cannot serve.
     """
-    models = {role: local_path(_model_path(getattr(config, role), role)) for role in sorted(needed)}
+    models = {role: local_path(model_path(getattr(config, role), role)) for role in sorted(needed)}
     if config.engine == "http":  # one engine is what both roles name alike
         models = {
             role: json.dumps([model, *(getattr(config, f"{role}_{what}") for what in SERVED_BY)])
@@ -81,16 +79,11 @@ def check_engine(config: RunConfig, needed: set[str]) -> None:
     """Raises InputError where the engine that was asked for is not installed, or its servers are not named."""
     if config.engine == "http":
         for role in sorted(needed):
-            _servers(config, role, _model_path(getattr(config, role), role), scores=False)
+            _servers(config, role, model_path(getattr(config, role), role), scores=False)
     if config.engine == "vllm":
         from atts_runtime.engines.vllm_launch import require
 
         require()
-
-
-def _threads(config: RunConfig) -> int:
-    """The same under every policy, and never more than cores: oversubscribed, OpenMP spins and crawls."""
-    return config.threads or max(1, cores() // 2)
 
 
 def _embedded(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
@@ -104,7 +97,7 @@ def _embedded(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]
             max_rows=config.max_rows,
             kv_budget_tokens=config.kv_budget_tokens,
             device=config.device,
-            threads=_threads(config),
+            threads=config.threads or threads_each(),
         )
         for model, role in _first_roles(models).items()
     }
@@ -126,7 +119,7 @@ def _vllm(config: RunConfig, models: Mapping[str, str]) -> dict[str, Engine]:
                 config.max_rows,
                 kv_tokens=config.kv_budget_tokens,
                 device=config.device,
-                threads=_threads(config),
+                threads=config.threads or threads_each(),
                 share=parts[role],
                 greedy=config.temperature == 0,
                 args=args[role],
@@ -173,10 +166,6 @@ def _first_roles(models: Mapping[str, str]) -> dict[str, str]:
     return {model: role for role, model in reversed(list(models.items()))}
 
 
-def _model_path(model: str, role: str) -> str:
-    return str(_MODELS / role) if model == BUNDLED else model
-
-
 def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> None:
     """Raises InputError where a model does not take a question, its context not the longest chain that may come, or the
     target's KV memory not the takeovers of a budget."""
@@ -191,7 +180,7 @@ def check_context(config: RunConfig, task: Task, engines: dict[str, Engine]) -> 
                 f"question {longest_question!r} has {prompt} tokens but the {role} model's context is {limit}; "
                 "leave it out, or have the model served with a longer context (max_model_len)"
             )
-        longest = prompt + config.turns * (config.draft_tokens + config.takeover_tokens)
+        longest = longest_chain(config, prompt)
         if longest > limit:
             raise InputError(
                 f"a chain may reach {longest} tokens (prompt {prompt} + {config.turns} turns of "

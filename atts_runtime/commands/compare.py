@@ -67,10 +67,10 @@ async def execute(args: argparse.Namespace) -> int:
         one.config = one.config.with_options({"task": base.task})
     paths = {(one.label, r): out / f"{one.label}-{r}" for r in range(args.repeats) for one in compared}
     for path in (out, *paths.values()):
-        RunDir.check_free(path)
+        RunDir.check_free(path, mend="choose another --out")
     console = Console(stderr=True)
     size = f"{len(task.questions)} questions x {base.chains} chains"
-    console.print(f"[dim]{size}, loading models[/dim]", highlight=False)
+    console.print(f"{size}, loading models", style="dim", highlight=False)
     async with engines_for(base, needed) as engines:
         for one in compared:
             check_context(one.config, task, engines)
@@ -89,7 +89,12 @@ async def execute(args: argparse.Namespace) -> int:
         print(json.dumps({"title": title, "run_dir": str(out), "policies": rows}, allow_nan=False))
     else:
         _print(rows, title)
-        console.print(f"[dim]run directories, compare.json, compare.svg and front.svg in {out}[/dim]", highlight=False)
+        console.print(
+            f"run directories, compare.json, compare.svg and front.svg in {out}",
+            style="dim",
+            markup=False,
+            highlight=False,
+        )
     return report_failures([summary for one in compared for summary in one.summaries])
 
 
@@ -158,4 +163,4 @@ def _print(rows: Sequence[dict[str, Any]], title: str) -> None:
         console = Console(width=160)
     console.print(comparison_table(rows, title))
     for line in told(rows):
-        console.print(line, highlight=False)
+        console.print(line, markup=False, highlight=False)

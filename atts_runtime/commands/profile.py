@@ -15,7 +15,7 @@ from typing import Any
 from atts_runtime.commands.parser import add_output
 from atts_runtime.config import BUNDLED
 from atts_runtime.errors import InputError
-from atts_runtime.machine import cores
+from atts_runtime.machine import cores, threads_each
 from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_runtime.profiler.hardware import HardwareProfile, machine_name
 from atts_runtime.profiler.modelspec import ModelSpec
@@ -84,7 +84,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.threads is not None and args.threads < 1:
         raise InputError(f"threads must be at least 1, got {args.threads}")
     machine, device = _device(args.device)
-    threads = (args.threads or max(1, cores() // 2)) if device.startswith("cpu") else None
+    threads = (args.threads or threads_each()) if device.startswith("cpu") else None
     files = _Files.at(args.out or Path("profiles") / "hardware" / f"{slug(machine)}.toml")
     models = models_of(args.draft, args.target)
     with _progress() as show:
@@ -118,17 +118,9 @@ def execute(args: argparse.Namespace) -> int:
 
 def _device(asked: str | None) -> tuple[str, str]:
     """The machine's name and the torch device."""
-    import torch
+    from atts_runtime.engines.torch_device import torch_device
 
-    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InputError(f"device {device!r} is not known to torch; give cpu or cuda") from error
-    if kind not in DTYPES:
-        raise InputError(f"device {device!r} is not profiled; give cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} is not there: torch finds no CUDA GPU; give --device cpu")
+    device = str(torch_device(asked))
     return machine_name(device) or "unknown machine", device
 
 

@@ -28,14 +28,20 @@ async def execute(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     if args.resume and (whole := ended(out, fingerprint)) is not None:
         console.print(
-            f"[dim]all {whole['chains']} chains of {out} are over: nothing is left to do[/dim]", highlight=False
+            f"all {whole['chains']} chains of {out} are over: nothing is left to do",
+            style="dim",
+            markup=False,
+            highlight=False,
         )
         return _say(args, config, whole | {"run_dir": str(out)})
     run_dir = RunDir.resume(out, fingerprint) if args.resume else None
     if run_dir is None:
         RunDir.check_free(out)
     console.print(
-        f"[dim]{len(task.questions)} questions x {config.chains} chains, run directory {out}[/dim]", highlight=False
+        f"{len(task.questions)} questions x {config.chains} chains, run directory {out}",
+        style="dim",
+        markup=False,
+        highlight=False,
     )
     async with engines_for(config, needed) as engines:
         check_context(config, task, engines)

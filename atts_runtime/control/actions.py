@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from atts_runtime.control.commands import Outcome
@@ -35,6 +36,9 @@ class Action:
 
     def __init__(self, knobs: Knobs) -> None:
         self.knobs = knobs
+
+    def finished_before(self, chains: Iterable[ChainId]) -> None:
+        """Announce the chains that an earlier session finished: what they wrote by turns is not known any more."""
 
     def rejected(self, chain: ChainId, turn: int, attempt: int, ell: float | None, settled: Settled | None) -> Step:
         """The segment of an attempt was rejected."""
@@ -91,7 +95,8 @@ class Redraft(Action):
 class Fork(Redraft):
     """As `redraft`, but where all attempts of a turn are rejected the chain goes on from a copy of the best of its
     question's chains: that whose last segment scored best, better by more than `Knobs.fork_gap` than the best attempt,
-    among those that are alive and were not forked from `Knobs.fork_width` times, so that not all become one."""
+    among those that are alive and were not forked from `Knobs.fork_width` times, so that not all become one. Chains
+    that an earlier session finished are not forked from."""
 
     name = "fork"
     about = "the draft tries again, then the chain goes on from a copy of its best peer"
@@ -101,9 +106,13 @@ class Fork(Redraft):
         super().__init__(knobs)
         self._last_ells: dict[int, dict[ChainId, tuple[float, int]]] = defaultdict(dict)
         self._copies: dict[ChainId, int] = defaultdict(int)
+        self._finished_before: frozenset[ChainId] = frozenset()
+
+    def finished_before(self, chains: Iterable[ChainId]) -> None:
+        self._finished_before = frozenset(chains)
 
     def stands(self, chain: ChainId, turn: int, ell: float | None) -> None:
-        if ell is not None:
+        if ell is not None and chain not in self._finished_before:
             self._last_ells[chain.question][chain] = ell, turn + 1
 
     def left(self, chain: ChainId) -> None:

@@ -109,12 +109,10 @@ class Controller(Transitions):
             self._end_turn(chain, out)
         elif stage == "grading" and isinstance(event, Graded):
             self._finish(chain, state.reason, out, weighed=weight(event.ell))
-        elif isinstance(event, Failed):
+        elif isinstance(event, Failed | Stopped):
             if stage in ("drafting", "taking over"):
                 self._settle(chain, state.promised, 0)
-            self._finish(chain, "failed", out, event.reason)
-        elif isinstance(event, Stopped):
-            self._finish(chain, "stopped", out, event.reason)
+            self._finish(chain, "failed" if isinstance(event, Failed) else "stopped", out, event.reason)
         else:
             raise ProtocolError(f"{type(event).__name__} cannot answer a call in stage {stage!r}: {event}")
         self._open.pop(event.call, None)

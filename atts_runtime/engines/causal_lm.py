@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from atts_runtime.engines.kv import NEW_ALIGN, ROW_ALIGN, KvBuffer, RowCache, aligned, aligned_time
 from atts_runtime.engines.llama import FusedLlama
 from atts_runtime.engines.steps import Executed
+from atts_runtime.engines.torch_device import torch_device
 from atts_runtime.engines.vocabulary import Vocabulary, as_list, local_path
 from atts_runtime.errors import InputError
 
@@ -32,14 +33,14 @@ _LOADING = threading.Lock()
 class CausalLM(Vocabulary):
     """Weights and tokenizer of a model by folder or hub id; float32 on CPU, bfloat16 on CUDA.
 
-    Raises InputError where the folder or id holds no causal language model, its tokenizer has no end-of-text
-    token, or its attention is not plain causal attention over the whole context.
+    Raises InputError where the device is none to run on, the folder or id holds no causal language model, its
+    tokenizer has no end-of-text token, or its attention is not plain causal attention over the whole context.
     """
 
-    def __init__(self, model: str, device: str | None = None, gguf_file: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    def __init__(self, model: str, device: str | None = None) -> None:
+        self.device = torch_device(device)
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        tokenizer = self._load(model, gguf_file)
+        tokenizer = self._load(model)
         super().__init__(tokenizer, model, as_list(self.model.generation_config.eos_token_id))
         config = self.model.config.get_text_config()
         self.max_context_tokens: int | None = getattr(config, "max_position_embeddings", None)
@@ -54,20 +55,17 @@ class CausalLM(Vocabulary):
                 "the embedded engine takes full attention only, choose another model"
             )
 
-    def _load(self, model: str, gguf_file: str | None) -> Any:
+    def _load(self, model: str) -> Any:
         """Load the weights; returns the tokenizer."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
         path = local_path(model)
-        options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
         try:
             with _LOADING:
-                tokenizer = AutoTokenizer.from_pretrained(path, **options)
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    path, dtype=self.dtype, attn_implementation="sdpa", **options
-                )
+                tokenizer = AutoTokenizer.from_pretrained(path)
+                loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, attn_implementation="sdpa")
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"model {model!r} cannot be loaded as a causal language model: {reason}") from error

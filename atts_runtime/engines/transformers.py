@@ -54,11 +54,9 @@ class TransformersEngine:
         kv_budget_tokens: int | None = None,
         device: str | None = None,
         threads: int | None = None,
-        gguf_file: str | None = None,
     ) -> None:
         self.name, self.model = name, model
-        self._options = (device, gguf_file)
-        self._max_rows, self._kv_budget, self._threads = max_rows, kv_budget_tokens, threads
+        self._device, self._max_rows, self._kv_budget, self._threads = device, max_rows, kv_budget_tokens, threads
         self._inbox: deque[Callable[[Worker], None]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -201,8 +199,7 @@ class TransformersEngine:
         try:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
-            device, gguf_file = self._options
-            lm = CausalLM(self.model, device, gguf_file)
+            lm = CausalLM(self.model, self._device)
             self._measure(lm)
             rates = None if self.spec is None else Rates(self.spec)
             worker = self._worker = Worker(lm, max_rows=self._max_rows, kv_budget_tokens=self._kv_budget, rates=rates)

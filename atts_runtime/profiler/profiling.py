@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from atts_runtime.bundled import model_path
 from atts_runtime.config import BUNDLED, RunConfig
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.engineprofile import EngineProfile
@@ -26,7 +27,6 @@ DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 OnProgress = Callable[[str, float], None]
 """Told a stage and the share of it that is done."""
 
-_MODELS = Path(__file__).parents[1] / "models"
 _PEAKS_S = 2.0  # for each number of threads
 _GRID_S = {"draft": 10.0, "target": 25.0}
 _PHASES: tuple[Phase, ...] = ("append", "decode")
@@ -35,7 +35,7 @@ _PHASES: tuple[Phase, ...] = ("append", "decode")
 def models_of(draft: str, target: str) -> dict[str, str]:
     """Folder by role; one where both are the same folder."""
     named = {"draft": draft, "target": target}
-    folders = {role: str(_MODELS / role) if model == BUNDLED else model for role, model in named.items()}
+    folders = {role: model_path(model, role) for role, model in named.items()}
     if len({Path(folder).expanduser().resolve() for folder in folders.values()}) == 1:
         del folders["draft"]
     return folders
@@ -47,7 +47,7 @@ def spec_of(folder: str, role: str, device: str) -> ModelSpec:
         raise InputError(f"model {folder!r} is not a folder; give a folder with config.json and weights")
     size = 2 if device.startswith("cuda") else 4
     spec = ModelSpec.from_config(folder, bytes_per_weight=size, bytes_per_kv_element=size)
-    bundled = Path(folder).resolve() == (_MODELS / role).resolve()
+    bundled = Path(folder).resolve() == Path(model_path(BUNDLED, role)).resolve()
     return replace(spec, name=f"bundled/{role}" if bundled else Path(folder).expanduser().resolve().name)
 
 

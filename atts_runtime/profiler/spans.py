@@ -2,12 +2,13 @@
 
 A chain's spans tile its life, from its first command (a call or a wait) to its end, without gap or overlap:
 
-    draft score takeover   in service at an engine: from the step that let the call in to its answer. Other calls
-                           share those steps, so this is time, not work.
+    draft score            in service at an engine: from the step that let the call in to its answer. Other calls
+    takeover grade         share those steps, so this is time, not work.
     queue                  from the driver's request to the engine's start: for a slot, for a row of the batch, for a
                            prompt to be fed. Where a call was tried again, its earlier attempts and the pauses between
                            them are in here: the records keep the times of the last attempt only.
     failed                 a call that no engine answered; the records do not tell its queue from its service.
+    dropped                a call that nobody waited for any more, because its chain was stopped; likewise.
     barrier bank           stall: held by the policy, for the other chains or for the pre-sampled bank.
     admission              held until the chain's question was let in flight.
     driver                 what is left between an answer and the next command: event loop, controller, extraction of

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from atts_runtime import __version__, session
 from atts_runtime.cli import main
@@ -185,7 +186,7 @@ def test_compare_looks_at_every_run_directory_before_it_runs_anything(use: Use, 
     scripted(engines, "draft").calls.clear()
     capsys.readouterr()
     named = only_mistake(capsys, *SMALL, "--policies", "target-only,barrier", "--out", "study", command="compare")
-    assert "study/barrier-0 already holds a run" in named
+    assert named == "study/barrier-0 already holds a run; choose another --out\n"
     assert not scripted(engines, "draft").calls
 
 
@@ -269,6 +270,24 @@ def test_run_prints_a_table_and_says_where_the_run_is(use: Use, capsys: Capture)
     assert "accuracy" in out
     assert "folder" in out
     assert "3 questions x 4 chains" in err
+
+
+def test_names_with_brackets_are_shown_as_they_are(use: Use, capsys: Capture) -> None:
+    use()
+    Path("sums[bold].jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    assert main(["run", "--task", "sums[bold].jsonl", "--chains", "4", "--turns", "2", "--out", "run[red]"]) == 0
+    out, err = capsys.readouterr()
+    assert "sums[bold].jsonl" in out
+    assert "run[red]" in out
+    assert "run directory run[red]" in err
+    assert main(["run", "--resume", "--out", "run[red]"]) == 0
+    assert "chains of run[red] are over" in capsys.readouterr().err
+    Path("mine[dim].toml").write_text('policy = "draft-only"\n')
+    small = ["--chains", "4", "--turns", "2", "--out", "study[red]"]
+    assert main(["compare", "--task", "sums[bold].jsonl", "--policies", "mine[dim].toml,target-only", *small]) == 0
+    out, err = capsys.readouterr()
+    assert "mine[dim]" in out
+    assert "front.svg in study[red]" in err
 
 
 def test_run_json_is_one_object_and_equals_the_summary_on_disk(use: Use, capsys: Capture) -> None:
@@ -453,6 +472,25 @@ def test_a_folder_that_is_no_model_is_named(capsys: Capture, tmp_path: Path) -> 
         capsys, "--draft", str(tmp_path / "empty"), "--policy", "draft-only", "--out", str(tmp_path / "run")
     )
     assert named.startswith(f"model '{tmp_path / 'empty'}' cannot be loaded as a causal language model")
+
+
+@pytest.mark.parametrize(
+    ("device", "named"),
+    [
+        ("abacus", "device 'abacus' is not known to torch; give cpu or cuda"),
+        ("meta", "device 'meta' does not run the embedded engine; give cpu or cuda"),
+        ("cuda", "device 'cuda' is not there: torch finds no CUDA GPU; give --device cpu"),
+        ("cuda:1", "device 'cuda:1' is not there: torch finds 1 CUDA GPU(s), counted from 0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(
+    device: str, named: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    out = tmp_path / "run"
+    assert mistake(capsys, "--device", device, "--policy", "draft-only", "--out", str(out)) == named
+    assert not list(out.iterdir())
 
 
 def test_with_a_bank_made_before_no_chain_waits(use: Use, tmp_path: Path, capsys: Capture) -> None:

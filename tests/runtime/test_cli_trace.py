@@ -61,8 +61,11 @@ def test_json_is_one_object_that_agrees_with_the_summary(run: Path, capsys: Capt
     assert not (run / "trace.json").exists()
 
 
-def test_one_model_in_both_roles_is_one_engine(tmp_path: Path, capsys: Capture) -> None:
-    record_run(tmp_path, settings("barrier", draft="one", target="one"))
+@pytest.mark.parametrize(
+    "models", [{"policy": "barrier", "draft": "one", "target": "./one"}, {"policy": "self"}], ids=str
+)
+def test_one_model_in_both_roles_is_one_engine(models: dict[str, str], tmp_path: Path, capsys: Capture) -> None:
+    record_run(tmp_path, settings(**models))
     assert main(["trace", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["engines"].keys() == {"draft and target"}
 

@@ -10,6 +10,8 @@ import pytest
 
 from atts_runtime import calls as calls_module
 from atts_runtime.accuracy import by_question
+from atts_runtime.answering import Answering
+from atts_runtime.chain import ChainState
 from atts_runtime.control import POLICIES, ChainId
 from atts_runtime.control.votes import Vote
 from atts_runtime.driver import Driver
@@ -324,6 +326,24 @@ def test_a_call_without_an_answer_fails_its_chain_by_timeout(retries: int) -> No
     failed = only_failure(records)
     assert failed.detail == "score: no answer within 0.75 s"
     assert failed.calls[-1].attempts == retries + 1
+
+
+def test_an_answer_that_takes_long_to_compare_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is the engine's; what it has written stands, however long the vote takes."""
+    vote = Answering.vote
+
+    async def slow(self: Answering, question: int, chain: ChainState) -> str | None:
+        if chain.record.chain == VICTIM:
+            await asyncio.sleep(0.8)
+        return await vote(self, question, chain)
+
+    monkeypatch.setattr(Answering, "vote", slow)
+    engines = pair()
+    config = settings("draft-only", early_stop="beta", beta_level=0.999, call_timeout_s=0.75, retries=1)
+    record = drive(config, engines).records[VICTIM]
+    wrote = [scripted(engines, "draft").wrote[VICTIM, call.turn].text for call in record.calls]
+    assert record.text == "".join(wrote)
+    assert [call.attempts for call in record.calls] == [1] * len(wrote)
 
 
 @pytest.mark.parametrize("what", ["nan", "infinite"])

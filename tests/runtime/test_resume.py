@@ -152,6 +152,19 @@ def test_a_broken_run_with_stopped_chains_keeps_them_and_ends(policy: str, after
         assert (record.reason == "stopped") == (record.detail == "majority")
 
 
+@pytest.mark.parametrize("parts", [{"schedule": "barrier"}, {"attempts": 1}], ids=str)
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_a_broken_run_of_chains_that_copy_each_other_goes_on(after: int, parts: dict[str, Any], tmp_path: Path) -> None:
+    config = settings("fork", **parts)
+    stopped_run(tmp_path, config, after)
+    kept = lines(tmp_path)
+    record_run(tmp_path, config, pair(order=1), resume=True)
+    final = lines(tmp_path)
+    assert len({record.chain for record in final}) == len(final) == ALL_CHAINS
+    assert all(record in final for record in kept)
+    assert not any(record.reason == "failed" for record in final)
+
+
 @pytest.mark.parametrize("method", ["generate", "score"])
 @pytest.mark.parametrize("policy", ["barrier", "async-marginal", "async-conditional"])
 def test_a_failed_chain_is_replayed_as_failed_and_not_tried_again(policy: str, method: Any, tmp_path: Path) -> None:
@@ -257,6 +270,16 @@ def test_a_broken_line_before_the_last_is_refused_by_its_number(
     first, second, *rest = chains.read_bytes().split(b"\n")
     chains.write_bytes(b"\n".join([first, broken(second), *rest]))
     with pytest.raises(InputError, match=r"chains\.jsonl line 2: not a chain record"):
+        open_run(tmp_path, config, resume=True)
+
+
+def test_a_chain_told_twice_is_refused_by_its_lines(tmp_path: Path) -> None:
+    config = settings("target-only")
+    stopped_run(tmp_path, config, 3)
+    chains = tmp_path / "chains.jsonl"
+    first, second, *_ = chains.read_bytes().splitlines(keepends=True)
+    chains.write_bytes(first + second + first)
+    with pytest.raises(InputError, match=r"chains\.jsonl line 3: the chain of line 1 again; remove one of them"):
         open_run(tmp_path, config, resume=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -219,6 +221,31 @@ def test_a_folder_below_a_file_or_that_is_a_file_cannot_be_written(tmp_path: Pat
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match=r"cannot write the run directory .*; choose another --out"):
             RunDir.check_free(path)
+
+
+def test_chains_that_are_left_of_another_run_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    record_run(tmp_path, settings("draft-only"))
+    (tmp_path / "manifest.json").unlink()
+    kept = (tmp_path / "chains.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"chains\.jsonl is left of another run; remove it or choose another --out"):
+        open_run(tmp_path, settings("draft-only"))
+    assert (tmp_path / "chains.jsonl").read_bytes() == kept
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_run_takes_one_session_at_a_time(tmp_path: Path) -> None:
+    config = settings("draft-only")
+    first = open_run(tmp_path, config)
+    again = "import sys; from pathlib import Path; from atts_runtime.rundir import RunDir; "
+    again += "RunDir.resume(Path(sys.argv[1]), sys.argv[2]).close()"
+    other = [sys.executable, "-c", again, str(tmp_path), config.fingerprint(task_of(config).fingerprint)]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.stderr.endswith(f"InputError: another session writes {tmp_path}; wait for its end\n")
+    first.close()
+    subprocess.run(other, check=True)
+    resumed = open_run(tmp_path, config, resume=True)
+    assert subprocess.run(other, capture_output=True, text=True, check=False).returncode
+    resumed.close()
 
 
 def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ class Budget(Marginal):
     name = "budget"
     about = "as marginal with alpha = B / m, and a hard bound on the takeovers in flight"
     order_free = False
+    retries = False
 
     def expect(self, questions: int, chains: int, turns: int, in_flight: int | None) -> None:
         if self.knobs.budget is not None:

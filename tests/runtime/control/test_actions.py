@@ -62,6 +62,14 @@ def test_neither_itself_nor_chains_that_are_over_or_forked_away_are_copied() -> 
     assert reject(action, A, 1.0, 0.9).outcome == "keep"
 
 
+def test_a_chain_that_an_earlier_session_finished_is_not_copied() -> None:
+    action = Fork(Knobs(0.5, attempts=2))
+    action.finished_before([B])
+    action.stands(B, 1, 0.2)
+    action.stands(C, 0, 0.5)
+    assert reject(action, A, 1.0, 0.9).source == C
+
+
 def test_a_fork_of_an_earlier_session_is_repeated_whatever_the_peers_are_now() -> None:
     settled = Settled(True, 0.1, 0.5, None, source=2, upto=1)
     assert reject(fork(), A, 1.0, 0.9, settled=settled) == Step("fork", source=C, upto=1)
@@ -75,6 +83,7 @@ def test_a_fork_of_an_earlier_session_is_repeated_whatever_the_peers_are_now() -
         ({"gate": "worst"}, "gate worst ranks segments of one turn, which takes schedule barrier"),
         ({"gate": "open", "action": "redraft"}, "keeps the best scored attempt, but gate open has no scores"),
         ({"gate": "adaptive", "action": "fork"}, "judges one segment a chain and turn, action fork drafts several"),
+        ({"gate": "budget", "action": "redraft"}, "judges one segment a chain and turn, action redraft drafts several"),
         ({"vote": "best", "early_stop": "majority"}, "early stop majority counts votes, which vote best does not"),
         ({"vote": "confidence", "early_stop": "beta"}, "it takes vote majority, not confidence"),
         ({"gate": "gut"}, "unknown gate 'gut'; choose one of open, shut, worst"),

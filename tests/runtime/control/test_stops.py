@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from atts_runtime.control import (
     POLICIES,
     ChainId,
+    Command,
+    Controller,
     Draft,
     Drafted,
     Finish,
     Knobs,
+    Limits,
     ProtocolError,
+    Stopped,
     TakenOver,
     TakeOver,
     recipe,
@@ -213,3 +217,16 @@ def test_a_failed_call_gives_its_tokens_back() -> None:
     world = replace(world, fates=fates, failures=True, limits=replace(world.limits, draft_tokens=2))
     driver = Driver("draft-only", replace(world, knobs=replace(world.knobs, token_budget=5))).run()
     assert [finish.reason for finish in driver.finishes] == ["failed", "turns"]
+
+
+def test_a_call_of_a_chain_that_an_earlier_session_stopped_gives_its_tokens_back() -> None:
+    """One of two chains is over by its record; the other one's four pieces then fit into 5 tokens."""
+    policy = recipe("draft-only")(Knobs(0.25, token_budget=5))
+    controller = Controller(policy, Limits(4, draft_tokens=2, takeover_tokens=2), questions=1, chains=2)
+    stopped, draft = (command for command in controller.start() if isinstance(command, Draft))
+    out = controller.handle(Stopped(stopped.call, "tokens"))
+    out: list[Command] = [draft]
+    for _ in range(4):
+        (draft,) = (command for command in out if isinstance(command, Draft))
+        out = controller.handle(Drafted(draft.call, False, False, None, 1))
+    assert [command.reason for command in out if isinstance(command, Finish)] == ["turns"]

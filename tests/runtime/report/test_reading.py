@@ -36,8 +36,9 @@ def test_facts_agree_with_the_summary_of_the_run(policy: str, tmp_path: Path) ->
     assert run.stall_s == pytest.approx(summary["stall_s"])
     assert run.accuracy.mean_chain == summary["accuracy"]["mean_chain"]
     assert run.wall_s == summary["wall_s"]
+    one = POLICIES[policy].one_model
     assert {engine.name: engine.busy_s for engine in run.engines} == {
-        role: engine["busy_s"] for role, engine in summary["engines"].items()
+        "draft and target" if one else role: engine["busy_s"] for role, engine in summary["engines"].items()
     }
 
 
@@ -68,8 +69,18 @@ def test_a_phases_share_of_the_roof_is_of_the_memory_roof_below_the_balance(tmp_
     assert [point.share for point in points(read(tmp_path))] == [None, None]
 
 
-def test_one_model_in_both_roles_is_one_engine(tmp_path: Path) -> None:
-    record_run(tmp_path, settings("barrier", draft="one", target="one"))
+@pytest.mark.parametrize(
+    "models",
+    [
+        {"policy": "barrier", "draft": "one", "target": "one"},
+        {"policy": "barrier", "draft": "./one", "target": "one"},
+        {"policy": "self"},
+        {"policy": "self-reject", "target": "one"},
+    ],
+    ids=str,
+)
+def test_one_model_in_both_roles_is_one_engine(models: dict[str, str], tmp_path: Path) -> None:
+    record_run(tmp_path, settings(**models))
     assert [engine.name for engine in read(tmp_path)[0].engines] == ["draft and target"]
 
 
