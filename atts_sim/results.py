@@ -20,6 +20,7 @@ from atts_sim.objective import Front, Objective
 from atts_sim.options import ROLES, Options
 from atts_sim.row import Row
 from atts_sim.study import Study
+from atts_sim.wholefile import write_whole
 
 ROWS, TABLE, STUDY, BEST, REPORT = "rows.jsonl", "results.parquet", "study.toml", "best.toml", "report.html"
 ELSEWHERE = -1
@@ -50,8 +51,8 @@ class Folder:
                 for name in (TABLE, BEST, REPORT):
                     (path / name).unlink(missing_ok=True)
             # What an interruption tore is no row, and what follows shall not continue its line.
-            _write(path / ROWS, b"".join(row.to_line() for row in rows.values()))
-            _write(path / STUDY, told)
+            write_whole(path / ROWS, b"".join(row.to_line() for row in rows.values()))
+            write_whole(path / STUDY, told)
             return cls(path, rows)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
@@ -89,23 +90,16 @@ def read_sweep(path: Path) -> list[Row]:
     return [rows[point] for point in sorted(rows)]
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
 def write_results(path: Path, rows: Sequence[Row], best: Row | None, front: Front, settings: str) -> None:
     """The rows in order, the table and, where there is a best row, its `settings`. InputError where they cannot be
     written."""
     try:
-        _write(path / ROWS, b"".join(row.to_line() for row in rows))
+        write_whole(path / ROWS, b"".join(row.to_line() for row in rows))
         write_table(path / TABLE, rows, best, front)
         if best is None:
             (path / BEST).unlink(missing_ok=True)
         else:
-            _write(path / BEST, settings.encode())
+            write_whole(path / BEST, settings.encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
 
@@ -131,9 +125,9 @@ def write_table(path: Path, rows: Sequence[Row], best: Row | None, front: Front)
     columns["sources"] = pa.array(["; ".join(row.sources) for row in rows], pa.string())
     columns["warnings"] = pa.array(["; ".join(row.warnings) for row in rows], pa.string())
     columns["error"] = pa.array([row.error for row in rows], pa.string())
-    unfinished = path.with_name(f"{path.name}.new")
-    pq.write_table(pa.table(columns), unfinished)
-    unfinished.replace(path)
+    made = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), made)
+    write_whole(path, made.getvalue().to_pybytes())
 
 
 def _column(values: list[Any]) -> Any:
