@@ -19,6 +19,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.runread import read_run, shared_engine
+from atts_runtime.session import roles
 from atts_sim.columns import check_numbers, floats
 from atts_sim.cost import Phase, StepShape
 
@@ -74,6 +75,11 @@ class MeasuredRun:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def uses_both(self) -> bool:
+        """Whether its policy has work for the models of both roles, be they on one engine or two."""
+        return len(set(roles(self.config).values())) > 1
 
     @property
     def calls(self) -> list[CallRecord]:

@@ -98,6 +98,20 @@ def workload_of(run: MeasuredRun, kind: WorkloadKind, fitted: FittedWorkload | N
     return Drawn(fitted, questions, run.config.chains, run.config.seed)
 
 
+def _refuse_others(run: MeasuredRun, costs: Costs) -> None:
+    """Raises InputError where the costs are of other models than the run's, or of two engines where one served both its
+    roles, or the other way round. Costs of another kind of engine are `run_twin`'s to refuse."""
+    if run.config.engine != costs.engine:
+        return
+    if run.uses_both and run.one_engine != costs.one_engine:
+        ran, fitted = ("one engine", "two") if run.one_engine else ("two engines", "one")
+        raise InputError(f"it had {ran} for its two roles, and the costs are of {fitted}; fit on runs of its models")
+    for role, spec in run.specs.items():
+        engine = next(iter(costs.engines.values())) if costs.one_engine else costs.engines.get(role)
+        if engine is not None and replace(engine.model.spec, name="") != replace(spec, name=""):
+            raise InputError(f"the costs are of another {role} model than it ran; fit on runs of its models")
+
+
 def compare(run: MeasuredRun, sim: SimRun, costs: Costs) -> Comparison:
     """The figures of the run and of its simulation, side by side."""
     return Comparison((run,), _lines(measured_figures(run), simulated_figures(sim, costs, peaks_of(run))))
@@ -117,6 +131,7 @@ def validate(
     unable = list(refused)
     for run in runs:
         try:
+            _refuse_others(run, costs)
             found = compare(run, run_twin(run.config, workload_of(run, kind, fitted), costs), costs)
         except InputError as error:
             unable.append((str(run.path), str(error)))

@@ -148,9 +148,12 @@ def _readable(paths: Sequence[Path]) -> tuple[list[MeasuredRun], list[tuple[str,
 def _costs(runs: Sequence[MeasuredRun], fitted: Sequence[MeasuredRun], profiles: Sequence[EngineProfile]) -> Costs:
     if fitted:
         return calibrate(fitted, profiles)
-    specs = {role: spec for run in runs for role, spec in run.specs.items()}
-    one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
-    return stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu, engine=engine)
+    # Of the first run that used both models; those of others cannot be modelled with its costs.
+    first = next((run for run in runs if run.uses_both), runs[0])
+    specs = dict(first.specs)
+    for run in () if first.one_engine else runs:
+        specs = {**run.specs, **specs}
+    return stated_costs(specs, profiles, one_engine=first.one_engine, cpu=first.cpu, engine=first.config.engine)
 
 
 def _workload(asked: str, runs: Sequence[MeasuredRun]) -> FittedWorkload:

@@ -78,6 +78,47 @@ def test_a_run_that_cannot_be_modelled_is_counted_and_named(
     assert "nothing says what a step of the draft engine costs" in found["not_modelled"][0]["reason"]
 
 
+def test_a_run_of_other_models_is_not_predicted_with_these_costs(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    make_run(other, "barrier", chains=8, temperature=0.5)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["models"]["draft"] = manifest["models"]["target"]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    mine, fit_on = folder / "barrier-8", ("--fit-on", folder / "barrier-4")
+    for arguments, predicted, refused in (
+        ((mine, other, *fit_on), mine, other), ((mine, other), mine, other), ((other, mine), other, mine),
+    ):  # fmt: skip
+        _, found = told(capsys, *arguments)
+        assert [run["run"] for run in found["runs"]] == [str(predicted)]
+        (entry,) = found["not_modelled"]
+        assert entry["run"] == str(refused)
+        assert "the costs are of another draft model than it ran" in entry["reason"]
+    run = measured_run(mine)
+    renamed = replace(run, specs={role: replace(spec, name="elsewhere") for role, spec in run.specs.items()})
+    assert validate([renamed], true_costs(), tolerance=1e-9).holds
+
+
+def test_costs_of_one_engine_for_both_roles_are_not_those_of_two(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = tmp_path / "one"
+    make_run(one, "barrier", chains=8, draft="m", target="m")
+    two = folder / "barrier-8"
+    for runs, reason in (((two, one), "it had one engine for"), ((one, two), "it had two engines for")):
+        _, found = told(capsys, *runs)
+        assert [run["run"] for run in found["runs"]] == [str(runs[0])]
+        (entry,) = found["not_modelled"]
+        assert entry["run"] == str(runs[1])
+        assert reason in entry["reason"]
+    alone = measured_run(folder / "target-only-8")  # which has one role, so that one engine is all there is
+    of_target = replace(true_costs(), engines={"draft": true_costs().engines["target"]}, one_engine=True)
+    assert validate([alone], of_target, tolerance=1e-9).holds
+    of_draft = replace(true_costs(), engines={"draft": true_costs().engines["draft"]}, one_engine=True)
+    assert not validate([alone], of_draft).compared
+
+
 def test_a_fitted_workload_predicts_too_and_says_how_well_it_fits(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
