@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
-from atts_runtime.config import RunConfig
+from atts_runtime.config import POLICY_SETTINGS, RunConfig
 from atts_runtime.errors import InputError
 from atts_sim.calibrate import Costs
 from atts_sim.drawn import Drawn
@@ -27,7 +27,8 @@ from atts_sim.workload import Workload
 
 WorkloadKind = Literal["replay", "fitted"]
 TOLERANCE = 0.1
-_SAME_SIZE = ("questions", "chains", "questions_in_flight", "turns")
+_MAY_DIFFER = frozenset(POLICY_SETTINGS) - {"alpha", "budget"} | {"out"}
+"""Between runs whose order is judged: settings that make a policy, but for those of how much is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Validation:
     """Runs compared, those that could not be modelled with the reason, and pairs of policies that came out in the wrong
-    order of wall among runs alike but for the policy: (faster, slower) as measured."""
+    order of wall among runs alike but for the policy and its parts: (faster, slower) as measured."""
 
     compared: tuple[Comparison, ...]
     refused: tuple[tuple[str, str], ...]
@@ -204,18 +205,24 @@ def _at(rates: Sequence[float | None], turn: int) -> float | None:
 
 
 def _misordered(compared: Sequence[Comparison]) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Pairs of runs alike in size that differ in policy, and those of them whose walls are predicted the wrong way
-    round."""
+    """Those of the pairs of runs alike but for the policy whose walls are predicted the wrong way round, and the number
+    of pairs."""
     wrong, pairs = [], 0
     for one, other in combinations(compared, 2):
-        a, b = one.run.config, other.run.config
-        if a.policy == b.policy or any(getattr(a, name) != getattr(b, name) for name in _SAME_SIZE):
+        if not _alike(one.run.config, other.run.config):
             continue
         pairs += 1
         fast, slow = sorted((one, other), key=lambda c: c.lines[0].measured or 0.0)
         if (fast.lines[0].predicted or 0.0) > (slow.lines[0].predicted or 0.0):
             wrong.append((fast.run.name, slow.run.name))
     return tuple(wrong), pairs
+
+
+def _alike(one: RunConfig, other: RunConfig) -> bool:
+    """Whether runs of such settings are alike but for the policy; one of a single model names no draft of its own."""
+    free = _MAY_DIFFER | ({"draft"} if one.recipe.one_model or other.recipe.one_model else set())
+    a, b = asdict(one), asdict(other)
+    return all(a[name] == b[name] for name in a.keys() - free)
 
 
 def as_json(validation: Validation, costs: Costs) -> dict[str, Any]:

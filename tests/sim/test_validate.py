@@ -178,6 +178,33 @@ def test_policies_in_the_wrong_order_fail_the_verdict(folder: Path) -> None:
     assert not found.holds
 
 
+def test_a_pair_of_policies_differs_in_nothing_else(folder: Path) -> None:
+    barrier, alone = (measured_run(folder / name) for name in ("barrier-4", "target-only-4"))
+    assert validate([barrier, alone], true_costs()).pairs == 1
+    for changes in ({"seed": 1}, {"temperature": 0.5}, {"alpha": 0.3}, {"max_rows": 32}, {"task": "other"}):
+        other = replace(alone, config=replace(alone.config, **changes))
+        assert validate([barrier, other], true_costs()).pairs == 0, changes
+    elsewhere = replace(alone, config=replace(alone.config, out="elsewhere"))
+    assert validate([barrier, elsewhere], true_costs()).pairs == 1
+
+
+def test_policies_of_one_name_that_differ_in_a_part_are_a_pair(folder: Path) -> None:
+    run = measured_run(folder / "async-marginal-4")
+    for part in ({"gate": "threshold"}, {"takeover": "resample"}, {"schedule": "barrier"}):
+        other = replace(run, config=replace(run.config, **part))  # type: ignore[arg-type]
+        found = validate([run, other], true_costs())
+        assert not found.refused
+        assert found.pairs == 1, part
+
+
+def test_a_policy_of_one_model_is_a_pair_with_those_that_name_a_draft(folder: Path) -> None:
+    run = measured_run(folder / "async-marginal-4")
+    named = replace(run, config=replace(run.config, draft="small"))
+    one_model = replace(run, config=replace(run.config, policy="self"))
+    assert validate([named, one_model], true_costs()).pairs == 1
+    assert validate([named, replace(run, config=replace(run.config, policy="barrier"))], true_costs()).pairs == 0
+
+
 def test_repeats_are_compared_by_their_medians(folder: Path) -> None:
     run = measured_run(folder / "barrier-4")
     wall = float(run.summary["wall_s"])
