@@ -40,7 +40,8 @@ def add_to(commands: Any) -> None:
         description="Simulate runs and compare wall, latency, stall, takeovers, busy time and r with what was "
         "measured. Costs come from engine profiles, corrected by the runs of --fit-on. Exits with 1 where wall, median "
         "or 95th percentile of latency, or the takeover rate is off by more than --tolerance, or policies come out in "
-        "the wrong order.",
+        "the wrong order. Of a published trace the total of its questions' times is judged by --tolerance; with "
+        "--workload fitted, also whether what was recorded lies in the intervals of what is drawn.",
         epilog="example: atts-sim validate runs/m16 runs/m32 --fit-on runs/m4 runs/m8",
     )
     parser.add_argument(
@@ -85,7 +86,8 @@ def add_to(commands: Any) -> None:
         "--tolerance",
         type=float,
         default=TOLERANCE,
-        help="relative error that the verdict allows, absolute for the takeover rate (default: %(default)s)",
+        help="relative error that the verdict allows, absolute for the takeover rate; of a published trace, relative "
+        "error of the total of its questions' times (default: %(default)s)",
     )
     add_plugins(parser.add_argument_group("policy"))
     add_output(parser)

@@ -47,30 +47,34 @@ class DrawnErrors:
         """Relative."""
         return self.predicted.total_s / self.recorded.total_s - 1
 
-    def holds(self) -> bool:
-        """Whether every figure as recorded lies in its interval."""
-        return all(interval.holds(getattr(self.recorded, name)) for name, interval in self.drawn.items())
+    def holds(self, tolerance: float) -> bool:
+        """Whether every figure as recorded lies in its interval, and the total is off by no more than `tolerance`."""
+        inside = all(interval.holds(getattr(self.recorded, name)) for name, interval in self.drawn.items())
+        return inside and abs(self.total_error) <= tolerance
 
 
 def execute_drawn(args: argparse.Namespace) -> int:
-    """Fit, draw, compare, print; 1 where a recorded figure lies outside its interval."""
+    """Fit, draw, compare, print; 1 where a recorded figure lies outside its interval, or a total is off by more than
+    the tolerance."""
     found = [_judged(path) for path in args.runs]
-    good = all(errors.holds() for errors in found)
+    good = all(errors.holds(args.tolerance) for errors in found)
     if args.json:
         told = {
             "verdict": "holds" if good else "off",
+            "tolerance": args.tolerance,
             "level": LEVEL,
             "draws": DRAWS,
-            "traces": list(map(_told, found)),
+            "traces": [_told(errors, args.tolerance) for errors in found],
         }
         print(json.dumps(told, allow_nan=False))
     else:
-        _print(found)
+        _print(found, args.tolerance)
     return 0 if good else OFF
 
 
 def _judged(path: Path) -> DrawnErrors:
-    fitted, others = halves(at_cap(read_trace(path)))
+    fitted, others = halves(read_trace(path))
+    fitted = at_cap(fitted)  # by its own pieces: of the others nothing may be known
     model = fit_model(path.name, fitted, costs_of(path, fitted))
     found: list[dict[str, Interval]] = []
     for draws, resampled in ((PLAIN_DRAWS, False), (DRAWS, True)):
@@ -85,11 +89,11 @@ def _judged(path: Path) -> DrawnErrors:
     return DrawnErrors(path.name, others.questions, model, recorded, Shares.recorded(fitted), predicted, found[1])
 
 
-def _told(errors: DrawnErrors) -> dict[str, Any]:
+def _told(errors: DrawnErrors, tolerance: float) -> dict[str, Any]:
     return {
         "trace": errors.trace,
         "questions": errors.questions,
-        "holds": errors.holds(),
+        "holds": errors.holds(tolerance),
         "total_error": errors.total_error,
         "recorded": asdict(errors.recorded),
         "fitted_half": asdict(errors.fitted),
@@ -100,7 +104,7 @@ def _told(errors: DrawnErrors) -> dict[str, Any]:
     }
 
 
-def _print(found: Sequence[DrawnErrors]) -> None:
+def _print(found: Sequence[DrawnErrors], tolerance: float) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -116,6 +120,15 @@ def _print(found: Sequence[DrawnErrors]) -> None:
                 form.format(v) for v in (getattr(errors.fitted, name), recorded, predicted, interval.low, interval.high)
             )
             error = f"{errors.total_error:+.1%}" if name == "total_s" else f"{predicted - recorded:+.3f}"
+            if name == "total_s" and abs(errors.total_error) > tolerance:
+                error = f"[red]{error}[/red]"
             verdict = "inside" if interval.holds(recorded) else "[red]outside[/red]"
             table.add_row(escape(errors.trace), name, fitted, told, mean, f"{low} to {high}", error, verdict)
-    stdout_console().print(table)
+    console = stdout_console()
+    console.print(table)
+    good = sum(errors.holds(tolerance) for errors in found)
+    console.print(
+        f"{good} of {len(found)} traces with every figure in its interval and the total within {tolerance:.0%}: "
+        f"{'holds' if good == len(found) else 'off'}",
+        markup=False, highlight=False,
+    )  # fmt: skip

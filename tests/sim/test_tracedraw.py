@@ -7,18 +7,20 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from atts_runtime.control import Knobs, recipe
+from atts_runtime.control import ChainId, Knobs, recipe
 from atts_runtime.errors import InputError
 from atts_sim.cli import main
 from atts_sim.generative import Nearness
-from atts_sim.recorded import Recorded
+from atts_sim.recorded import Recorded, RecordedChain
 from atts_sim.tracedraw import Interval, Shares, TraceModel, fit_model
 from atts_sim.tracefit import Slots, TraceCost, TraceCosts
 from atts_sim.whatif import Setting, answers, sample
+from atts_sim.workload import Written
 from tests.sim.made_workloads import MODEL, as_recorded
 
 COSTS = TraceCosts(TraceCost(0.01, 1e-3, 0.0, 0.0), TraceCost(0.02, 2e-3, 0.1, 1e-4), Slots(8, 2), 0.0)
@@ -161,7 +163,6 @@ def test_the_commands_answer_from_a_trace(
 ) -> None:
     for module in ("whatif", "validate_drawn"):
         monkeypatch.setattr(f"atts_sim.commands.{module}.costs_of", lambda path, recorded: COSTS)
-    monkeypatch.setattr("atts_sim.commands.validate_drawn.DRAWS", 6)
     path = written_trace(tmp_path, made())
     ask = ["whatif", str(path), "--alpha", "0.1", "--in-flight", "1,all", "--draws", "3", "--jobs", "1"]
     assert main([*ask, "--json"]) == 0
@@ -172,10 +173,74 @@ def test_the_commands_answer_from_a_trace(
     assert told["answers"][1]["total_change"]["high"] < 0
     assert main(ask) == 0
     assert "of the recorded verdicts" in capsys.readouterr().out
-    assert main(["validate", str(path), "--workload", "fitted", "--json"]) in (0, 1)
-    (trace,) = json.loads(capsys.readouterr().out)["traces"]
+
+
+def drawn(capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """What `validate --workload fitted` exits with, and the object that it prints."""
+    status = main(["validate", str(path), "--workload", "fitted", "--json", *arguments])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_questions_drawn_are_judged_by_intervals_and_their_total_by_the_tolerance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atts_sim.commands.validate_drawn.costs_of", lambda path, recorded: COSTS)
+    monkeypatch.setattr("atts_sim.commands.validate_drawn.DRAWS", 20)
+    path = written_trace(tmp_path, made())
+    status, told = drawn(capsys, path)
+    (trace,) = told["traces"]
+    assert (status, told["verdict"], told["tolerance"], trace["holds"]) == (0, "holds", 0.1, True)
     assert trace["questions"] == 15
     assert set(trace["drawn"]) == {"total_s", "takeover", "answered"}
+    for name, interval in trace["drawn"].items():
+        assert interval["low"] <= trace["recorded"][name] <= interval["high"]
+    error = trace["predicted"]["total_s"] / trace["recorded"]["total_s"] - 1
+    assert trace["total_error"] == pytest.approx(error)
+    assert 0.05 < abs(error) < 0.1
+    status, told = drawn(capsys, path, "--tolerance", "0.05")
+    assert (status, told["verdict"], told["tolerance"], told["traces"][0]["holds"]) == (1, "off", 0.05, False)
+    assert told["traces"][0]["total_error"] == trace["total_error"]
+    # Of few draws the intervals are narrow: those of other questions do not hold these.
+    monkeypatch.setattr("atts_sim.commands.validate_drawn.DRAWS", 6)
+    assert main(["validate", str(written_trace(tmp_path, made(4))), "--workload", "fitted", "--tolerance", "0.9"]) == 1
+    out = capsys.readouterr().out
+    assert "outside" in out
+    assert "0 of 1 traces with every figure in its interval and the total within 90%: off" in out
+
+
+def test_help_says_what_is_judged_of_a_published_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["validate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Of a published trace the total of its questions' times is judged by --tolerance" in told
+    assert "with --workload fitted, also whether what was recorded lies in the intervals" in told
+
+
+def test_nothing_of_the_other_questions_is_known_to_what_predicts_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Recorded] = []
+
+    def costs_of(path: Path, recorded: Recorded) -> TraceCosts:
+        seen.append(recorded)
+        return COSTS
+
+    monkeypatch.setattr("atts_sim.commands.validate_drawn.costs_of", costs_of)
+    monkeypatch.setattr("atts_sim.commands.validate_drawn.DRAWS", 2)
+
+    def counted(factor: float) -> Recorded:
+        """Drafts that all stopped at the cap, counted such times as high in the other questions as in the fitted."""
+
+        def pieces(chain: ChainId, of: RecordedChain) -> list[Written | None]:
+            tokens = round((60 + chain.index) * (factor if chain.question % 2 else 1.0))
+            return [draft and replace(draft, tokens=tokens) for draft in of.drafts]
+
+        chains = {chain: replace(of, drafts=pieces(chain, of)) for chain, of in made().recorded.items()}
+        return Recorded(made().prompts, chains)
+
+    one, other = (drawn(capsys, written_trace(tmp_path, counted(factor)))[1]["traces"][0] for factor in (1.0, 1.2))
+    assert seen[0].recorded == seen[1].recorded
+    assert one == other
 
 
 @pytest.mark.parametrize(
