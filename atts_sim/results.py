@@ -131,7 +131,7 @@ def write_table(path: Path, rows: Sequence[Row], best: Row | None, front: Front)
 
 
 def _column(values: list[Any]) -> Any:
-    """Texts, flags, or numbers: whole ones where all are."""
+    """Texts, flags, or numbers: whole ones where all are, and fit into 64 bits."""
     import pyarrow as pa
 
     known = [value for value in values if value is not None]
@@ -139,7 +139,7 @@ def _column(values: list[Any]) -> Any:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if known and all(isinstance(value, bool) for value in known):
         return pa.array(values, pa.bool_())
-    if known and all(isinstance(value, int) for value in known):
+    if known and all(isinstance(value, int) and abs(value) < 1 << 63 for value in known):
         return pa.array(values, pa.int64())
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
