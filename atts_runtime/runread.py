@@ -6,6 +6,7 @@ Nothing in it is trusted: what cannot be read raises InputError that names the f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ def read_run(path: Path) -> RunRead:
 
 
 def read_telemetry(run: Path, purpose: str) -> list[Sample]:
-    """The readings of the run's engines; none where the run has no telemetry (it was stopped before its end).
+    """The finite readings of the run's engines, from its beginning on; none where the run has no telemetry (it was
+    stopped before its end).
 
     Raises InputError that says what to do for the `purpose`: trace, report.
     """
@@ -57,13 +59,13 @@ def read_telemetry(run: Path, purpose: str) -> list[Sample]:
     mend = f"remove the file to {purpose} the run without it"
     try:
         table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        if missing := [name for name in _TELEMETRY_COLUMNS if name not in table.columns]:
+            raise ValueError(f"it has no column {missing[0]}")
+        rows = table[list(_TELEMETRY_COLUMNS)].astype({"t_s": float, "value": float}).itertuples(index=False)
+    except (OSError, TypeError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"cannot read {path}: {error}; {mend}") from error
-    missing = [name for name in _TELEMETRY_COLUMNS if name not in table.columns]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]}; {mend}")
-    rows = table.dropna(subset=["t_s", "value"])[list(_TELEMETRY_COLUMNS)].itertuples(index=False)
-    return [Sample(float(t), str(e), str(m), float(v), str(u), str(s)) for t, e, m, v, u, s in rows]
+    readings = [Sample(t, str(e), str(m), v, str(u), str(s)) for t, e, m, v, u, s in rows]
+    return [sample for sample in readings if math.isfinite(sample.value) and 0 <= sample.t_s < math.inf]
 
 
 def shared_engine(settings: Mapping[str, Any]) -> dict[str, str]:

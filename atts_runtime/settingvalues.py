@@ -20,7 +20,7 @@ def scores_of(bank: str) -> tuple[float, ...]:
     except OSError as error:
         raise InputError(f"cannot read bank {bank}: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(f"bank: {error}") from error
+        raise InputError(f"bank {error}") from error
     if not len(scores):
         raise InputError(f"bank {bank} holds no scores; make it with atts-sim replay EVENTS --save-bank {bank}")
     return tuple(scores.tolist())

@@ -112,18 +112,13 @@ def _add_replay(replay: argparse.ArgumentParser) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-
-    from atts_runtime.conformal.store import load_bank
+    from atts_runtime.conformal import SealedBank
+    from atts_runtime.settingvalues import scores_of
     from atts_sim.render import replay_plot, replay_tables
     from atts_sim.replay import Settings, decide, summarize
     from atts_sim.trace import read_scores
 
-    try:
-        bank = None if args.bank is None else load_bank(args.bank)
-    except OSError as error:
-        raise InputError(f"cannot read bank {args.bank}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"bank {error}") from error
+    bank = None if args.bank is None else SealedBank(scores_of(str(args.bank)))
     settings = Settings(
         calibrator=args.calibrator,
         alpha=args.alpha,

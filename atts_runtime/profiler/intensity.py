@@ -53,6 +53,11 @@ class EngineRun:
     joules: float | None = None
     dram_bytes: float | None = None
 
+    @property
+    def counts(self) -> bool:
+        """Whether it counts what it does, on a device of which the peak is known."""
+        return None not in (self.stats.phases, self.steps, self.peak)
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -103,7 +108,8 @@ def run_intensity(
     do not follow one another.
     """
     terms = _by_call(records, engines)
-    if terms is None:
+    counting = not whole or all(run.counts for run in engines.values())  # also one that was never asked
+    if terms is None or not counting:
         return None
     spans = [span for record in records for span in chain_spans(record)]
     stall_s = math.fsum(span.duration_s for span in spans if span.kind in STALL_CAUSES)

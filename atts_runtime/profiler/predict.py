@@ -112,11 +112,14 @@ class Predictor:
 
     @classmethod
     def fit(cls, records: Sequence[ChainRecord], draft: Role, target: Role) -> Predictor:
-        """From a run of any policy that drafts and scores. Raises InputError where it did not, or did not count."""
+        """From a run of any policy that drafts and scores, without further attempts. Raises InputError where it did
+        not, or did not count."""
         calls = [call for record in records for call in record.calls if call.t_start_s is not None]
         scored = [call for call in calls if call.kind == "score"]
-        if not scored or any(call.flops is None or call.bytes is None for call in calls):
-            raise InputError("this run cannot predict r: it takes one that drafts and scores, with --profiler on")
+        if not scored or any(call.attempt or call.flops is None or call.bytes is None for call in calls):
+            raise InputError(
+                "this run cannot predict r: it takes one that drafts and scores once a turn, with --profiler on"
+            )
         turns = 1 + max(call.turn for call in calls)
         reached = np.array([sum(call.turn == turn for call in scored) for turn in range(turns)], dtype=np.float64)
         compute, caches = np.zeros(turns), np.zeros(turns)

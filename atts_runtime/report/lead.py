@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from atts_runtime.report.amounts import fixed, percent, seconds
 from atts_runtime.report.facts import RunFacts
+from atts_runtime.report.settings import differing
 
 _MOST = 6
 _SAME = 0.02  # walls that differ by less are not told apart
@@ -16,11 +17,16 @@ def lead(runs: Sequence[RunFacts]) -> list[str]:
     first, *others = runs
     said = [_alone(first)]
     for run in others[: _MOST - 1]:
-        alike = (run.questions, run.m) == (first.questions, first.m)
-        said.append(_beside(run, first) if alike else _alone(run))
+        said.append(_beside(run, first) if _alike(run, first) else _alone(run))
     return [sentence for sentence in said if sentence] + (
         [f"{len(runs) - _MOST} more runs are below."] if len(runs) > _MOST else []
     )
+
+
+def _alike(run: RunFacts, first: RunFacts) -> bool:
+    """Whether both did the same work, to its end."""
+    other = {row.name for row in differing([run, first])} & {"task", "seed"}
+    return not other and run.finished and first.finished and (run.questions, run.m) == (first.questions, first.m)
 
 
 def _alone(run: RunFacts) -> str:

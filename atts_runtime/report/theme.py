@@ -86,6 +86,10 @@ def drawing() -> Iterator[None]:
         yield
 
 
+_TAG = re.compile(r"<[^>]*>")
+_REFERENCE = re.compile(r'(url\(#|href="#)([^")]+)')
+
+
 def inline_svg(figure: Figure, name: str, says: str) -> str:
     """The figure as an <svg> for the page; `name` keeps its ids apart from other figures', `says` is read aloud."""
     text = io.StringIO()
@@ -100,17 +104,26 @@ def inline_svg(figure: Figure, name: str, says: str) -> str:
         f'<svg role="img" aria-label="{escape(says)}" viewBox="{size[1]}" style="max-width:{width_px}px" '
         'preserveAspectRatio="xMinYMin meet">'
     )
-    svg = head + svg[svg.index(">") + 1 :]
+    svg = head + _with_short_tags(svg[svg.index(">") + 1 :], name)
     svg = svg.replace("'DejaVu Sans'", "system-ui,'DejaVu Sans',sans-serif")
-    # matplotlib's ids hash positions to the last bit, in which its layout may differ from one time to the next.
-    used = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    short = {old: f"{name}-{place}" for place, old in enumerate(used)}
-    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", svg)
-    svg = re.sub(r'(url\(#|href="#)([^")]+)', lambda m: m[1] + short[m[2]], svg)
-    svg = re.sub(r' d="([^"]+)"', lambda m: f' d="{_shorter(m[1])}"', svg)
     for color, variable in _VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")
     return re.sub(r"\n\s*", "\n", svg)
+
+
+def _with_short_tags(svg: str, name: str) -> str:
+    """With ids of the figure's own, and paths without what nobody sees. What stands between tags is text, whatever it
+    reads like."""
+    # matplotlib's ids hash positions to the last bit, in which its layout may differ from one time to the next.
+    used = dict.fromkeys(found[1] for tag in _TAG.findall(svg) for found in _REFERENCE.findall(tag))
+    short = {old: f"{name}-{place}" for place, old in enumerate(used)}
+
+    def shorter(tag: re.Match[str]) -> str:
+        told = re.sub(r' id="([^"]+)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", tag[0])
+        told = _REFERENCE.sub(lambda m: m[1] + short[m[2]], told)
+        return re.sub(r' d="([^"]+)"', lambda m: f' d="{_shorter(m[1])}"', told)
+
+    return _TAG.sub(shorter, svg)
 
 
 def standalone(svg: str) -> str:

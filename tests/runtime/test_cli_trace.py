@@ -140,8 +140,24 @@ def test_a_half_written_table_is_named_and_how_to_go_on(run: Path, capsys: Captu
         assert named.startswith(f"cannot read {telemetry}: ")
         assert "remove the file" in named
     pd.DataFrame({"t_s": [1.0]}).to_parquet(telemetry)
-    assert f"{telemetry} has no column engine" in mistake(capsys, str(run))
+    assert f"cannot read {telemetry}: it has no column engine" in mistake(capsys, str(run))
     assert not (run / "trace.json").exists()
+
+
+def test_readings_from_before_the_run_and_such_that_are_no_numbers_are_left_out(run: Path) -> None:
+    telemetry = run / "telemetry.parquet"
+    rows = [(-0.2, 80.0), (0.1, 90.0), (0.2, float("inf")), (0.3, float("nan")), (float("inf"), 70.0)]
+    table = pd.DataFrame(rows, columns=["t_s", "value"])
+    table.assign(engine="gpu0", metric="power", unit="W", source="measured").to_parquet(telemetry)
+    assert main(["trace", str(run)]) == 0
+    events = json.loads((run / "trace.json").read_text())["traceEvents"]
+    assert [event["args"] for event in events if event["ph"] == "C" and "power" in event["name"]] == [{"W": 90.0}]
+
+
+def test_readings_that_are_texts_are_named(run: Path, capsys: Capture) -> None:
+    table = pd.DataFrame({"t_s": [0.1], "engine": ["gpu0"], "metric": ["power"], "value": ["abc"], "unit": ["W"]})
+    table.assign(source="measured").to_parquet(run / "telemetry.parquet")
+    assert "could not convert" in mistake(capsys, str(run))
 
 
 def test_an_out_that_cannot_be_written_is_named(run: Path, capsys: Capture) -> None:

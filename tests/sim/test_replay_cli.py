@@ -171,6 +171,7 @@ def test_help_shows_an_example_and_every_calibrator(capsys: Capture) -> None:
             "unknown calibrator 'adaptative'; choose one of frozen, marginal",
         ),
         (["--calibrator", "conditional", "--bank", "bank.npz"], "the conditional calibrator has no use for --bank"),
+        (["--calibrator", "frozen", "--bank", "empty.npy"], "bank empty.npy holds no scores"),
         (["--bank", "gone.npz"], "cannot read bank gone.npz: No such file or directory"),
         (["--bank", "."], "cannot read bank .: Is a directory"),
         (["--bank", "small.events.parquet"], "bank small.events.parquet is not a bank: it is not a NumPy file"),
@@ -180,6 +181,7 @@ def test_help_shows_an_example_and_every_calibrator(capsys: Capture) -> None:
 )
 def test_a_bad_option_is_named_in_one_line(arguments: list[str], named: str, capsys: Capture) -> None:
     save_bank(SealedBank([0.5]), Path("bank.npz"))
+    np.save("empty.npy", np.array([]))
     assert mistake(capsys, "small.events.parquet", *arguments).startswith(named)
 
 

@@ -223,6 +223,13 @@ def test_without_a_peak_there_is_no_intensity() -> None:
     assert run_intensity(RECORDS, engines, 5.0, whole=True) is None
 
 
+def test_where_an_engine_that_was_never_asked_does_not_count_there_is_no_intensity() -> None:
+    drafts = [chain(0, [call(0, "draft", 0, 1, 100, 20)], [], 1)]
+    idle = EngineRun(EngineStats(busy_s=0.0, idle_s=5.0), None, None)
+    assert run_intensity(drafts, {"draft": ENGINES["draft"]}, 5.0, whole=True) is not None
+    assert run_intensity(drafts, {"draft": ENGINES["draft"], "target": idle}, 5.0, whole=True) is None
+
+
 whole_numbers = st.integers(0, 10**15)
 
 

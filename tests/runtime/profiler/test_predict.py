@@ -136,6 +136,13 @@ def test_what_the_run_does_not_say_is_refused(policy: str, chains: int, turns: i
         predictor().predict(policy, chains, turns)
 
 
+def test_a_run_that_tried_again_cannot_predict() -> None:
+    made = records()
+    made[0].calls[-1].attempt = 1
+    with pytest.raises(InputError, match="once a turn"):
+        predictor(made)
+
+
 def test_a_run_that_did_not_count_cannot_predict() -> None:
     made = records()
     made[0].calls[0].flops = None

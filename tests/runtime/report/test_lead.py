@@ -42,7 +42,12 @@ def test_a_second_run_is_told_against_the_first(facts: RunFacts, wall_s: float, 
 
 def test_runs_on_different_work_are_not_compared(facts: RunFacts) -> None:
     other = replace(with_tokens(facts, "b", 250, 5.0), questions=3.0)
-    assert "times as fast" not in lead([with_tokens(facts, "a", 1000, 10.0), other])[1]
+    alike = with_tokens(facts, "b", 250, 5.0)
+    seeded = replace(alike, settings={**facts.settings, "seed": 7})
+    asked = replace(alike, settings={**facts.settings, "task": "others.jsonl"})
+    stopped = replace(alike, finished=False)
+    for run in (other, seeded, asked, stopped):
+        assert "times as fast" not in lead([with_tokens(facts, "a", 1000, 10.0), run])[1]
 
 
 def test_what_is_unknown_is_left_out(facts: RunFacts) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -113,6 +115,19 @@ def test_a_run_without_counts_says_unknown_and_never_zero(tmp_path: Path) -> Non
     r = re.search(r"<td>r, T_s = stall of chains</td>(<td.*?</td>)", outcomes(runs))
     assert r is not None
     assert r[1] == '<td class="unknown">unknown</td>'
+
+
+@pytest.mark.parametrize("name", ["url(#a", 'see url(#b" id="c) href="#d', ' d="M 1.25 1.25"'])
+def test_names_that_read_like_a_figure_s_own_marks_are_texts(name: str, tmp_path: Path) -> None:
+    record_run(tmp_path, settings("async-adaptive", questions=2, chains=2))
+    lines = (tmp_path / "chains.jsonl").read_text()
+    told = json.dumps(name)
+    (tmp_path / "chains.jsonl").write_text(re.sub(r'"question_id": "[^"]*"', lambda m: f'"question_id": {told}', lines))
+    count(tmp_path)
+    found, document = made(tmp_path)
+    assert name[:8] in document.text
+    for figure in re.findall(r"<svg.*?</svg>", found.html, flags=re.DOTALL):
+        ElementTree.fromstring(figure.replace("<svg ", '<svg xmlns:xlink="x" ', 1))
 
 
 def test_names_and_texts_of_a_run_are_shown_not_obeyed(tmp_path: Path) -> None:
