@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
@@ -12,6 +13,14 @@ from atts_runtime.errors import InputError
 Kind = Literal["draft", "score", "takeover", "grade"]
 STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
 """Causes of a wait for other chains; waiting for admission is no stall."""
+
+_T = TypeVar("_T")
+_MOST_S = 2**63 / 1e9
+"""Of a time: in nanoseconds, as `profiler.spans` counts them, it fits 64 bits."""
+_MOST_WHOLE = 2**63 - 1
+"""Of a count: the tables hold it in 64 bits."""
+_MOST_REAL = 1e300
+"""Of any other number: far above what is measured, and the sum over a run's calls is still finite."""
 
 
 @dataclass(slots=True)
@@ -126,15 +135,66 @@ class ChainRecord:
         """Parse a line (bytes: UTF-8); raises InputError if it is not a chain record."""
         try:
             data: dict[str, Any] = json.loads(line)
-            calls = [CallRecord(**c) for c in data.pop("calls")]
-            holds = [HoldRecord(**h) for h in data.pop("holds_s")]
-            alarms = [AlarmRecord(**a) for a in data.pop("alarms")]
-            return cls(**data, calls=calls, holds_s=holds, alarms=alarms)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            parts = {name: _list(data, name, kind) for name, kind in _PARTS.items()}
+            record = _checked(cls, data)
+            record.calls, record.holds_s, record.alarms = parts["calls"], parts["holds_s"], parts["alarms"]
+            _check_turns(record)
+            return record
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"not a chain record: {error}") from error
 
 
-_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in (ChainRecord, CallRecord, HoldRecord, AlarmRecord)}
+_PARTS: dict[str, type[Any]] = {"calls": CallRecord, "holds_s": HoldRecord, "alarms": AlarmRecord}
+
+
+def _list(data: dict[str, Any], name: str, kind: type[_T]) -> list[_T]:
+    """Take the parts of a name out of a record's fields."""
+    parts = data.pop(name)
+    if not isinstance(parts, list):
+        raise ValueError(f"{name} is no list")
+    return [_checked(kind, part) for part in parts]
+
+
+def _checked(kind: type[_T], data: dict[str, Any]) -> _T:
+    """A record of these fields; raises ValueError where one has another type than it says, or is no such number."""
+    record = kind(**data)
+    limits = _LIMITS[kind]
+    for name, value in data.items():
+        most = limits[name].get(type(value))
+        if most is None or (most and not -most <= value <= most):
+            raise ValueError(f"{name} cannot be {value!r:.40}")
+    return record
+
+
+def _check_turns(record: ChainRecord) -> None:
+    """Raises ValueError for a turn that the chain did not have: readers keep a row of each. A turn begins with a call,
+    if the chain is not stopped before it."""
+    if not 0 <= record.turns <= len(record.calls) + 1:
+        raise ValueError(f"turns cannot be {record.turns} with {len(record.calls)} calls")
+    for turn in [call.turn for call in record.calls] + [alarm.turn for alarm in record.alarms]:
+        if not 0 <= turn <= record.turns:
+            raise ValueError(f"turn cannot be {turn} in a chain of {record.turns} turns")
+
+
+def _limits(name: str, hint: Any) -> dict[type, float]:
+    """The types that JSON may give a field, and how far from 0 its numbers may be; 0: it is no number."""
+    options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if float in options:
+        most = _MOST_S if name.endswith("_s") else _MOST_REAL
+        limits: dict[type, float] = {float: most, int: most}
+    elif int in options:
+        limits = {int: _MOST_WHOLE}
+    else:
+        limits = {bool if bool in options else str: 0}
+    return limits | ({NoneType: 0} if NoneType in options else {})
+
+
+_KINDS: tuple[type[Any], ...] = (ChainRecord, CallRecord, HoldRecord, AlarmRecord)
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _KINDS}
+_LIMITS = {
+    cls: {name: _limits(name, hint) for name, hint in get_type_hints(cls).items() if name not in _PARTS}
+    for cls in _KINDS
+}
 
 
 def _by_name(record: Any) -> dict[str, Any]:

@@ -30,6 +30,9 @@ _SERVER_METRICS = {
     "throttled": "requests",
 }
 """Of `EngineStats`, where an engine has them."""
+_LEAST_COVERED = 0.95
+"""Share of a run that a sum of samples must cover to be called the run's. Samples come every 0.1 s and at both ends, so
+all but the shortest runs lose less; a GPU that stopped answering loses more, and nothing is known of that time."""
 
 
 class Telemetry:
@@ -100,16 +103,23 @@ class Telemetry:
         }
 
     def joules(self, placement: Placement | None) -> float | None:
-        """What the GPU of an engine drew in the run. None for other devices, where NVML has none, and where
-        CUDA_VISIBLE_DEVICES may have given the GPUs other numbers than NVML's."""
+        """What the GPU of an engine drew in the run. None for other devices, where NVML has none or saw too little of
+        the run, and where CUDA_VISIBLE_DEVICES may have given the GPUs other numbers than NVML's."""
         record = self._gpu(placement)
-        return None if record is None else record.energy(*self._window_s).joules
+        if record is None:
+            return None
+        drawn = record.energy(*self._window_s)
+        return drawn.joules if self._covers(drawn.covered_s) else None
 
     def dram_bytes(self, placement: Placement | None) -> float | None:
         """What GPM saw the GPU of an engine read and write in the run; None as in `joules`."""
         record = self._gpu(placement)
         moved = None if record is None else record.integral("dram_rate", *self._window_s)
-        return None if moved is None else moved.value
+        return moved.value if moved is not None and self._covers(moved.covered_s) else None
+
+    def _covers(self, seconds: float) -> bool:
+        begin_s, end_s = self._window_s
+        return seconds >= _LEAST_COVERED * (end_s - begin_s)
 
     def _gpu(self, placement: Placement | None) -> Record | None:
         if (

@@ -191,13 +191,15 @@ def follow_record(recorded: Recorded) -> Policy:
 def read_run(path: Path, *, unrecorded: Unrecorded = "raise") -> Recorded:
     """A run directory of ours. Raises InputError where it cannot be read, or chains are missing or failed."""
     from atts_runtime.config import RunConfig, read_options
+    from atts_runtime.rundir import read_chains
 
     config = RunConfig().with_options(read_options(path / "config.toml"))
+    lines = path / "chains.jsonl"
     try:
-        with (path / "chains.jsonl").open("rb") as lines:
-            records = [ChainRecord.from_line(line) for line in lines if line.endswith(b"\n")]
+        data = lines.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path / 'chains.jsonl'}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {lines}: {error.strerror or error}") from error
+    records = read_chains(lines, data)
     if not records:
         raise InputError(f"{path} has no chain that is over, so there is nothing to replay; resume the run")
     failed = sum(record.reason == "failed" for record in records)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from atts_runtime.errors import InputError
+from atts_runtime.profiler.provenance import whole
 from atts_runtime.profiler.published import fields_of_config, fields_of_profile
 
 __all__ = ["Experts", "ModelSpec"]
@@ -82,8 +83,8 @@ class ModelSpec:
             _whole(self, "ffn")
         for name in ("bytes_per_weight", "bytes_per_kv_element"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise InputError(f"{self.name}: {name} must be positive and finite, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+                raise InputError(f"{self.name}: {name} must be positive and finite, got {value!r:.40}")
 
     @classmethod
     def from_config(
@@ -104,7 +105,10 @@ class ModelSpec:
     def from_toml(cls, path: str | Path) -> Self:
         """The spec of a profile (`profiles/models/*.toml`), its totals checked; InputError says what is amiss."""
         fields, totals = fields_of_profile(path)
-        spec = cls._built(fields)
+        try:
+            spec = cls._built(fields)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         for name, stated in totals.items():
             if (computed := getattr(spec, name)) != stated:
                 raise InputError(f"{path}: totals.{name} is {stated}, but the dimensions give {computed}; correct one")
@@ -200,7 +204,4 @@ def _whole(spec: Any, *names: str) -> None:
     """Raise InputError unless each of these fields is a whole number above 0."""
     for name in names:
         value = getattr(spec, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(
-                f"{getattr(spec, 'name', 'experts')}: {name} must be a whole number above 0, got {value!r}"
-            )
+        whole(f"{getattr(spec, 'name', 'experts')}: {name}", value)

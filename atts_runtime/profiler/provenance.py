@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -11,10 +12,22 @@ from typing import Any
 
 from atts_runtime.errors import InputError
 
-__all__ = ["KINDS", "Number", "known_entries", "load_profile", "number", "save_profile", "stated_value", "text"]
+__all__ = [
+    "KINDS",
+    "Number",
+    "known_entries",
+    "load_profile",
+    "number",
+    "save_profile",
+    "stated_value",
+    "text",
+    "whole",
+]
 
 # How a number came about; a profile says it of each.
 KINDS = ("datasheet", "measured", "analytic", "fitted", "fake")
+
+_MOST_WHOLE = 2**31 - 1  # far above any model or machine; what is multiplied from a few of them is a float's yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +50,7 @@ def load_profile(path: str | Path, what: str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not TOML ({error}); correct it") from error
 
 
@@ -82,9 +95,11 @@ def known_entries(where: str | Path, entries: Any, needed: Collection[str], opti
 
 
 def whole(where: str, value: Any) -> int:
-    """A whole number above 0; InputError otherwise."""
+    """A whole number above 0, and no monster; InputError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{where} must be a whole number above 0, got {value!r}")
+    if value > _MOST_WHOLE:
+        raise InputError(f"{where} must be at most {_MOST_WHOLE}, got {value!r:.40}")
     return value
 
 
@@ -99,8 +114,8 @@ def text(where: str | Path, entries: Mapping[str, Any], name: str) -> str:
 def number(where: str, entry: Any, unit: str, *, zero: bool = False, most: float = math.inf) -> Number:
     """A number above 0 (or not below, with `zero`), finite and at most `most`."""
     value = stated_value(where, entry, unit)
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InputError(f"{where} must be finite and {'not negative' if zero else 'above 0'}, got {value!r}")
+    if not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
+        raise InputError(f"{where} must be finite and {'not negative' if zero else 'above 0'}, got {value!r:.40}")
     if value > most:
         raise InputError(f"{where} must be at most {most:g}, got {value!r}")
     return Number(value, unit, entry["kind"], entry["source"])

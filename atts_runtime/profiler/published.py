@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
-from atts_runtime.profiler.provenance import load_profile, stated_value
+from atts_runtime.profiler.provenance import load_profile, stated_value, whole
 
 __all__ = ["FAMILIES", "fields_of_config", "fields_of_profile"]
+
+_T = TypeVar("_T")
 
 # A config field that decides, and what holds without it; no field: the architecture decides.
 _Rule = tuple[str | None, bool]
@@ -101,9 +103,16 @@ class _Config:
         value = self.get(field)
         if value is None:
             raise InputError(f"{self.where}: field {field!r} is missing; add it to the config")
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{self.where}: field {field!r} must be a whole number above 0, got {value!r}")
-        return value
+        return whole(f"{self.where}: field {field!r}", value)
+
+    def items(self, field: str, kind: type[_T]) -> set[_T] | None:
+        """What is in a list of one kind; None where it is missing."""
+        value = self.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or any(type(item) is not kind for item in value):
+            raise InputError(f"{self.where}: field {field!r} must be a list of {kind.__name__}, got {value!r:.40}")
+        return set(value)
 
     def holds(self, rule: _Rule) -> bool:
         """Whether a rule holds: true or false."""
@@ -165,7 +174,7 @@ def _loaded(config: Mapping[str, Any] | str | Path | Any) -> _Config:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give a config.json or its folder") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: is not JSON ({error}); give a model's config.json") from error
         where = str(path)
     else:
@@ -178,14 +187,14 @@ def _loaded(config: Mapping[str, Any] | str | Path | Any) -> _Config:
 
 def _refuse_windows(c: _Config, family: _Family) -> None:
     """Attention to a window, or in another kind of layer, costs other than the counts say."""
-    kinds = c.get("layer_types")
+    kinds = c.items("layer_types", str)
     if kinds is not None:
-        other = sorted({str(kind) for kind in kinds} - {"full_attention"})
-        field, windowed = "layer_types", bool(other)
+        field, windowed = "layer_types", bool(kinds - {"full_attention"})
     else:
-        window, longest = c.get("sliding_window"), c.get("max_position_embeddings")
-        used = c.holds(("use_sliding_window", family.window_default))
-        field, windowed = "sliding_window", bool(used and window and (longest is None or window < longest))
+        field, longest = "sliding_window", c.get("max_position_embeddings")
+        windowed = c.holds(("use_sliding_window", family.window_default)) and bool(c.get(field))
+        if windowed and longest is not None:
+            windowed = c.whole(field) < c.whole("max_position_embeddings")
     if windowed:
         raise InputError(f"{c.where}: field {field!r} asks for other than full attention, which is all that is counted")
 
@@ -198,10 +207,9 @@ def _experts(c: _Config, family: _Family, layers: int) -> dict[str, Any] | None:
     field = next((f for f in (family.experts, "num_local_experts") if c.get(f) is not None), family.experts)
     if c.get(field) == 0:
         return None
-    dense, every = c.get("mlp_only_layers", []), c.get("decoder_sparse_step", 1)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise InputError(f"{c.where}: field 'decoder_sparse_step' must be a whole number above 0, got {every!r}")
-    mixtures = sum(i not in dense and (i + 1) % every == 0 for i in range(layers))
+    dense = c.items("mlp_only_layers", int) or set()
+    every = 1 if c.get("decoder_sparse_step") is None else c.whole("decoder_sparse_step")
+    mixtures = layers // every - sum(0 <= i < layers and (i + 1) % every == 0 for i in dense)
     if not mixtures:
         return None
     return {

@@ -96,6 +96,15 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("name", ["flops_per_s", "bytes_per_s"])
+def test_a_peak_that_no_float_can_hold_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    text = CPU.read_text(encoding="utf-8")
+    path.write_text(re.sub(rf"\b({name} = {{ value = )[^,]+", rf"\g<1>{10**400}", text), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"peaks.0..{name} must be finite and above 0, got 10{{39}}$"):
+        HardwareProfile.from_toml(path)
+
+
 @pytest.mark.parametrize("what", sorted(BAD))
 def test_a_hardware_profile_that_is_wrong_is_refused_by_name(what: str, tmp_path: Path) -> None:
     old, new, message = BAD[what]
@@ -115,6 +124,8 @@ def test_a_hardware_profile_that_is_wrong_is_refused_by_name(what: str, tmp_path
         ("row_s = { value = ", "row_s = { value = -1", "append.row_s must be finite and not negative"),
         ("eta = { value = 0", "eta = { value = 1", "append.eta must be at most 1"),
         ("rows_to = 4", "rows_to = 0", "rows_to must be a whole number above 0"),
+        ("rows_to = 4", f"rows_to = {10**400}", "rows_to must be at most 2147483647"),
+        ("\nmfu = {", "\nmfu" + ".a" * 5000 + " = {", "append.mfu is missing"),
         ("[16, 32,", "[32, 16,", "must ascend"),
     ],
 )

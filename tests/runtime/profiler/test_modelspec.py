@@ -195,6 +195,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "head_dim unknown": ({"model_type": "qwen3"}, "'head_dim' is missing"),
     "a window": ({"model_type": "mistral", "sliding_window": 8}, "'sliding_window' asks for other than full"),
     "windowed layers": ({"layer_types": ["full_attention", "sliding_attention"]}, "'layer_types' asks"),
+    "a kind for a list of them": ({"layer_types": 1}, "'layer_types' must be a list of str, got 1"),
+    "text for a window": ({"sliding_window": "9", "max_position_embeddings": 9}, "'sliding_window' must be a whole"),
+    "text for the longest": (
+        {"sliding_window": 8, "max_position_embeddings": "9"},
+        "'max_position_embeddings' must be",
+    ),
+    "a number that is no model's": ({"num_hidden_layers": 10**400}, "'num_hidden_layers' must be at most 2147483647"),
     "no dtype": ({"torch_dtype": None}, "'dtype' is missing; add it, or give bytes_per_weight"),
     "an odd dtype": ({"torch_dtype": "int3"}, "'dtype' is 'int3'"),
     "quantised": ({"quantization_config": {"quant_method": "awq"}}, "'quantization_config' leaves"),
@@ -222,7 +229,16 @@ def test_bytes_that_are_given_win_over_the_dtype() -> None:
     assert (spec.bytes_per_weight, spec.bytes_per_kv_element) == (0.5, 2)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, "2"])
+def test_dense_layers_are_a_list_and_layers_are_counted_without_going_through_them() -> None:
+    with pytest.raises(InputError, match="'mlp_only_layers' must be a list of int, got 3"):
+        ModelSpec.from_config(QWEN3_30B_A3B | {"mlp_only_layers": 3})
+    many = {"num_hidden_layers": 2**31 - 1, "decoder_sparse_step": 2, "mlp_only_layers": [1, 2, -1, 2**31]}
+    spec = ModelSpec.from_config(QWEN3_30B_A3B | many)
+    assert spec.experts is not None
+    assert spec.experts.layers == 2**30 - 2
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), pytest.param(10**400, id="huge"), True, "2"])
 def test_bytes_are_positive_numbers(value: Any) -> None:
     with pytest.raises(InputError, match="bytes_per_weight must be positive"):
         ModelSpec.from_config(LLAMA, bytes_per_weight=value)
@@ -237,7 +253,9 @@ def test_experts_are_checked() -> None:
         replace(ModelSpec.from_config(LLAMA), ffn=None)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "must hold a mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "must hold")]
+)
 def test_files_that_are_no_config_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text, encoding="utf-8")
@@ -255,6 +273,11 @@ def test_a_path_that_is_not_there_is_said() -> None:
 Rewrite = Callable[[str], str]
 DAMAGE: dict[str, tuple[Rewrite, str]] = {
     "not TOML": (lambda t: t + "=", "is not TOML"),
+    "nested too deep": (lambda t: "note = " + "[" * 100_000, "is not TOML"),
+    "a number that is no model's": (
+        lambda t: t.replace("value = 28,", f"value = {10**400},"),
+        "layers must be at most",
+    ),
     "no name": (lambda t: t.replace('name = "', 'note = "', 1), "'name' is missing"),
     "a typing error in a number": (lambda t: t.replace("3584", "3585"), r"heads|totals.parameters is 7615616512"),
     "another total": (lambda t: t.replace("57344", "57345"), "totals.kv_bytes_per_token is 57345"),

@@ -111,6 +111,15 @@ def test_an_engine_is_told_what_its_gpu_drew_and_moved(sampled: Telemetry) -> No
     assert sampled.dram_bytes(GPU) == pytest.approx(50.0)
 
 
+def test_what_a_gpu_said_of_a_part_of_the_run_is_not_the_run_s(sampled: Telemetry) -> None:
+    for begin_s, known in ((98.5, True), (98.0, False), (10.0, False)):
+        sampled._window_s = (begin_s, 111.0)
+        assert (sampled.joules(GPU) is not None) == known
+    for end_s, known in ((111.5, True), (112.0, False), (200.0, False)):
+        sampled._window_s = (98.0, end_s)
+        assert (sampled.dram_bytes(GPU) is not None) == known
+
+
 @pytest.mark.parametrize(
     "placement", [None, Placement("cpu", None, "float32", 1), Placement("cuda", 0, "bfloat16", None)]
 )
