@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+from atts_runtime.control.registry import PLUGINS
 from atts_runtime.errors import InputError
 from atts_sim.options import Value
 from atts_sim.point import Points
@@ -58,7 +59,7 @@ class Processes:
 
         # Chunks are this module's, so joblib shall not make batches of its own.
         parallel = Parallel(self._jobs, backend="loky", return_as="generator_unordered", batch_size=1)
-        yield from parallel(delayed(work)(self._text, chunk) for chunk in chunks(points, self._jobs))
+        yield from parallel(delayed(work)(self._text, plugins(), chunk) for chunk in chunks(points, self._jobs))
 
 
 class Ray:
@@ -97,7 +98,7 @@ class Ray:
         ray: Any = self._ray
         remote = ray.remote(work)
         jobs = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        open_ = [remote.remote(self._text, chunk) for chunk in chunks(points, jobs)]
+        open_ = [remote.remote(self._text, plugins(), chunk) for chunk in chunks(points, jobs)]
         while open_:
             done, open_ = ray.wait(open_)
             for reference in done:
@@ -112,8 +113,14 @@ def _listens(address: str) -> None:
             pass
 
 
-def work(text: str, points: Sequence[Numbered]) -> list[Row]:
-    """In a worker: the rows of a chunk."""
+def plugins() -> str:
+    """The files of gates of one's own: a worker may be older than what this process was told."""
+    return os.environ.get(PLUGINS, "")
+
+
+def work(text: str, told: str, points: Sequence[Numbered]) -> list[Row]:
+    """In a worker: the rows of a chunk. `told`: the `plugins` of the process that asks."""
+    os.environ[PLUGINS] = told
     known = _points(text)
     return [known.row(place, chosen) for place, chosen in points]
 
