@@ -24,6 +24,9 @@ def endpoints(text: str, option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_address(url, option) for url in urls))
 
 
+_MORE = "an address that holds more than host, port and path; put a key into an environment variable"
+
+
 def _address(url: str, option: str) -> str:
     try:
         parts = urlsplit(url)
@@ -31,10 +34,10 @@ def _address(url: str, option: str) -> str:
     except ValueError:
         known = False
     else:
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise InputError(
-                f"{option}: an address that holds more than host, port and path; put a key into an environment variable"
-            )
+        if parts.query or parts.fragment:
+            raise InputError(f"{option}: {_MORE}")
+    if "@" in url:  # whatever is wrong with it, it is not shown
+        raise InputError(f"{option}: {_MORE}")
     if not known:
         raise InputError(f"{option}: {url!r} is no address; give http://HOST:PORT, several separated by commas")
     return url.rstrip("/").removesuffix("/v1")

@@ -76,7 +76,7 @@ def refused(response: httpx.Response, where: str, key: str | None, key_option: s
         wrong = "refuses the key" if key else "wants an API key"
         return InputError(f"{where} {wrong} ({said}): put one into an environment variable and name it by {key_option}")
     if message := _message(response):
-        said += f": {message.replace(key, '***') if key else message}"
+        said += f": {(message.replace(key, '***') if key else message)[:_SAID]}"
     if status in _BUSY:
         return Unanswered(said, "load", retry_after_s(response.headers))
     if status >= 500:
@@ -94,7 +94,7 @@ def _message(response: httpx.Response) -> str:
         body = body.get("error", body.get("detail", body.get("message", body)))
     if isinstance(body, dict):
         body = body.get("message", body)
-    return " ".join(str(body).split())[:_SAID]
+    return " ".join(str(body).split())
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -6,6 +6,7 @@ them always, SGLang with ``--enable-metrics``; of others only what the calls sho
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, field, replace
@@ -151,6 +152,8 @@ def _read(text: str) -> tuple[dict[str, float], dict[str, float]]:
         try:
             value = float(number)
         except ValueError:
+            continue
+        if not math.isfinite(value):  # which the format allows
             continue
         if name in _COUNTERS:
             counters[_COUNTERS[name]] = counters.get(_COUNTERS[name], 0.0) + value

@@ -7,6 +7,7 @@ position.
 from __future__ import annotations
 
 import hashlib
+import os.path
 from itertools import islice
 from pathlib import Path
 
@@ -51,11 +52,12 @@ def load_task(spec: str, n_questions: int | None, seed: int, *, system: str | No
             raise InputError(f"{BUNDLED}: its models know no system message; leave --system-prompt out")
         return _arithmetic(DEFAULT_QUESTIONS if n_questions is None else n_questions, seed, terms)
     path = Path(spec)
-    if path.suffix.lower() == ".jsonl" or path.is_file():
+    # Path's own raise where a name is too long, as a question in place of a task is.
+    if path.suffix.lower() == ".jsonl" or os.path.isfile(path):  # noqa: PTH113
         questions = questions_of(jsonl_rows(path), Form(put, system, seed))
         source = Source("jsonl", spec, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
         return _task(path.stem, questions, n_questions, source)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise InputError(f"{spec!r} is a directory; name a .jsonl file in it")
     if (known := named(spec)) is not None:
         return _named(known, n_questions, Form(in_steps, system, seed))

@@ -44,6 +44,8 @@ def task_of(folder: Path, **questions: str) -> str:
         (["--target-key-env", "NO_SUCH_KEY"], "the environment variable NO_SUCH_KEY is not set; export it, or leave"),
         (["--target-url", "http://127.0.0.1:9"], "--target-url: http://127.0.0.1:9 cannot be used"),
         (["--target-url", "http://me:secret@host"], "put a key into an environment variable"),
+        (["--target-url", "http://me:secret@host:80a1"], "put a key into an environment variable"),
+        (["--target-url", "me:secret@host:8001"], "put a key into an environment variable"),
         (["--draft", "bundled", "--turns", "99"], "lower --turns, --draft-tokens or --takeover-tokens"),
         (["--target", "no/such/model"], "no/such/model"),
     ],

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from atts_runtime.engines.base import EngineError, EngineStats, OutageError, Piece
-from atts_runtime.engines.http_errors import retry_after_s
+from atts_runtime.engines.http_errors import refused, retry_after_s
+from atts_runtime.engines.http_metrics import _read
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
 from tests.runtime.engines.http_stub import Fault, Stub, stubs
@@ -226,3 +228,17 @@ def test_an_answer_of_another_form_fails_the_call(run: Run, vocabulary: Vocabula
 
     with stubs(Stub(vocabulary)) as (stub,):
         run(scenario, stub)
+
+
+def test_no_part_of_a_key_is_in_what_a_server_is_said_to_have_said() -> None:
+    key = "sk-very-secret"
+    for before in range(270, 305):
+        said = str(refused(httpx.Response(400, text="x" * before + key), "there", key, "--key"))
+        assert "sk-" not in said
+
+
+def test_a_metric_that_is_no_number_is_left_out() -> None:
+    page = "vllm:num_requests_running 2\nvllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\n"
+    counters, gauges = _read(page)
+    assert not counters
+    assert list(gauges.values()) == [2.0]

@@ -206,6 +206,7 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
     assert "cannot be read" in error_of(str(tmp_path / "d.jsonl"))
     assert "is a directory; name a .jsonl file in it" in error_of(str(tmp_path))
+    assert error_of("What is the sum of 1 and 2? " * 20)  # longer than a name may be
 
 
 # Multiple choice

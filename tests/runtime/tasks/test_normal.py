@@ -52,6 +52,8 @@ def test_different_integers_and_fractions_are_different(a: str, b: str) -> None:
         ("0.33", "1/3"),  # may be a rounded value
         ("1,000", "1000"),  # may be a list
         ("1 2", "12"),
+        (r"1\, 1/2", "11/2"),  # a mixed number
+        ("2  3", "23"),
         (r"\pi r", r"\pir"),
         ("1/0", "1"),
         ("x", "y"),
