@@ -24,20 +24,18 @@ def endpoints(text: str, option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_address(url, option) for url in urls))
 
 
-_MORE = "an address that holds more than host, port and path; put a key into an environment variable"
-
-
 def _address(url: str, option: str) -> str:
+    more = "@" in url  # a key or password: whatever else is wrong with the address, it is not shown
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        more = more or bool(parts.query or parts.fragment)
     except ValueError:
         known = False
-    else:
-        if parts.query or parts.fragment:
-            raise InputError(f"{option}: {_MORE}")
-    if "@" in url:  # whatever is wrong with it, it is not shown
-        raise InputError(f"{option}: {_MORE}")
+    if more:
+        raise InputError(
+            f"{option}: an address that holds more than host, port and path; put a key into an environment variable"
+        )
     if not known:
         raise InputError(f"{option}: {url!r} is no address; give http://HOST:PORT, several separated by commas")
     return url.rstrip("/").removesuffix("/v1")
