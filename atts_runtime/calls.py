@@ -43,6 +43,7 @@ class Calls:
                 failure.__cause__ = error
             except EngineError as error:
                 failure = error
+                call.attempts += error.tries - 1
             else:  # no longer under the deadline: what is written must not be written again
                 return await self._written(command, chain, call, result)
             if not failure.retryable or call.attempts > self._config.retries:

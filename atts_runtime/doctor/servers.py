@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from atts_runtime.doctor.checks import Check
-from atts_runtime.engines.http_channel import endpoints, key_in
+from atts_runtime.engines.http_channel import endpoints, environment, key_in
 
 _PATIENCE_S = 10.0
 
@@ -17,16 +17,19 @@ def server_checks(role: str, urls: str, key_env: str | None) -> Iterator[Check]:
 
     key = key_in(key_env, f"--{role}-key-env")
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    for url in endpoints(urls, f"--{role}-url"):
-        name = f"{role} at {url}"
-        try:
-            response = httpx.get(f"{url}/v1/models", headers=headers, timeout=_PATIENCE_S)
-        except httpx.HTTPError as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            mend = f"start the server, or correct --{role}-url; a server that loads a model answers minutes later"
-            yield Check("engines", name, "broken", f"does not answer: {why}", mend)
-            continue
-        yield _answered(name, role, response.status_code, _models(response.content))
+    with environment():
+        client = httpx.Client(headers=headers, timeout=_PATIENCE_S)
+    with client:
+        for url in endpoints(urls, f"--{role}-url"):
+            name = f"{role} at {url}"
+            try:
+                response = client.get(f"{url}/v1/models")
+            except httpx.HTTPError as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+                mend = f"start the server, or correct --{role}-url; a server that loads a model answers minutes later"
+                yield Check("engines", name, "broken", f"does not answer: {why}", mend)
+                continue
+            yield _answered(name, role, response.status_code, _models(response.content))
 
 
 def _answered(name: str, role: str, status: int, models: list[str] | None) -> Check:
@@ -45,5 +48,5 @@ def _models(content: bytes) -> list[str] | None:
     """Names of the served models; None where the answer has another form."""
     try:
         return [str(model["id"]) for model in json.loads(content)["data"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -19,11 +19,12 @@ from atts_runtime.profiler.modelspec import ModelSpec
 
 
 class EngineError(RuntimeError):
-    """A call failed in an engine. `retryable` says whether the same call may succeed when it is made again."""
+    """A call failed in an engine. `retryable` says whether the same call may succeed when it is made again; `tries`:
+    how often the engine itself made it."""
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, tries: int = 1) -> None:
         super().__init__(message)
-        self.retryable = retryable
+        self.retryable, self.tries = retryable, tries
 
 
 class OutageError(RuntimeError):

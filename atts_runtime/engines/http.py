@@ -34,7 +34,7 @@ from atts_runtime.engines.base import (
 )
 from atts_runtime.engines.chains import common_prefix
 from atts_runtime.engines.http_channel import Channel
-from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows
+from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows, reader
 from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.engines.http_metrics import ServerLog
 from atts_runtime.engines.http_pool import CHECK_S, Answered, Pool
@@ -161,7 +161,7 @@ class HttpEngine:
                     known += nll
                     break
             if not cached:
-                raise EngineError("the server returned no log-probabilities of the prompt")
+                raise EngineError("the server returned no log-probabilities of the prompt", tries=usage.tries)
             await self._scores.answered(unknown[0])  # too much was cached: another chain may have asked for it
             before, known = len(known), await self._scores.settled(keys)
             cached = len(known) > before
@@ -184,10 +184,10 @@ class HttpEngine:
             once = cached and dialect.reuses_prefix
             try:
                 answer = await self._ask(chain, ask, lambda told: dialect.scored(plan, told), usage, once=once)
-            except EngineError:
+            except EngineError as error:
                 if not once:
                     raise
-                usage.tries += 1
+                usage.tries = error.tries + 1
                 return None
             self._spend(chain, usage, ids, answer.url, answer.value.cached_tokens)
             if answer.value.nll is None:
@@ -206,14 +206,11 @@ class HttpEngine:
         self, chain: ChainId, ask: Ask, read: Callable[[Any], _T], usage: Usage, *, once: bool = False
     ) -> Answered[_T]:
         assert self._pool is not None
-
-        def form(told: Any) -> _T:
-            try:
-                return read(told)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                raise Unanswered(f"the answer to {ask.path} has an unknown form: {error!r}", "request") from error
-
-        answer = await self._pool.ask(chain, ask.path, ask.body, form, once=once)
+        try:
+            answer = await self._pool.ask(chain, ask.path, ask.body, reader(ask.path, read), once=once)
+        except EngineError as error:
+            error.tries += usage.tries - 1
+            raise
         usage.tries += answer.tries - 1
         usage.t_start_s = usage.t_start_s or answer.sent_s
         usage.t_end_s = time.perf_counter()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -30,7 +32,8 @@ def _address(url: str, option: str) -> str:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
         more = more or bool(parts.query or parts.fragment)
-    except ValueError:
+        httpx.URL(url)  # which knows what an address of a machine may be
+    except (ValueError, httpx.InvalidURL):
         known = False
     if more:
         raise InputError(
@@ -53,6 +56,22 @@ def key_in(variable: str | None, option: str) -> str | None:
     return key
 
 
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """Raises InputError where a client cannot be made of what the environment says of certificates and proxies."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"certificates of {os.environ.get('SSL_CERT_FILE') or os.environ.get('SSL_CERT_DIR')} cannot be read "
+            f"({error.strerror or error}); name PEM files by SSL_CERT_FILE or SSL_CERT_DIR, or unset them"
+        ) from error
+    except (ValueError, httpx.InvalidURL, ImportError) as error:
+        raise InputError(
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY holds no proxy that can be used; give http://HOST:PORT"
+        ) from error
+
+
 class Channel:
     """A client of all servers of one model.
 
@@ -65,11 +84,12 @@ class Channel:
     def __init__(self, key: str | None, key_option: str, timeout_s: float) -> None:
         self._key, self._key_option, self._timeout_s = key, key_option, timeout_s
         headers = {"user-agent": f"atts/{__version__}"} | ({"authorization": f"Bearer {key}"} if key else {})
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=httpx.Timeout(None, connect=_CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
-        )
+        with environment():
+            self._client = httpx.AsyncClient(
+                headers=headers,
+                timeout=httpx.Timeout(None, connect=_CONNECT_S),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_S),
+            )
 
     async def ask(self, url: str, path: str, body: dict[str, Any] | None = None, timeout_s: float | None = None) -> Any:
         """The answer's JSON: to a POST of `body`, to a GET where there is none.
@@ -79,7 +99,7 @@ class Channel:
         response = await self._send(url, path, body, timeout_s)
         try:
             return json.loads(response.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unanswered(f"the answer to {path} is not JSON: {error}", "request") from error
 
     async def text(self, url: str, path: str, timeout_s: float | None = None) -> str:

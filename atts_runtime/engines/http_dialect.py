@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from atts_runtime.engines.base import EngineError, GenerateCall
-from atts_runtime.engines.http_errors import Unanswered
+from atts_runtime.engines.http_errors import MALFORMED, Unanswered
 from atts_runtime.engines.vllm_scoring import Plan
 
+_T = TypeVar("_T")
 _NO_LOGPROB = -9999.0
 """vLLM writes this for what JSON cannot say: minus infinity, or NaN."""
 _ROUNDING = 1e-3  # a log-probability may lie this far above 0
+_MOST = (1 << 31) - 1  # of an id, and of tokens
 
 
 class Ask(NamedTuple):
@@ -37,24 +39,35 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Drawn ids, an end of text included; their negative log-likelihoods, and how much of the context the server's
-    cache held, where it says so."""
+    """Drawn ids, an end of text included; their negative log-likelihoods under the model as it is, whatever the
+    temperature they were drawn at (and more, where a server drew on), and how much of the context the server's cache
+    held, where it says so. Raises ValueError where these are not that."""
 
     ids: list[int]
     nll: list[float] | None
     cached_tokens: int | None
 
+    def __post_init__(self) -> None:
+        _check_ids(self.ids)
+        if self.nll is not None and len(self.nll) < len(self.ids):
+            raise ValueError(f"{len(self.nll)} log-probabilities of {len(self.ids)} tokens")
+        _check_cached(self.cached_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Negative log-likelihoods of a plan's tokens; None where the cache served them."""
+    """Negative log-likelihoods of a plan's tokens; None where the cache served them. Raises ValueError for a count of
+    cached tokens that is none."""
 
     nll: list[float] | None
     cached_tokens: int | None
 
+    def __post_init__(self) -> None:
+        _check_cached(self.cached_tokens)
+
 
 class Dialect(Protocol):
-    """A kind of server. Readers raise LookupError, TypeError or ValueError for an answer of another form.
+    """A kind of server. Readers raise one of `MALFORMED` for an answer of another form.
 
     `reuses_prefix`: a score may be asked for without its prefix being computed again.
     """
@@ -94,3 +107,29 @@ def logprob(value: Any) -> float:
 def logprobs(values: Sequence[Any]) -> list[float]:
     """Several of them."""
     return [logprob(value) for value in values]
+
+
+def reader(path: str, read: Callable[[Any], _T]) -> Callable[[Any], _T]:
+    """`read` of an answer to `path`, raising Unanswered where that has another form."""
+
+    def form(told: Any) -> _T:
+        try:
+            return read(told)
+        except MALFORMED as error:
+            raise Unanswered(f"the answer to {path} has an unknown form: {error!r:.200}", "request") from error
+
+    return form
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+
+
+def _check_ids(ids: object) -> None:
+    if not isinstance(ids, list) or not all(_whole(each) for each in ids):
+        raise ValueError(f"{ids!r:.50} stands where ids of tokens should")
+
+
+def _check_cached(tokens: object) -> None:
+    if tokens is not None and not _whole(tokens):
+        raise ValueError(f"{tokens!r:.50} stands where a count of cached tokens should")

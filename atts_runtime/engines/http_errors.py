@@ -19,6 +19,10 @@ from atts_runtime.engines.base import EngineError
 from atts_runtime.errors import InputError
 
 Blame = Literal["endpoint", "load", "request"]
+MALFORMED = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, RecursionError, MemoryError,
+)  # fmt: skip
+"""What reading an answer raises where it has not the form that it should have."""
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 _NO_KEY = frozenset({401, 403})
 _SAID = 300  # characters of a server's own words
@@ -88,7 +92,7 @@ def _message(response: httpx.Response) -> str:
     """The server's own words: OpenAI's form, FastAPI's, or the text as it stands."""
     try:
         body: Any = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = response.text
     if isinstance(body, dict):
         body = body.get("error", body.get("detail", body.get("message", body)))
@@ -106,5 +110,5 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one beyond the calendar
         return None

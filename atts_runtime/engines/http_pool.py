@@ -2,7 +2,8 @@
 
 A chain goes back to the endpoint that holds its prefix, unless that is down or far more loaded; else to the least
 loaded. A call whose endpoint dies goes to another, or waits for one to come back, up to the patience; then the run
-ends, to be resumed. Only what an endpoint fails at while it says that it is well counts against the call's own retries.
+ends, to be resumed. What an endpoint fails at while it says that it is well counts against the call's own retries, and
+not against the patience.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, Outage, OutageError
-from atts_runtime.engines.http_errors import Unanswered
+from atts_runtime.engines.http_errors import MALFORMED, Unanswered
 from atts_runtime.errors import InputError
 
 _T = TypeVar("_T")
@@ -27,6 +28,7 @@ _BACKOFF_S, _BACKOFF_MOST_S = 0.5, 30.0
 _LOOK_S = 1.0  # between two looks at an endpoint
 _MISSES = 3  # looks in a row without an answer after which an endpoint that breaks no connection is taken for dead
 CHECK_S = 10.0  # for an answer to a health check
+_FAILS = (Unanswered, EngineError, InputError, *MALFORMED)
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +59,7 @@ class Pool:
         check: returns where a server is well, given its address and whether it has just been down; raises as `send`.
         look: called every second with the address of each endpoint that is well.
         retries: times a call may fail at an endpoint that is well, beyond the first.
-        patience_s: how long a call that got no answer is kept.
+        patience_s: how long a call waits for an endpoint; what one worked on it meanwhile does not count.
     """
 
     def __init__(
@@ -114,29 +116,31 @@ class Pool:
         where the key is not taken.
         """
         tries = failures = 0
-        trouble: str | None = None
-        since_s = time.perf_counter()
+        since_s: float | None = None  # when it began to wait, later by what endpoints have worked on it since
         while True:
             endpoint = self._ready(chain)
             if endpoint is None:
-                if trouble is None:
-                    since_s = time.perf_counter()
-                trouble = trouble or "it is down or busy"
+                since_s = time.perf_counter() if since_s is None else since_s
                 await self._until_ready(since_s)
                 continue
             tries += 1
             sent_s = time.perf_counter()
             try:
                 return Answered(read(await self._send(endpoint, path, body)), endpoint.url, tries, sent_s)
+            except EngineError as error:
+                error.tries = tries
+                raise
             except Unanswered as failure:
-                if trouble is None:
-                    since_s = time.perf_counter()
-                trouble = str(failure)
-                failures += await self._counts(endpoint, failure, tries)
-                if failures > (0 if once else self._retries):
-                    self.retried += once
-                    raise EngineError(f"{endpoint.url}: {failure} ({failures} times)") from failure
-                self._within(since_s, trouble)
+                failed_s = time.perf_counter()
+                if await self._counts(endpoint, failure, tries):
+                    failures, since_s = failures + 1, None
+                    if failures > (0 if once else self._retries):
+                        self.retried += once
+                        said = f"{endpoint.url}: {failure} ({failures} times)"
+                        raise EngineError(said, tries=tries) from failure
+                else:
+                    since_s = failed_s if since_s is None else since_s + failed_s - sent_s
+                    self._within(since_s, str(failure))
                 self.retried += 1
                 if failure.blame != "endpoint":
                     await asyncio.sleep(self._random.uniform(0.5, 1.0) * _backoff_s(tries))
@@ -216,15 +220,15 @@ class Pool:
             elif endpoint.up and misses >= _MISSES and unwell is not None:
                 self._down(endpoint, unwell)
             if unwell is None:
-                with contextlib.suppress(Unanswered, EngineError, InputError):  # then figures are missing for once
+                with contextlib.suppress(*_FAILS):  # then figures are missing for once
                     await self._look(endpoint.url)
 
     async def _unwell(self, endpoint: Endpoint) -> str | None:
         """What ails an endpoint, if anything does."""
         try:
             await self._check(endpoint.url, not endpoint.up)
-        except (Unanswered, EngineError, InputError) as error:
-            return str(error)
+        except _FAILS as error:
+            return str(error) or repr(error)
         return None
 
     def _down(self, endpoint: Endpoint, cause: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, GenerateCall
 from atts_runtime.engines.http_channel import Channel
-from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows
+from atts_runtime.engines.http_dialect import Ask, Dialect, Figures, Rows, reader
 from atts_runtime.engines.http_errors import Refused, Unanswered
 from atts_runtime.engines.http_sglang import Sglang
 from atts_runtime.engines.http_vllm import VllmCompletions, VllmTokens
@@ -117,10 +117,7 @@ async def inspect(channel: Channel, url: str, wanted: Wanted, vocabulary: Vocabu
 
 def _card(told: Any, url: str, wanted: Wanted) -> dict[str, Any]:
     """The server's entry for the model."""
-    try:
-        cards = {str(card["id"]): card for card in told["data"]}
-    except (LookupError, TypeError) as error:
-        raise InputError(f"--{wanted.role}-url: {url}/v1/models answers in an unknown form") from error
+    cards = reader("/v1/models", lambda told: {str(card["id"]): dict(card) for card in told["data"]})(told)
     if wanted.named is not None:
         names = [wanted.named]
     else:
@@ -149,7 +146,8 @@ def _api(card: dict[str, Any]) -> str:
 
 
 def _context(card: dict[str, Any]) -> int | None:
-    length = card.get("max_model_len") or (card.get("meta") or {}).get("n_ctx")
+    meta = card.get("meta")
+    length = card.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
     return length if isinstance(length, int) and length > 0 else None
 
 
@@ -157,11 +155,12 @@ async def _check_tokenizer(channel: Channel, url: str, server: Server, vocabular
     """Raises InputError where the server's tokenizer is another one. One that cannot be asked is taken on trust."""
     body = {"model": server.name, "prompt": SAMPLE, "content": SAMPLE, "add_special_tokens": False}
     try:
-        theirs = (await channel.ask(url, "/tokenize", body))["tokens"]
-    except (Refused, LookupError, TypeError):
+        told = await channel.ask(url, "/tokenize", body)
+    except Refused:
         return
+    theirs = told.get("tokens") if isinstance(told, dict) else None
     ours = vocabulary.encode(SAMPLE)
-    if theirs != ours:
+    if isinstance(theirs, list) and theirs != ours:
         raise InputError(
             f"{url} encodes text unlike the tokenizer of {wanted.model!r} ({len(theirs)} tokens of a sample, not "
             f"{len(ours)}); give --{wanted.role} the folder or hub id of the model that is served there"
@@ -178,8 +177,8 @@ async def _vllm(channel: Channel, url: str, server: Server, ids: list[int]) -> S
             answer = await _answer(channel, url, ask)
         except Refused:  # v2: it may be v1; v1 too: it was started without --enable-scale-out
             continue
-        details = (answer.get("usage") or {}).get("prompt_tokens_details")
-        return replace(server, runner=runner, tells_cached=details is not None)
+        cached = reader(ask.path, lambda told: (told.get("usage") or {}).get("prompt_tokens_details"))(answer)
+        return replace(server, runner=runner, tells_cached=cached is not None)
     return replace(server, api="vllm-completions")
 
 
@@ -189,9 +188,10 @@ async def _check_writing(
     """Raises InputError where a server does not continue ids by ids."""
     call = GenerateCall(ChainId(0, 0), "", (), 1, 0.0, None, (0,))
     ask = server.dialect.generate(ids, call, Figures(1, 0, vocabulary.eos_ids, False, _SALT))
+    answer = await _answer(channel, url, ask)
     try:
-        server.dialect.written(await _answer(channel, url, ask))
-    except (LookupError, TypeError, ValueError) as error:
+        reader(ask.path, server.dialect.written)(answer)
+    except (Unanswered, EngineError) as error:
         raise InputError(
             f"{option}: {url} continues no ids by ids ({ask.path}); a server of vLLM or SGLang does"
         ) from error
@@ -203,14 +203,13 @@ async def _check_scores(
     """Raises InputError where a server gives no log-probabilities of a prompt, or of a token that it is asked about."""
     plan = Plan(ids, 1, ids[1:], tuple(sorted(vocabulary.eos_ids)))
     dialect = server.dialect
+    scored, last = dialect.score(plan, _SALT, cached=False), dialect.next_token(plan, _SALT)
     try:
-        found: Rows = dialect.scored(plan, await _answer(channel, url, dialect.score(plan, _SALT, cached=False)))
-        dialect.read_next(plan, await _answer(channel, url, dialect.next_token(plan, _SALT)))
+        found: Rows = reader(scored.path, lambda told: dialect.scored(plan, told))(await _answer(channel, url, scored))
+        reader(last.path, lambda told: dialect.read_next(plan, told))(await _answer(channel, url, last))
         reason = None if found.nll is not None else "none came back"
     except (Unanswered, EngineError) as error:
         reason = str(error)
-    except (LookupError, TypeError, ValueError):
-        reason = "none came back"
     if reason is not None:
         raise InputError(
             f"{option}: {url} gives no log-probabilities of a prompt, which scoring needs ({_WANTS}): {reason}"

@@ -3,6 +3,10 @@
 Log-probabilities of a prompt from position p on have no value for the token at p itself, so to score a segment that
 starts at C they are asked for from C - 1; the prefix cache serves what lies before. `sampling_seed` is obeyed by
 servers that were started with ``--enable-deterministic-inference``; elsewhere a chain's text depends on the others'.
+
+Log-probabilities of what is drawn are of the distribution at the temperature it was drawn at (unless the server's
+SGLANG_RETURN_ORIGINAL_LOGPROB is set, which nobody can see), and greedy ones the model's own. So they are asked for
+where the two are the same: at a temperature of 0 or 1.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from atts_runtime.engines.vllm_scoring import Plan
 
 _PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 _SEED_BITS = 0x7FFFFFFF
+_PLAIN_TEMPERATURES = (0.0, 1.0)
 
 
 class Sglang:
@@ -33,13 +38,13 @@ class Sglang:
             "stop_token_ids": sorted(figures.eos_ids),
             "no_stop_trim": True,
         }
-        more = {"return_logprob": True} if figures.logprobs else {}
+        more = {"return_logprob": True} if figures.logprobs and call.temperature in _PLAIN_TEMPERATURES else {}
         return _ask(ids, figures.salt, sampling, more)
 
     def written(self, answer: Any) -> Written:
         told = answer["meta_info"].get("output_token_logprobs")
         nll = None if told is None else logprobs([row[0] for row in told])
-        return Written(list(answer["output_ids"]), nll, _cached(answer))
+        return Written(answer["output_ids"], nll, _cached(answer))
 
     def score(self, plan: Plan, salt: str, *, cached: bool) -> Ask:
         start = plan.first - 1 if cached else 0

@@ -43,7 +43,7 @@ class VllmCompletions:
         choice = answer["choices"][0]
         told = choice.get("logprobs")
         nll = None if told is None else logprobs(told["token_logprobs"])
-        return Written(list(choice["token_ids"]), nll, _cached(answer))
+        return Written(choice["token_ids"], nll, _cached(answer))
 
     def score(self, plan: Plan, salt: str, *, cached: bool) -> Ask:
         return self._completion(plan.fed, salt, {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0})
@@ -83,7 +83,7 @@ class VllmTokens(VllmCompletions):
         choice = answer["choices"][0]
         told = choice.get("logprobs")
         nll = None if told is None else logprobs([token["logprob"] for token in told["content"]])
-        return Written(list(choice["token_ids"]), nll, _cached(answer))
+        return Written(choice["token_ids"], nll, _cached(answer))
 
     def score(self, plan: Plan, salt: str, *, cached: bool) -> Ask:
         cached = cached and self.reuses_prefix
@@ -103,6 +103,8 @@ class VllmTokens(VllmCompletions):
         if packed is None:
             return Rows(None, _cached(answer))
         rows = np.load(io.BytesIO(base64.b64decode(packed)), allow_pickle=False)
+        if len(rows) != len(plan.tokens):
+            raise ValueError(f"{len(rows)} rows of log-probabilities of {len(plan.tokens)} tokens")
         return Rows(logprobs([float(row[0]) for row in rows]), _cached(answer))
 
     def _tokens(self, ids: list[int], salt: str, sampling: dict[str, Any]) -> Ask:

@@ -96,6 +96,22 @@ def test_a_failed_score_fails_its_chain_with_the_reason(
     assert all(call["ell"] is None for line in failed for call in line["calls"][-1:])
 
 
+def test_a_call_that_failed_is_on_record_with_its_attempts(
+    options: list[str], served: tuple[Stub, Stub], tmp_path: Path, capsys: Capture
+) -> None:
+    def breaks() -> None:
+        while len(served[1].seen) < 8:
+            time.sleep(0.001)
+        served[1].always = Fault(status=500)
+
+    threading.Thread(target=breaks, daemon=True).start()
+    assert main([*options, "--retries", "3", "--json"]) == 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "chains.jsonl").read_text().splitlines()]
+    last = [line["calls"][-1] for line in lines if line["reason"] == "failed"]
+    assert len(last) == json.loads(capsys.readouterr().out)["failed_chains"] >= 1
+    assert {call["attempts"] for call in last} <= {4, 5}  # one more where a score was asked by the cache first
+
+
 def test_an_outage_beyond_patience_ends_the_run_to_be_resumed(
     options: list[str], served: tuple[Stub, Stub], tmp_path: Path, capsys: Capture
 ) -> None:

@@ -46,6 +46,7 @@ def task_of(folder: Path, **questions: str) -> str:
         (["--target-url", "http://me:secret@host"], "put a key into an environment variable"),
         (["--target-url", "http://me:secret@host:80a1"], "put a key into an environment variable"),
         (["--target-url", "me:secret@host:8001"], "put a key into an environment variable"),
+        (["--target-url", "http://10.0.0.300"], "--target-url: 'http://10.0.0.300' is no address"),
         (["--draft", "bundled", "--turns", "99"], "lower --turns, --draft-tokens or --takeover-tokens"),
         (["--target", "no/such/model"], "no/such/model"),
     ],
@@ -91,6 +92,31 @@ def test_certificates_of_ones_own_are_taken_from_ssl_cert_file(
     with stubs(Stub(vocabulary, tls=True)) as (stub,):
         assert main([*options, "--target-url", stub.url, "--json"]) == 0
     assert '"failed_chains": 0' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("SSL_CERT_FILE", "/no/such/file", "certificates of /no/such/file cannot be read"),
+        ("SSL_CERT_FILE", __file__, "name PEM files by SSL_CERT_FILE or SSL_CERT_DIR, or unset them"),
+        ("HTTP_PROXY", "gopher://me:secret@host", "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY holds no proxy"),
+    ],
+)
+def test_an_environment_that_no_client_can_use(
+    options: list[str],
+    variable: str,
+    value: str,
+    said: str,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    wrong = mistake(capsys, tmp_path / "run", *options)
+    assert said in wrong
+    assert "secret" not in wrong
+    assert main(["doctor", "--target-url", "http://127.0.0.1:9"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_question_beyond_the_context(

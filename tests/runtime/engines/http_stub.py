@@ -183,7 +183,7 @@ class Stub:
             self.seen.append(Seen(path, body, time.monotonic(), authorization))
         if self._key is not None and authorization != f"Bearer {self._key}" and path != "/health":
             return 401, {}, json.dumps({"error": {"message": f"wrong key {authorization}"}}).encode()
-        if fault.status != 200:
+        if fault.status != 200 or fault.body is not None:
             return fault.status, fault.headers, fault.body or b'{"error": {"message": "as told"}}'
         answers: dict[str, Callable[[dict[str, Any]], Any]] = {
             "/v1/models": self._models,
@@ -276,7 +276,8 @@ class Stub:
             meta["input_token_logprobs"] = [
                 [r if i else None, t, None] for i, (r, t) in enumerate(zip(rows, ids[start:], strict=True))
             ]
-            meta["output_token_logprobs"] = [[-nll(a, b), b, None] for a, b in pairwise([ids[-1], *drawn])]
+            drawn_at = told["temperature"] or 1.0  # greedy ones are the model's own
+            meta["output_token_logprobs"] = [[-nll(a, b) / drawn_at, b, None] for a, b in pairwise([ids[-1], *drawn])]
         if body.get("token_ids_logprob"):
             meta["output_token_ids_logprobs"] = [[[-nll(ids[-1], t), t, None] for t in body["token_ids_logprob"]]]
         return {"output_ids": drawn, "meta_info": meta}

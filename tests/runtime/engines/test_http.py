@@ -45,8 +45,11 @@ class Client:
     def __init__(self, engine: HttpEngine) -> None:
         self.engine = engine
 
-    async def generate(self, chain: int = 0, *pieces: Piece, n: int = 6, stop: str | None = None) -> Generated:
-        return await self.engine.generate(GenerateCall(ChainId(0, chain), PROMPT, pieces, n, 1.0, stop, (chain,)))
+    async def generate(
+        self, chain: int = 0, *pieces: Piece, n: int = 6, stop: str | None = None, temperature: float = 1.0
+    ) -> Generated:
+        call = GenerateCall(ChainId(0, chain), PROMPT, pieces, n, temperature, stop, (chain,))
+        return await self.engine.generate(call)
 
     async def score(self, chain: int, *pieces: Piece) -> Scored:
         return await self.engine.score(ScoreCall(ChainId(0, chain), PROMPT, pieces))
@@ -152,6 +155,22 @@ def test_what_was_scored_or_drawn_with_its_likelihood_is_not_asked_for_again(run
     assert first.ell == again.ell
     assert (len(after_start), asked) == (2, 1)
     assert own.usage.tokens_new == 6
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_likelihoods_at_a_temperature_are_not_taken_for_the_models_own(
+    run: Run, vocabulary: Vocabulary, temperature: float
+) -> None:
+    async def scenario(client: Client) -> tuple[Piece, float, int]:
+        piece = (await client.generate(temperature=temperature)).piece
+        before = len(stub.seen)
+        return piece, (await client.score(0, piece)).ell, len(stub.seen) - before
+
+    with stubs(Stub(vocabulary, kind="sglang")) as (stub,):
+        piece, ell, asked = run(scenario, stub)
+    ids = [vocabulary.encode_prompt(PROMPT)[-1], *piece.ids]
+    assert ell == pytest.approx(sum(map(nll, ids, piece.ids)) / len(piece.ids))
+    assert asked == (temperature == 0.5)
 
 
 def test_chains_spread_over_endpoints_and_stay_where_they_are(run: Run, vocabulary: Vocabulary) -> None:

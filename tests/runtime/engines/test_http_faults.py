@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from atts_runtime.control.events import ChainId
+from atts_runtime.engines import http_pool
 from atts_runtime.engines.base import EngineError, EngineStats, OutageError, Piece
-from atts_runtime.engines.http_errors import refused, retry_after_s
+from atts_runtime.engines.http_errors import Unanswered, refused, retry_after_s
 from atts_runtime.engines.http_metrics import _read
 from atts_runtime.engines.vocabulary import Vocabulary
 from atts_runtime.errors import InputError
@@ -206,6 +208,47 @@ def test_patience_ends_and_says_what_was_wrong(run: Run, vocabulary: Vocabulary)
 
     with stubs(Stub(vocabulary)) as (stub,):
         run(scenario, stub, patience_s=0.3)
+
+
+def test_what_fails_at_servers_that_are_well_is_told_by_the_call_and_ends_no_run(
+    run: Run, vocabulary: Vocabulary
+) -> None:
+    """However long that takes: the patience is for those that are not."""
+
+    async def scenario(client: Client) -> EngineError:
+        stub.always = SLOW
+        with pytest.raises(EngineError, match=r"no answer within 0\.3 s") as raised:
+            await client.generate(0)
+        return raised.value
+
+    with stubs(Stub(vocabulary)) as (stub,):
+        assert run(scenario, stub, timeout_s=0.3, patience_s=0.2).tries == 3
+
+
+def test_patience_does_not_count_what_endpoints_work_on_a_call() -> None:
+    """Two of them die over it, having worked longer than it is patient."""
+
+    async def send(url: str, path: str, body: dict[str, Any]) -> str:
+        asked.append(url)
+        if len(asked) < 3:
+            await asyncio.sleep(0.6)
+            raise Unanswered("gone", "endpoint")
+        return "done"
+
+    async def main() -> str:
+        pool = http_pool.Pool("target", ("http://a",), send, well, well, retries=0, patience_s=0.5)
+        pool.start()
+        try:
+            return (await pool.ask(ChainId(0, 0), "/path", {}, str)).value
+        finally:
+            await pool.close()
+
+    async def well(*_: object) -> None:
+        pass
+
+    asked: list[str] = []
+    assert asyncio.run(main()) == "done"
+    assert len(asked) == 3
 
 
 def test_a_server_that_cannot_be_reached_is_named_before_the_run(run: Run, vocabulary: Vocabulary) -> None:
