@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
-from atts_sim.wholefile import write_whole
+from atts_runtime.wholefile import write_whole
 
 T = TypeVar("T")
 _MOST = 2**53

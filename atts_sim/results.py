@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.wholefile import write_whole
 from atts_sim.objective import Front, Objective
 from atts_sim.options import ROLES, Options
 from atts_sim.row import Row
 from atts_sim.study import Study
-from atts_sim.wholefile import write_whole
 
 ROWS, TABLE, STUDY, BEST, REPORT = "rows.jsonl", "results.parquet", "study.toml", "best.toml", "report.html"
 ELSEWHERE = -1
