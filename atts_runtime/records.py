@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
+from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 
 Kind = Literal["draft", "score", "takeover", "grade"]
 STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
@@ -17,8 +18,6 @@ STALL_CAUSES: tuple[Literal["barrier", "bank"], ...] = ("barrier", "bank")
 _T = TypeVar("_T")
 _MOST_S = 2**63 / 1e9
 """Of a time: in nanoseconds, as `profiler.spans` counts them, it fits 64 bits."""
-_MOST_WHOLE = 2**63 - 1
-"""Of a count: the tables hold it in 64 bits."""
 _MOST_REAL = 1e300
 """Of any other number: far above what is measured, and the sum over a run's calls is still finite."""
 
@@ -183,7 +182,7 @@ def _limits(name: str, hint: Any) -> dict[type, float]:
         most = _MOST_S if name.endswith("_s") else _MOST_REAL
         limits: dict[type, float] = {float: most, int: most}
     elif int in options:
-        limits = {int: _MOST_WHOLE}
+        limits = {int: LARGEST_IN_TABLES}
     else:
         limits = {bool if bool in options else str: 0}
     return limits | ({NoneType: 0} if NoneType in options else {})

@@ -25,6 +25,7 @@ from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_runtime.machine import described
 from atts_runtime.records import ChainRecord
+from atts_runtime.wholefile import write_whole
 
 _SYNC_EVERY_S = 1.0
 _VERSIONS_OF = ("atts", "torch", "transformers", "numpy", "pandas", "sortedcontainers", "math-verify")
@@ -47,7 +48,7 @@ class RunDir:
         run = cls(path)
         cls.check_free(path)
         try:
-            (path / "config.toml").write_text(config.to_toml())
+            write_whole(path / "config.toml", config.to_toml().encode())
             run._write_json("manifest.json", _manifest(config, fingerprint))
             run._lines = (path / "chains.jsonl").open("x", encoding="utf-8")
             _lock(run._lines, path)
@@ -139,21 +140,13 @@ class RunDir:
         """Put chains in order and write the tables (name -> DataFrame) and the summary."""
         self.finished.sort(key=lambda record: record.chain)
         text = "".join(record.to_line() + "\n" for record in self.finished)
-        self._replace("chains.jsonl", text)
+        write_whole(self.path / "chains.jsonl", text.encode())
         for name, table in tables.items():
             table.to_parquet(self.path / f"{name}.parquet", index=False)
         self._write_json("summary.json", summary)
 
     def _write_json(self, name: str, data: Any) -> None:
-        self._replace(name, json.dumps(data, indent=2, allow_nan=False) + "\n")
-
-    def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f"{name}.new"
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(self.path / name)
+        write_whole(self.path / name, f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode())
 
 
 def ended(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -8,9 +8,7 @@ from typing import Any
 
 from atts_runtime.conformal.store import load_bank
 from atts_runtime.errors import InputError
-
-LARGEST = 2**63 - 1
-"""Of whole numbers: tables have columns of 64 bits."""
+from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 
 
 def scores_of(bank: str) -> tuple[float, ...]:
@@ -37,6 +35,6 @@ def typed(name: str, annotation: str, value: Any) -> Any:
     to_float = actual == "int" and "float" in wanted
     if actual not in wanted and not to_float:
         raise InputError(f"{name} must be {annotation}, got {value!r}")
-    if actual == "int" and abs(value) > LARGEST:
+    if actual == "int" and abs(value) > LARGEST_IN_TABLES:
         raise InputError(f"{name} must fit into 64 bits, got {value}")
     return float(value) if to_float else value

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.wholenumbers import LARGEST_EXACT
 from atts_sim.options import HEEDED, Value, checked, is_number, is_whole
 
 RANGE_KEYS = ("from", "to", "steps", "log")
 MOST_POINTS = 1_000_000
 """Of a study."""
-_MOST_IN_RANGE = 2**53  # beyond it values between are no whole numbers of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _range(where: str, name: str, entry: dict[str, Any]) -> Axis:
         raise InputError(f"{where}.steps must be a whole number from 2 to {MOST_POINTS:,}, got {steps!r}")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
-    if is_whole(name) and high > _MOST_IN_RANGE:
+    if is_whole(name) and high > LARGEST_EXACT:  # values between are reckoned in floats
         raise InputError(f"{where}: a range of whole numbers may go up to 2^53, got {high}; give a list of values")
     if low >= high:
         raise InputError(f"{where} is an empty range: 'from' ({low}) must be below 'to' ({high})")

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atts_runtime.errors import InputError
-
-_MOST = 2**53
+from atts_runtime.wholenumbers import LARGEST_EXACT
 
 
 def check_numbers(table: Any, where: str, *, numbers: Iterable[str] = (), counts: Iterable[str] = ()) -> None:
@@ -28,7 +27,7 @@ def check_numbers(table: Any, where: str, *, numbers: Iterable[str] = (), counts
             continue
         if column.isna().any() or (column < 0).any():
             raise InputError(f"{where} has a missing or negative {name}")
-        if (column > _MOST).any() or (column % 1 != 0).any():
+        if (column > LARGEST_EXACT).any() or (column % 1 != 0).any():
             raise InputError(f"{where} has a {name} that is no whole number, or beyond 2^53")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
-from atts_sim.wholefile import write_whole
+from atts_runtime.wholefile import write_whole
+from atts_runtime.wholenumbers import LARGEST_EXACT
 
 T = TypeVar("T")
-_MOST = 2**53
 
 
 def write(path: Path, form: str, fields: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ def shares(data: Any) -> tuple[float, ...]:
 
 def count(value: Any, least: int) -> int:
     """A whole number that is not below the least, nor beyond what a float holds to the last digit."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_EXACT:
         raise ValueError(f"{value!r} where a count belongs")
     return value
 

@@ -20,6 +20,7 @@ from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.runread import read_run, shared_engine
 from atts_runtime.session import roles
+from atts_runtime.wholenumbers import LARGEST_EXACT
 from atts_sim.columns import check_numbers, floats
 from atts_sim.cost import Phase, StepShape
 
@@ -30,7 +31,6 @@ Peaks = Mapping[str, tuple[float, float]]
 _COLUMNS = ("t_start_s", "duration_s", "append", "rows", "new_tokens", "longest_new", "kept_tokens", "longest_kept",
             "logit_rows", "pairs_executed", "groups")  # fmt: skip
 _UNKNOWN = -1
-_MOST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
     values = table[list(_COLUMNS)].to_numpy(np.float64)
     if not len(values) or not np.isfinite(values).all() or (values[:, 1] <= 0).any():
         raise InputError(f"{file} has no steps, or steps without a time")
-    if (values[:, 3] < 1).any() or (values[:, 4:] < _UNKNOWN).any() or (values[:, 3:] > _MOST).any():
+    if (values[:, 3] < 1).any() or (values[:, 4:] < _UNKNOWN).any() or (values[:, 3:] > LARGEST_EXACT).any():
         raise InputError(f"{file} has steps of no row, or of a number of tokens that there cannot be")
     by_engine = {
         str(engine): rows[list(_COLUMNS)].sort_values("t_start_s").to_numpy(np.float64)

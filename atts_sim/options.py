@@ -17,6 +17,7 @@ from atts_runtime.config import RunConfig
 from atts_runtime.control.registry import GATES, PARTS, load_plugins
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.hardware import profiles_folder
+from atts_runtime.wholenumbers import LARGEST_EXACT
 from atts_sim.arrivals import FORMS, TRACE, arrivals_of
 from atts_sim.nearest import did_you_mean
 
@@ -107,7 +108,6 @@ HEEDED = (
     "max_rows",
     "kv_budget_tokens",
 )
-_MOST = 1 << 53  # of whole numbers: sums of theirs fit into a column of a table
 _LARGE = 1 << 30  # chains of a stand-in, so that a budget is judged by itself
 
 
@@ -153,8 +153,8 @@ def checked(where: str, name: str, value: Any) -> Value:
     kind = KINDS[name]
     if not _is(kind, value):
         raise InputError(f"{where}: {name} must be {_SAYS[kind]}, got {value!r}")
-    if kind == "whole" and value > _MOST:
-        raise InputError(f"{where}: {name} must be at most {_MOST}, got {value}")
+    if kind == "whole" and value > LARGEST_EXACT:
+        raise InputError(f"{where}: {name} must be at most {LARGEST_EXACT}, got {value}")
     if kind == "arrivals" and not value.startswith(TRACE):
         try:
             arrivals_of(value)

@@ -73,9 +73,7 @@ class Points:
         """The options of a point, with what its settings and engines came to where they leave it open. Raises
         InputError where the point cannot be made."""
         config = self.config(options)
-        settled = {f"settings.{name}": getattr(config, name) for name in HEEDED}
-        limits = _limits(self._engines(options, config))
-        return {**settled, **options, **settled, **{name: v for name, v in limits.items() if name not in options}}
+        return _parameters(options, config, self._engines(options, config))
 
     def says_of_what(self, options: Options) -> bool:
         """Whether the study or its workload says by which models, and of which task, a point would be run."""
@@ -134,15 +132,8 @@ class Points:
         means = mean_figures(figures)
         means["verdict"], means["bottleneck"] = worst(states)
         sources = (source.told, *dict.fromkeys(d.told for d in devices.values()))
-        return Row(
-            place,
-            fingerprint,
-            self.parameters(options),
-            means,
-            mean_by_turn(by_turn),
-            sources,
-            tuple(warnings),
-        )
+        parameters = _parameters(options, config, devices)
+        return Row(place, fingerprint, parameters, means, mean_by_turn(by_turn), sources, tuple(warnings))
 
     def _at_once(self, config: RunConfig, options: Options) -> float:
         """The makespan with all questions there at once."""
@@ -269,8 +260,15 @@ def _once(known: dict[str, Any], key: str, make: Any) -> Any:
     return known[key]
 
 
+def _parameters(options: Options, config: RunConfig, devices: Mapping[Role, Device]) -> dict[str, Value | None]:
+    """The options, with what they came to as settings and, where they leave it open, in the engines."""
+    settled = {f"settings.{name}": getattr(config, name) for name in HEEDED}
+    left_open = {name: limit for name, limit in _limits(devices).items() if name not in options}
+    return {**settled, **options, **settled, **left_open}  # settings come first, and as the config has them
+
+
 def _limits(devices: Mapping[Role, Device]) -> dict[str, Value | None]:
-    """What the engines came to, where the study left it open."""
+    """What the engines came to."""
     found: dict[str, Value | None] = {}
     for role, of in devices.items():
         found |= {

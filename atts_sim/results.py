@@ -16,11 +16,12 @@ from typing import Any, Self
 
 from atts_runtime.config import RunConfig
 from atts_runtime.errors import InputError
+from atts_runtime.wholefile import write_whole
+from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 from atts_sim.objective import Front, Objective
 from atts_sim.options import ROLES, Options
 from atts_sim.row import Row
 from atts_sim.study import Study
-from atts_sim.wholefile import write_whole
 
 ROWS, TABLE, STUDY, BEST, REPORT = "rows.jsonl", "results.parquet", "study.toml", "best.toml", "report.html"
 ELSEWHERE = -1
@@ -139,7 +140,7 @@ def _column(values: list[Any]) -> Any:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if known and all(isinstance(value, bool) for value in known):
         return pa.array(values, pa.bool_())
-    if known and all(isinstance(value, int) and abs(value) < 1 << 63 for value in known):
+    if known and all(isinstance(value, int) and abs(value) <= LARGEST_IN_TABLES for value in known):
         return pa.array(values, pa.int64())
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 

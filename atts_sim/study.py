@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
-from atts_runtime.settingvalues import LARGEST
+from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 from atts_sim.axes import MOST_POINTS, RANGE_KEYS, Axis, axis
 from atts_sim.nearest import did_you_mean
 from atts_sim.objective import Objective, objective
@@ -257,7 +257,7 @@ def _text(where: str, entries: Mapping[str, Any], name: str, default: str) -> st
     return value
 
 
-def _whole(where: str, name: str, value: Any, least: int, most: int = LARGEST) -> int:
+def _whole(where: str, name: str, value: Any, least: int, most: int = LARGEST_IN_TABLES) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}")
     if value > most:

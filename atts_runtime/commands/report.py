@@ -14,6 +14,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.report.page import page
 from atts_runtime.report.reading import facts, labelled
 from atts_runtime.runread import read_run
+from atts_runtime.wholefile import write_whole
 
 
 def add_to(commands: Any) -> None:
@@ -96,9 +97,7 @@ def _check_out(out: Path) -> None:
 
 def _write(out: Path, text: str) -> None:
     """Whole or not at all. A name that is no Unicode text is shown with question marks."""
-    unfinished = out.with_name(f"{out.name}.new")
     try:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        unfinished.replace(out)
+        write_whole(out, text.encode(errors="replace"))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error

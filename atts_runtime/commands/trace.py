@@ -17,6 +17,7 @@ from atts_runtime.profiler.spans import EngineUse, chain_spans, engine_use, seco
 from atts_runtime.profiler.validate import validate
 from atts_runtime.records import STALL_CAUSES, ChainRecord
 from atts_runtime.runread import read_run, read_telemetry, shared_engine
+from atts_runtime.wholefile import write_whole
 
 
 def add_to(commands: Any) -> None:
@@ -92,9 +93,7 @@ def _write(out: Path, made: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     if out.is_dir():
         raise InputError(f"{out} is a folder; give --out the name of a file")
-    unfinished = out.with_name(f"{out.name}.new")
     try:
-        unfinished.write_text(json.dumps(made, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(out)
+        write_whole(out, f"{json.dumps(made, allow_nan=False)}\n".encode())
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error

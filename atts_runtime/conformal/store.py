@@ -6,6 +6,7 @@ A bare ``.npy`` of perplexities, as published with the method, is read as well.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atts_runtime.conformal.bank import Bank, SealedBank
+from atts_runtime.wholefile import write_whole
 
 FORMAT = 1
 
 
 def save_bank(bank: Bank | SealedBank, path: Path) -> None:
-    """Write a bank to ``path`` (.npz). A bank's window is not part of it: what is saved is the scores it holds."""
+    """Write a bank to ``path`` (.npz), whole or not at all. Its window is not part of it: what is saved is the scores
+    that it holds. Raises OSError."""
     scores = np.asarray(list(bank) if isinstance(bank, Bank) else bank.scores, dtype=np.float64)
-    with path.open("wb") as out:
-        np.savez(out, format=np.int64(FORMAT), scores=scores)
+    made = io.BytesIO()
+    np.savez(made, format=np.int64(FORMAT), scores=scores)
+    write_whole(path, made.getvalue())
 
 
 def load_bank(path: Path) -> SealedBank:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.wholefile import write_whole
 
 __all__ = [
     "KINDS",
@@ -56,11 +57,9 @@ def load_profile(path: str | Path, what: str) -> dict[str, Any]:
 
 def save_profile(path: Path, entries: Mapping[str, Any], heading: str) -> None:
     """Write entries below a line of comment, whole or not at all: one line a number, its tables inline."""
-    unfinished = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(f"# {heading}\n" + _lines(entries, ""), encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, f"# {heading}\n{_lines(entries, '')}".encode())
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
 

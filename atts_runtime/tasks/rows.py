@@ -22,6 +22,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.prompt import Prompt
 from atts_runtime.tasks.base import Question
 from atts_runtime.tasks.prompts import LETTERS, MOST_OPTIONS, order_of
+from atts_runtime.wholenumbers import LARGEST_EXACT
 
 __all__ = ["Form", "Row", "jsonl_rows", "one_line", "questions_of"]
 
@@ -156,8 +157,8 @@ def _answer(row: Row, value: object) -> str:
             return answer
         raise InputError(f"{row.where}: answer is empty; give the right answer")
     if isinstance(value, float) and math.isfinite(value):
-        # Some data sets hold integers as floats; above 2**53 a float no longer says which integer is meant.
-        return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else str(value)
+        # Some data sets hold integers as floats; a large one no longer says which integer is meant.
+        return str(int(value)) if value.is_integer() and abs(value) <= LARGEST_EXACT else str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise InputError(f"{row.where}: answer must be text or a finite number, not {one_line(value)}")

@@ -13,6 +13,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.report.html import folded
 from atts_runtime.report.shown import Shown
 from atts_runtime.report.theme import style_sheet
+from atts_runtime.wholefile import write_whole
 from atts_sim.report import tables
 from atts_sim.report.figures import column_title, parameter_title, told
 from atts_sim.report.heat import heat_map
@@ -21,7 +22,6 @@ from atts_sim.report.r_by_m import r_by_m
 from atts_sim.row import Row
 from atts_sim.study import Study
 from atts_sim.sweep import Swept
-from atts_sim.wholefile import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from atts_runtime.conformal import Bank, SealedBank
 from atts_runtime.conformal.store import FORMAT, load_bank, save_bank
+from tests.full_disk import full_disk
 
 scores = st.lists(st.floats(allow_nan=False, allow_infinity=False))
 
@@ -83,6 +84,14 @@ def test_saving_replaces_what_was_there(path: Path) -> None:
     save_bank(Bank(float(s) for s in range(100)), path)
     save_bank(Bank([0.5]), path)
     assert load_bank(path).scores.tolist() == [0.5]
+
+
+def test_a_bank_that_cannot_be_saved_leaves_the_one_that_was_there(path: Path) -> None:
+    save_bank(Bank([0.5]), path)
+    with pytest.raises(OSError, match="File too large"), full_disk(1000):
+        save_bank(Bank(float(s) for s in range(1000)), path)
+    assert load_bank(path).scores.tolist() == [0.5]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

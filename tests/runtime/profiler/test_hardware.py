@@ -13,6 +13,7 @@ from atts_runtime.profiler import ModelSpec
 from atts_runtime.profiler.engineprofile import EngineProfile, shipped_engines
 from atts_runtime.profiler.hardware import HardwareProfile, for_machine, machine_name, shipped
 from atts_runtime.profiler.roofline import last_level_cache_bytes, measure_peaks
+from tests.full_disk import full_disk
 
 PROFILES = Path(__file__).parents[3] / "profiles"
 ENGINES = sorted((PROFILES / "engines").glob("*.toml"))
@@ -57,6 +58,20 @@ def test_a_hardware_profile_survives_a_round_trip(path: Path, tmp_path: Path) ->
     assert profile.name == path.stem
     profile.to_toml(tmp_path / "again.toml")
     assert HardwareProfile.from_toml(tmp_path / "again.toml") == profile
+
+
+def test_a_profile_that_cannot_be_written_leaves_the_one_that_was_there_and_a_link_stays_one(tmp_path: Path) -> None:
+    profile = HardwareProfile.from_toml(CPU)
+    link, file = tmp_path / "link.toml", tmp_path / "kept" / "profile.toml"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    profile.to_toml(link)
+    assert link.is_symlink()
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=f"cannot write {link}: File too large; choose another place"), full_disk(100):
+        profile.to_toml(link)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("path", ENGINES, ids=lambda path: path.stem)
