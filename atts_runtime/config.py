@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from atts_runtime.control.knobs import CUES, LN_2
 from atts_runtime.control.registry import recipe as recipe_of
 from atts_runtime.errors import InputError
 from atts_runtime.settingvalues import scores_of, typed
+from atts_runtime.untrusted import json_of, toml_of
 
 BUNDLED = "bundled"
 TAKEOVERS = ("continue", "resample")
@@ -206,7 +206,7 @@ class RunConfig:
         """Further arguments of a role's engine; raises InputError where they are no JSON object."""
         text = getattr(self, f"{role}_args")
         try:
-            args = json.loads(text or "{}")
+            args = json_of(text or "{}")
         except ValueError as error:
             raise InputError(f"{role}_args is not JSON: {error}") from error
         if not isinstance(args, dict):
@@ -284,8 +284,8 @@ def label_of(settings: Mapping[str, Any]) -> str:
 def read_options(path: Path) -> dict[str, Any]:
     """Settings from a TOML file; raises InputError where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text())
+        return toml_of(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from error

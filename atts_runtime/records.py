@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import json_of
 from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 
 Kind = Literal["draft", "score", "takeover", "grade"]
@@ -133,13 +134,13 @@ class ChainRecord:
     def from_line(cls, line: str | bytes) -> ChainRecord:
         """Parse a line (bytes: UTF-8); raises InputError if it is not a chain record."""
         try:
-            data: dict[str, Any] = json.loads(line)
+            data: dict[str, Any] = json_of(line)
             parts = {name: _list(data, name, kind) for name, kind in _PARTS.items()}
             record = _checked(cls, data)
             record.calls, record.holds_s, record.alarms = parts["calls"], parts["holds_s"], parts["alarms"]
             _check_turns(record)
             return record
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"not a chain record: {error}") from error
 
 

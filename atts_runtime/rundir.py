@@ -25,6 +25,7 @@ from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
 from atts_runtime.machine import described
 from atts_runtime.records import ChainRecord
+from atts_runtime.untrusted import json_file
 from atts_runtime.wholefile import write_whole
 
 _SYNC_EVERY_S = 1.0
@@ -75,16 +76,14 @@ class RunDir:
     def resume(cls, path: Path, fingerprint: str) -> RunDir:
         """A run that stopped; raises InputError where there is none or its settings differ."""
         run = cls(path)
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise InputError(f"{path} holds no run to resume; drop --resume to start one") from error
-        except ValueError as error:
-            raise InputError(f"{path / 'manifest.json'} is not valid JSON: {error}") from error
+        file = path / "manifest.json"
+        manifest = json_file(file, missing=f"{path} holds no run to resume; drop --resume to start one")
         if manifest.get("fingerprint") != fingerprint:
             raise InputError(
                 f"{path} was started with another configuration; resume it with the settings in {path / 'config.toml'}"
             )
+        if not isinstance(manifest.get("sessions"), list):
+            raise InputError(f"{file}: 'sessions' must be a list; write it as []")
         run._recover()
         manifest["sessions"].append(_now())
         run._write_json("manifest.json", manifest)
@@ -152,11 +151,10 @@ class RunDir:
 def ended(path: Path, fingerprint: str) -> dict[str, Any] | None:
     """The summary of a run in which every chain is over; None where a session is still to come, or there is no run."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        summary = json.loads((path / "summary.json").read_text())
+        manifest, summary = json_file(path / "manifest.json"), json_file(path / "summary.json")
         done = (path / "chains.jsonl").read_bytes().count(b"\n")
         return summary if (manifest["fingerprint"], done) == (fingerprint, summary["chains"]) else None
-    except (OSError, ValueError, KeyError, TypeError):  # a session says in words what is wrong with the folder
+    except (OSError, ValueError, KeyError):  # a session says in words what is wrong with the folder
         return None
 
 

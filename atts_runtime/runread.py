@@ -5,7 +5,6 @@ Nothing in it is trusted: what cannot be read raises InputError that names the f
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from atts_runtime.profiler.perfetto import Sample
 from atts_runtime.profiler.spans import chain_spans
 from atts_runtime.records import ChainRecord
 from atts_runtime.rundir import check_distinct, read_chains
+from atts_runtime.untrusted import json_file, table_in
 
 _TELEMETRY_COLUMNS = ("t_s", "engine", "metric", "value", "unit", "source")
 
@@ -54,15 +54,13 @@ def read_telemetry(run: Path, purpose: str) -> list[Sample]:
     path = run / "telemetry.parquet"
     if not path.exists():
         return []
-    import pandas as pd
-
     mend = f"remove the file to {purpose} the run without it"
     try:
-        table = pd.read_parquet(path)
+        table = table_in(path)
         if missing := [name for name in _TELEMETRY_COLUMNS if name not in table.columns]:
             raise ValueError(f"it has no column {missing[0]}")
         rows = table[list(_TELEMETRY_COLUMNS)].astype({"t_s": float, "value": float}).itertuples(index=False)
-    except (OSError, TypeError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; {mend}") from error
     readings = [Sample(t, str(e), str(m), v, str(u), str(s)) for t, e, m, v, u, s in rows]
     return [sample for sample in readings if math.isfinite(sample.value) and 0 <= sample.t_s < math.inf]
@@ -87,9 +85,7 @@ def shared_engine(settings: Mapping[str, Any]) -> dict[str, str]:
 def _manifest(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise InputError(f"{run} is no folder; give the run directory that atts-runtime run made")
-    if not (run / "manifest.json").exists():
-        raise InputError(f"{run} is not a run directory: it has no manifest.json")
-    return _object(run / "manifest.json")
+    return json_file(run / "manifest.json", missing=f"{run} is not a run directory: it has no manifest.json")
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
@@ -97,21 +93,9 @@ def _summary(run: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return _object(path)
+        return json_file(path)
     except InputError as error:
         raise InputError(f"{error}; remove the file to go on with what chains.jsonl tells") from error
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return found
 
 
 def _records(run: Path) -> tuple[list[ChainRecord], bool]:

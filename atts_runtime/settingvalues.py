@@ -27,7 +27,10 @@ def scores_of(bank: str) -> tuple[float, ...]:
 def typed(name: str, annotation: str, value: Any) -> Any:
     """The value as its setting's type: an int serves as a float, and must then fingerprint like one."""
     if name.endswith("_args") and isinstance(value, dict):
-        return json.dumps(value, sort_keys=True)
+        try:
+            return json.dumps(value, sort_keys=True)
+        except TypeError as error:  # dates and times, which TOML has and JSON has not
+            raise InputError(f"{name}: {error}; write it as text") from error
     if name.endswith("_url") and isinstance(value, list):
         return ",".join(map(str, value))
     wanted = annotation.split(" | ")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import json_of
 from atts_runtime.wholefile import write_whole
 from atts_runtime.wholenumbers import LARGEST_EXACT
 
@@ -28,10 +29,10 @@ def read(path: Path, form: str, make: Callable[[Mapping[str, Any]], T], refusal:
     """What `make` makes of the fields. InputError says where the file cannot be read, or is none of the form
     (`refusal`)."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_of(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != form:
         raise InputError(f"{path}{refusal}")

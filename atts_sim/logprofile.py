@@ -7,7 +7,6 @@ of an engine by itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from atts_runtime.profiler.profiling import slug
 from atts_runtime.profiler.provenance import KINDS, Number
 from atts_runtime.profiler.stepfit import PhaseFit, Residuals
 from atts_runtime.profiler.steptime import RAGGED, Range
+from atts_runtime.untrusted import json_file
 from atts_sim.calibrate import PHASES, STEP_TOKENS, one_model_each
 from atts_sim.cost import Phase
 from atts_sim.devices import shipped_name
@@ -135,8 +135,7 @@ def _step_tokens(role: str, run: MeasuredRun) -> int:
 
 
 def _manifest(run: MeasuredRun) -> Mapping[str, Any]:
-    found = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))  # it was read before: it is one
-    return found if isinstance(found, Mapping) else {}
+    return json_file(run.path / "manifest.json")
 
 
 def _day(run: MeasuredRun) -> str:

@@ -20,6 +20,7 @@ from atts_runtime.profiler.modelspec import Experts, ModelSpec
 from atts_runtime.records import CallRecord, ChainRecord
 from atts_runtime.runread import read_run, shared_engine
 from atts_runtime.session import roles
+from atts_runtime.untrusted import table_in
 from atts_runtime.wholenumbers import LARGEST_EXACT
 from atts_sim.columns import check_numbers, floats
 from atts_sim.cost import Phase, StepShape
@@ -165,15 +166,13 @@ def _specs(path: Path, models: Any) -> dict[str, ModelSpec]:
 
 
 def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[str, StepLog]:
-    import pandas as pd
-
     file = path / "steps.parquet"
     try:
-        table = pd.read_parquet(file)
+        table = table_in(file)
     except FileNotFoundError as error:
         raise InputError(f"{path} has no steps.parquet; repeat the run with --profiler on") from error
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {error}") from error
     if "pairs_executed" not in table.columns:  # of an embedded engine that padded a batch to its longest row
         table = table.assign(pairs_executed=np.nan, groups=1)
     if lacking := [name for name in (*_COLUMNS, "engine") if name not in table.columns]:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from atts_runtime.control import ChainId
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import table_in
 from atts_sim.columns import check_numbers, floats
 from atts_sim.recorded import Prompt, Recorded, RecordedChain, Unrecorded
 from atts_sim.workload import Written
@@ -70,15 +71,12 @@ def read_trace(path: Path, *, token_scale: float = 1.0, unrecorded: Unrecorded =
 
 
 def _table(path: Path, needed: tuple[str, ...]) -> Any:
-    import pandas as pd
-
     try:
-        with path.open("rb") as file:
-            table = pd.read_parquet(file)
+        table = table_in(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a Parquet table: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a Parquet table: {error}") from error
     lacking = [name for name in needed if name not in table.columns]
     if lacking:
         raise InputError(f"{path} lacks the columns {', '.join(lacking)}")

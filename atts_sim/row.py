@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from atts_runtime.records import STALL_CAUSES
+from atts_runtime.untrusted import json_of
 from atts_sim.metrics import Metrics
 from atts_sim.options import ROLES, Value
 
@@ -61,6 +64,7 @@ BESIDE: tuple[str, ...] = (
 they can be worked off (`saturation`), r and its terms."""
 
 FIGURES = OF_METRICS + BESIDE
+_TEXTS = ("verdict", "bottleneck")
 WITH_ERROR = ("makespan_s", "latency_s.p50", "latency_s.p95", "takeover_rate", "answered", "accuracy", "voted", "usd")
 """Figures whose standard error is stated where a point was repeated, as NAME.se."""
 
@@ -91,10 +95,27 @@ class Row:
     @classmethod
     def from_line(cls, line: bytes | str) -> Row:
         """Raises ValueError, KeyError or TypeError where the line is no row."""
-        entries = json.loads(line)
+        entries = json_of(line)
         for name in ("by_turn", "sources", "warnings"):
             entries[name] = tuple(entries[name])
-        return cls(**entries)
+        row = cls(**entries)
+        _check(row)
+        return row
+
+
+def _check(row: Row) -> None:
+    """Raises ValueError where a field has another type than it says, or a number is none that `to_line` writes."""
+    if type(row.point) is not int or not isinstance(row.parameters, dict) or not isinstance(row.figures, dict):
+        raise ValueError("no row")
+    numbers = [value for name, value in row.figures.items() if name not in _TEXTS] + list(row.by_turn)
+    texts = [row.fingerprint, *row.sources, *row.warnings, "" if row.error is None else row.error]
+    free = [value for value in row.parameters.values() if not isinstance(value, str)]
+    if not all(map(_is_number, numbers + free)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a row of other things than numbers and texts")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
 
 
 def flat_metrics(metrics: Metrics) -> dict[str, float | int | None]:

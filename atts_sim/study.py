@@ -7,13 +7,13 @@ study's folder.
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import toml_of
 from atts_runtime.wholenumbers import LARGEST_IN_TABLES
 from atts_sim.axes import MOST_POINTS, RANGE_KEYS, Axis, axis
 from atts_sim.nearest import did_you_mean
@@ -103,8 +103,8 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 def parse_study(text: str, folder: Path, *, where: str = "study", overrides: Sequence[str] = ()) -> Study:
     """The study in a text; its files are relative to `folder`."""
     try:
-        entries = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        entries = toml_of(text)
+    except ValueError as error:
         raise InputError(f"{where} is not valid TOML: {error}") from error
     _tables(where, entries)
     for override in overrides:
@@ -187,7 +187,7 @@ def _override(entries: dict[str, Any], override: str) -> None:
     if not equals or not name or not text:
         raise InputError(f"--set takes NAME=VALUE, got {override!r}")
     try:
-        value = tomllib.loads(f"x = {text}")["x"]
+        value = toml_of(f"x = {text}")["x"]
     except ValueError:
         value = text
     head = name.split(".")[0]

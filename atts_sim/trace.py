@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import table_in
 from atts_sim.columns import check_numbers
 
 _TARGET_TOKEN = 28 / 9  # fitted: 28 ms a target token, 9 ms a draft token in the published pair traces
@@ -56,15 +57,12 @@ def read_scores(path: Path, *, skip_missing: bool = False) -> Scores:
     """Read a trace. Raises InputError where it cannot be read, lacks columns (named), or has a missing score: NaN, or
     a perplexity below 1, which no text has and the published code writes where it got none. With `skip_missing` such
     rows are left out and counted."""
-    import pandas as pd
-
     try:
-        with path.open("rb") as file:
-            events = pd.read_parquet(file).reset_index(drop=True)
+        events = table_in(path).reset_index(drop=True)
     except OSError as error:
         raise InputError(f"cannot read trace {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"trace {path} is not a Parquet table: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise InputError(f"trace {path} is not a Parquet table: {error}") from error
     lacking = [name for name in NEEDED if name not in events.columns]
     if lacking:
         raise InputError(f"trace {path} lacks the columns {', '.join(lacking)}; a trace has {', '.join(NEEDED)}")
@@ -138,13 +136,11 @@ def _clock(events: Any, path: Path) -> NDArray[np.float64]:
 
 def _durations(path: Path) -> Any:
     """Seconds by sample, from the table of samples beside the trace; None where there is none."""
-    import pandas as pd
-
     beside = path.with_name(path.name.replace("events.parquet", "samples.parquet"))
     if beside == path or not beside.exists():
         return None
     try:
-        durations = pd.read_parquet(beside).set_index("sample")["duration_s"].astype(float)
+        durations = table_in(beside).set_index("sample")["duration_s"].astype(float)
         if not durations.index.is_unique:
             raise ValueError("a sample comes twice")
         return durations

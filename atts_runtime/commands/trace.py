@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from atts_runtime.errors import InputError
 from atts_runtime.profiler.perfetto import trace
 from atts_runtime.profiler.spans import EngineUse, chain_spans, engine_use, seconds_by_turn
 from atts_runtime.profiler.validate import validate
-from atts_runtime.records import STALL_CAUSES, ChainRecord
-from atts_runtime.runread import read_run, read_telemetry, shared_engine
+from atts_runtime.records import STALL_CAUSES
+from atts_runtime.report.reading import number, part
+from atts_runtime.runread import RunRead, read_run, read_telemetry, shared_engine
 from atts_runtime.wholefile import write_whole
 
 
@@ -50,8 +51,8 @@ def execute(args: argparse.Namespace) -> int:
     complaints = validate(made)
     if complaints:
         raise RuntimeError(f"the trace breaks its rules: {complaints[0]} ({len(complaints)} in all)")
+    found = _found(read, engines)
     _write(out, made)
-    found = _found(records, read.summary or {}, engines)
     if args.json:
         print(json.dumps({"trace": str(out), "events": len(made["traceEvents"]), **found}, allow_nan=False))
         return 0
@@ -65,13 +66,15 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _found(records: Sequence[ChainRecord], summary: Mapping[str, Any], engines: Mapping[str, str]) -> dict[str, Any]:
-    """Spans by kind and turn, stall, and the use of each engine beside its thread's own busy seconds."""
-    ended = max(record.t_end_s for record in records)
-    wall_s = max(float(summary.get("wall_s", ended)), ended)
+def _found(read: RunRead, engines: Mapping[str, str]) -> dict[str, Any]:
+    """Spans by kind and turn, stall, and the use of each engine beside its thread's own busy seconds. Raises InputError
+    where summary.json is not of the form that a run writes."""
+    records, summary, where = read.records, read.summary or {}, str(read.path / "summary.json")
+    wall_s = max(number(summary, "wall_s", where) or 0.0, *(record.t_end_s for record in records))
     spans_s = seconds_by_turn(span for record in records for span in chain_spans(record))
     used = engine_use(records, wall_s, engines)
-    thread = {engines.get(role, role): told.get("busy_s") for role, told in summary.get("engines", {}).items()}
+    counted = part(summary, "engines", where)
+    thread = {engines.get(role, role): number(part(counted, role, where), "busy_s", where) for role in counted}
     return {
         "chains": len(records),
         "wall_s": wall_s,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from atts_runtime.doctor.checks import Check
 from atts_runtime.engines.http_channel import endpoints, environment, key_in
+from atts_runtime.untrusted import json_of
 
 _PATIENCE_S = 10.0
 
@@ -47,6 +47,6 @@ def _answered(name: str, role: str, status: int, models: list[str] | None) -> Ch
 def _models(content: bytes) -> list[str] | None:
     """Names of the served models; None where the answer has another form."""
     try:
-        return [str(model["id"]) for model in json.loads(content)["data"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return [str(model["id"]) for model in json_of(content)["data"]]
+    except (ValueError, KeyError, TypeError):
         return None

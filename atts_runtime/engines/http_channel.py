@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, Self
@@ -15,6 +14,7 @@ import httpx
 from atts_runtime import __version__
 from atts_runtime.engines.http_errors import Unanswered, refused, untransported
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import json_of
 
 _CONNECT_S = 10.0
 _KEPT_S = 3.0  # below the 5 s after which uvicorn closes an idle connection: one closed meanwhile fails a request
@@ -98,8 +98,8 @@ class Channel:
         """
         response = await self._send(url, path, body, timeout_s)
         try:
-            return json.loads(response.content)
-        except (ValueError, RecursionError) as error:
+            return json_of(response.content)
+        except ValueError as error:
             raise Unanswered(f"the answer to {path} is not JSON: {error}", "request") from error
 
     async def text(self, url: str, path: str, timeout_s: float | None = None) -> str:

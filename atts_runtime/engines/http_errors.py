@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import ssl
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import httpx
 
 from atts_runtime.engines.base import EngineError
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import json_of
 
 Blame = Literal["endpoint", "load", "request"]
 MALFORMED = (
@@ -91,8 +91,8 @@ def refused(response: httpx.Response, where: str, key: str | None, key_option: s
 def _message(response: httpx.Response) -> str:
     """The server's own words: OpenAI's form, FastAPI's, or the text as it stands."""
     try:
-        body: Any = json.loads(response.content)
-    except (ValueError, RecursionError):
+        body: Any = json_of(response.content)
+    except ValueError:
         body = response.text
     if isinstance(body, dict):
         body = body.get("error", body.get("detail", body.get("message", body)))

@@ -63,7 +63,6 @@ _PARTIAL = ("mfu_attention", "cache_bytes", "eta_beyond", "group_s")
 _MAY_LACK = _OF_CALLS | {f"{phase}.{name}" for phase in _PHASES for name in _PARTIAL}
 _SHARES = ("mfu", "mfu_attention", "eta", "eta_beyond")
 _MAY_BE_ZERO = ("step_s", "row_s", "group_s", "kv_copies", "call_s", "token_s", "median", "p90")
-_DEEPEST = max(name.count(".") for name in _UNITS)
 _TEXTS = ("name", "engine", "model", "hardware", "device", "dtype", "measured_on")
 
 
@@ -265,8 +264,8 @@ def _rounded(value: float) -> float:
 
 
 def _flat(prefix: str, table: Any) -> list[tuple[str, Any]]:
-    """Leaves of nested tables by dotted name; one with a value is a leaf, and so is one below all that are known."""
-    if not isinstance(table, Mapping) or "value" in table or prefix.count(".") > _DEEPEST:
+    """Leaves of nested tables by dotted name; a table with a value is a leaf."""
+    if not isinstance(table, Mapping) or "value" in table:
         return [(prefix, table)]
     return [leaf for name, inner in table.items() for leaf in _flat(f"{prefix}.{name}", inner)]
 

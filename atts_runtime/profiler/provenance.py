@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from atts_runtime.errors import InputError
+from atts_runtime.untrusted import toml_of
 from atts_runtime.wholefile import write_whole
 
 __all__ = [
@@ -48,10 +48,10 @@ class Number:
 def load_profile(path: str | Path, what: str) -> dict[str, Any]:
     """The entries of a TOML file; InputError, with what to give instead, where it cannot be read."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return toml_of(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give {what}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: is not TOML ({error}); correct it") from error
 
 

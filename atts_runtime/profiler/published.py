@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 from atts_runtime.errors import InputError
 from atts_runtime.profiler.provenance import load_profile, stated_value, whole
+from atts_runtime.untrusted import json_of
 
 __all__ = ["FAMILIES", "fields_of_config", "fields_of_profile"]
 
@@ -171,10 +171,10 @@ def _loaded(config: Mapping[str, Any] | str | Path | Any) -> _Config:
         path = Path(config).expanduser()
         path = path / "config.json" if path.is_dir() else path
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = json_of(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give a config.json or its folder") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{path}: is not JSON ({error}); give a model's config.json") from error
         where = str(path)
     else:

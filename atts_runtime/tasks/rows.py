@@ -12,7 +12,6 @@ question; other keys and blank lines are ignored. Where an answer ends in ``####
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from atts_runtime.errors import InputError
 from atts_runtime.prompt import Prompt
 from atts_runtime.tasks.base import Question
 from atts_runtime.tasks.prompts import LETTERS, MOST_OPTIONS, order_of
+from atts_runtime.untrusted import json_of
 from atts_runtime.wholenumbers import LARGEST_EXACT
 
 __all__ = ["Form", "Row", "jsonl_rows", "one_line", "questions_of"]
@@ -62,10 +62,10 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
             continue
         where = f"{path}:{number}"
         try:
-            value = json.loads(line.decode())
+            value = json_of(line.decode())
         except UnicodeDecodeError:
             raise InputError(f"{where}: not UTF-8 text; save the file as UTF-8") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{where}: not valid JSON ({one_line(error)}); put one object on each line") from None
         yield Row(where, f"{path.stem}/{number}", value)
 

@@ -153,6 +153,13 @@ def test_engine_arguments_may_be_a_table_and_are_written_as_json(tmp_path: Path)
     assert RunConfig().with_options(read_options(path)) == config
 
 
+def test_engine_arguments_that_json_cannot_say_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('engine = "vllm"\n[target_args]\nsince = 2026-01-01\n')
+    with pytest.raises(InputError, match=r"^target_args: .*date is not JSON serializable; write it as text"):
+        RunConfig().with_options(read_options(path))
+
+
 def test_the_fingerprint_changes_with_the_task_s() -> None:
     assert RunConfig().fingerprint("one") != RunConfig().fingerprint("other")
 

@@ -19,6 +19,7 @@ from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine
 from atts_runtime.errors import InputError
 from atts_runtime.records import ChainRecord
+from atts_runtime.rundir import ended
 from atts_runtime.session import roles, run_once
 from tests.runtime.scripted import (
     Fault,
@@ -243,11 +244,34 @@ def test_neither_does_a_folder_that_is_not_there_or_a_file(tmp_path: Path) -> No
             open_run(path, settings("barrier"), resume=True)
 
 
-def test_a_manifest_that_is_not_json_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"sessions": 1}', ": 'sessions' must be a list"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_manifest_that_is_none_is_named(content: str, said: str, tmp_path: Path) -> None:
     open_run(tmp_path, settings("barrier")).close()
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"manifest\.json is not valid JSON"):
+    manifest = tmp_path / "manifest.json"
+    kept = {"fingerprint": json.loads(manifest.read_text())["fingerprint"]}
+    manifest.write_text(json.dumps(json.loads(content) | kept) if "sessions" in content else content)
+    with pytest.raises(InputError, match=rf"manifest\.json{said if said[0] == ':' else ' ' + said}"):
         open_run(tmp_path, settings("barrier"), resume=True)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "summary.json"])
+def test_a_run_is_over_only_if_its_files_say_so(name: str, tmp_path: Path) -> None:
+    config = settings("barrier")
+    fingerprint = config.fingerprint(task_of(config).fingerprint)
+    summary = record_run(tmp_path, config)
+    assert ended(tmp_path, fingerprint) == summary
+    for content in ("[" * 100_000, "[]", "{}"):
+        (tmp_path / name).write_text(content)
+        assert ended(tmp_path, fingerprint) is None
 
 
 BREAKS: dict[str, Callable[[bytes], bytes]] = {

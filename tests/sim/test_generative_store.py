@@ -48,8 +48,9 @@ def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
 def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         load_workload(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
-        load_workload(tmp_path / "bad.json")
+    for content in ("{", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match="not valid JSON"):
+            load_workload(tmp_path / "bad.json")
     with pytest.raises(InputError, match="cannot write"):
         save_workload(MODEL, tmp_path)

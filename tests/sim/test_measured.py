@@ -13,6 +13,7 @@ from atts_runtime.errors import InputError
 from atts_sim import calibrate
 from atts_sim.measured import measured_run, peaks_of, shape_of
 from tests.sim.made_runs import make_run, true_costs
+from tests.tables import with_metadata
 
 
 @pytest.fixture
@@ -99,6 +100,7 @@ def in_json(name: str, **entries: object) -> Callable[[Path], None]:
         (steps(engine=3), "steps that name no engine"),
         (in_json("manifest.json", sessions=None), "manifest.json: 'sessions' must be a list"),
         (lambda run: (run / "steps.parquet").write_text("no table"), "cannot read"),
+        (lambda run: with_metadata(run / "steps.parquet", "[" * 100_000), r"cannot read .*steps\.parquet"),
         (lambda run: pd.DataFrame({"rows": [1]}).to_parquet(run / "steps.parquet"), "lacks the columns t_start_s"),
     ],
 )

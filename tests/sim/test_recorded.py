@@ -20,6 +20,7 @@ from atts_sim.published import read_trace
 from atts_sim.recorded import Recorded, follow_record, from_records, read_run
 from atts_sim.simrun import SimRun
 from tests.runtime.scripted import drive, record_run, settings
+from tests.tables import with_metadata
 
 COST = AffineCost(overhead_s=0.01, token_s=1e-4, weights_s=0.02, kept_s=1e-6)
 Row = tuple[int, int, str, int | None, float | None]
@@ -158,6 +159,9 @@ def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the columns tokens"):
         read_trace(path)
     path.write_text("no table")
+    with pytest.raises(InputError, match="not a Parquet table"):
+        read_trace(path)
+    with_metadata(trace_of(tmp_path, ROWS), "[" * 100_000)
     with pytest.raises(InputError, match="not a Parquet table"):
         read_trace(path)
 

@@ -73,6 +73,9 @@ SHIPPED = sorted(path.stem for path in studies_folder().glob("*.toml"))
         ("[sweep]\nqqqq = [1]", "parameters are the settings of a run, workload.NAME and engines.NAME"),
         ("x = [", "not valid TOML"),
         (f"x = {'9' * 5000}", "not valid TOML"),
+        (f"[settings]\nseed = 0x{'f' * 5000}", "not valid TOML"),
+        (f"x = {'[' * 100_000}", "not valid TOML"),
+        (f"workload{'.a' * 5000} = 1", "not valid TOML"),
         ("workload = 3", "must be a table"),
     ],
 )

@@ -17,6 +17,7 @@ from atts_runtime.records import CallRecord, ChainRecord
 from atts_sim.trace import NEEDED, Scores, read_scores
 from tests.runtime.scripted import Fault, pair, record_run, settings
 from tests.sim.traces import row, write_trace
+from tests.tables import with_metadata
 
 Rows = list[dict[str, Any]]
 
@@ -216,6 +217,12 @@ def test_a_file_that_is_no_parquet_table_is_named_in_one_line(content: bytes, tr
     with pytest.raises(InputError, match=r"small\.events\.parquet") as refusal:
         read_scores(trace)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_table_with_metadata_that_pandas_did_not_write_is_refused(trace: Path) -> None:
+    with_metadata(write_trace(trace, [row(0, 0, 0, 1.5)]), "[" * 100_000)
+    with pytest.raises(InputError, match="is not a Parquet table"):
+        read_scores(trace)
 
 
 def test_a_table_that_is_cut_short_is_refused(trace: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_server_that_serves_is_told_with_its_models(serve: Serve) -> None:
     ("status", "body", "said"),
     [
         (200, b"<html>", "unknown form"),
+        (200, b"[" * 100_000, "unknown form"),
         (200, {"data": [{}]}, "unknown form"),
         (404, {"detail": "no"}, "status 404"),
         (200, {"data": []}, "no model"),

@@ -140,7 +140,9 @@ def test_a_hardware_profile_that_is_wrong_is_refused_by_name(what: str, tmp_path
         ("eta = { value = 0", "eta = { value = 1", "append.eta must be at most 1"),
         ("rows_to = 4", "rows_to = 0", "rows_to must be a whole number above 0"),
         ("rows_to = 4", f"rows_to = {10**400}", "rows_to must be at most 2147483647"),
-        ("\nmfu = {", "\nmfu" + ".a" * 5000 + " = {", "append.mfu is missing"),
+        ("\nmfu = {", "\nmfu" + ".a" * 5000 + " = {", "is not TOML"),
+        ("\nmfu = {", "\nmfu" + ".a" * 90 + " = {", "append.mfu is missing"),
+        ("rows_to = 4", f"rows_to = 0x{'f' * 5000}", "is not TOML"),
         ("[16, 32,", "[32, 16,", "must ascend"),
     ],
 )
