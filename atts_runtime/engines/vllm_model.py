@@ -46,12 +46,12 @@ def vocabulary_of(model: str) -> Vocabulary:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model)
         config: Any = AutoConfig.from_pretrained(model).get_text_config()
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        try:
+            ends = GenerationConfig.from_pretrained(model).eos_token_id
+        except OSError:  # it has none
+            ends = config.eos_token_id
+    except Exception as error:  # over files that are not a model's, transformers may fail in any way
         raise InputError(f"model {model!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    try:
-        ends = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError:
-        ends = config.eos_token_id
     vocabulary = Vocabulary(tokenizer, model, as_list(ends))
     if vocabulary.size > config.vocab_size:
         raise InputError(

@@ -79,15 +79,9 @@ class Vocabulary:
         return ids
 
     def _templated(self, asked: Prompt) -> str:
-        from jinja2 import TemplateError
-
         try:
             text: str = self.tokenizer.apply_chat_template(asked.messages, tokenize=False, add_generation_prompt=True)
-        except (
-            TemplateError,
-            ValueError,
-            TypeError,
-        ) as error:  # templates raise what they like; some know no system role
+        except Exception as error:  # templates raise what they like; some know no system role
             mend = "mend chat_template in its folder" if asked.system is None else "leave --system-prompt out"
             said = " ".join(str(error).split())[:300].rstrip(". ")
             with_ = "" if asked.system is None else " with a system message"

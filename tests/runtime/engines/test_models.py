@@ -11,6 +11,7 @@ import pytest
 
 from atts_runtime.engines.base import Piece
 from atts_runtime.engines.transformers import TransformersEngine
+from atts_runtime.engines.vllm_model import vocabulary_of
 from atts_runtime.errors import InputError
 
 
@@ -49,11 +50,35 @@ def test_a_folder_without_weights(tiny_target: Path, variant: Callable[..., Path
     assert "model.safetensors" in error_of(folder)
 
 
-@pytest.mark.parametrize(("file", "content"), [("config.json", b"{"), ("model.safetensors", b"not tensors at all")])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("model.safetensors", b"not tensors at all"),
+        *((f"{name}.json", text) for name in ("config", "tokenizer", "tokenizer_config", "generation_config")
+          for text in (b"[" * 100_000, b"[]", b"1")),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
 def test_a_damaged_file(tiny_target: Path, variant: Callable[..., Path], file: str, content: bytes) -> None:
     folder = variant(tiny_target)
     (folder / file).write_bytes(content)
     assert "cannot be loaded" in error_of(folder)
+    if file != "model.safetensors":  # as servers' tokenizers are read, and vLLM's
+        with pytest.raises(InputError, match="cannot be loaded"):
+            vocabulary_of(str(folder))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ " + "(" * 5000, "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 1 / 0 }}", "{{ '{x}'.format(y=1) }}"],
+    ids=["nested too deep", "endless", "a division by 0", "a name that is not there"],
+)
+def test_a_chat_template_that_fails(template: str, tiny_target: Path, variant: Callable[..., Path]) -> None:
+    vocabulary = vocabulary_of(str(variant(tiny_target, "tokenizer_config.json", chat_template=template)))
+    with pytest.raises(InputError, match=r"^the chat template of .* does not take a question: ") as raised:
+        vocabulary.encode_prompt("1+1")
+    assert "\n" not in str(raised.value)
 
 
 def test_weights_of_another_shape(tiny_target: Path, variant: Callable[..., Path]) -> None:
