@@ -195,7 +195,8 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
 
 
 def one_model_each(runs: Sequence[MeasuredRun]) -> dict[str, ModelSpec]:
-    """The models by role. Raises InputError where runs are of several, or on several kinds of engine."""
+    """The models by role. Raises InputError where runs are of several, on several kinds of engine, or had some one
+    engine for both roles and some two."""
     specs: dict[str, ModelSpec] = {}
     for run in runs:
         for role, spec in run.specs.items():
@@ -203,6 +204,11 @@ def one_model_each(runs: Sequence[MeasuredRun]) -> dict[str, ModelSpec]:
                 raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
         if run.config.engine != runs[0].config.engine:
             raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
+    shared, apart = [run for run in runs if run.one_engine], [run for run in runs if len(run.specs) > 1]
+    if shared and apart:  # what uses one role alone goes with either
+        raise InputError(
+            f"{shared[0].path} had one engine for its two roles, {apart[0].path} had two; fit on runs of one pair"
+        )
     return specs
 
 

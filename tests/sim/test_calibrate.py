@@ -61,6 +61,38 @@ def test_runs_of_other_models_are_not_fitted_together(runs: list[MeasuredRun], t
         calibrate([measured_run(tmp_path / "run")])
 
 
+def test_runs_of_one_engine_for_both_roles_are_not_fitted_together_with_those_of_two(
+    runs: list[MeasuredRun], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "one", "barrier", draft="m", target="m")
+    one, two = measured_run(tmp_path / "one"), runs[0]
+    assert (one.one_engine, two.one_engine) == (True, False)
+    message = f"{one.path} had one engine for its two roles, {two.path} had two; fit on runs of one pair"
+    for mixed in ([one, *runs], [*runs, one]):
+        with pytest.raises(InputError) as raised:
+            calibrate(mixed)
+        assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("others", [{}, {"draft": "m", "target": "m"}], ids=["two engines", "one engine"])
+def test_runs_of_the_target_alone_are_fitted_together_with_those_of_either_kind(
+    others: dict[str, str], tmp_path: Path
+) -> None:
+    make_run(tmp_path / "pair", "barrier", chains=2, **others)
+    make_run(tmp_path / "alone", "target-only", chains=2, **others)
+    costs = calibrate([measured_run(tmp_path / name) for name in ("pair", "alone")])
+    assert costs.one_engine == bool(others)
+    assert "target" in costs.engines
+
+
+def test_runs_of_one_model_are_fitted_together(tmp_path: Path) -> None:
+    for chains in (2, 4):
+        make_run(tmp_path / f"{chains}", "self", chains=chains)
+    costs = calibrate([measured_run(tmp_path / f"{chains}") for chains in (2, 4)])
+    assert costs.one_engine
+    assert len(costs.engines) == 1
+
+
 def test_profiles_stand_as_stated_where_nothing_is_fitted() -> None:
     costs = stated_costs(specs())
     shape = StepShape(4, 4, 1, 400, 120, 4)
