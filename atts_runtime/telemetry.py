@@ -14,6 +14,7 @@ from atts_runtime.driver import Driver
 from atts_runtime.engines.base import Engine, Placement
 from atts_runtime.profiler.nvml import NO_DEVICE, NvmlReader, NvmlSampler
 from atts_runtime.profiler.record import Record
+from atts_runtime.profiler.windows import covers
 
 OnProgress = Callable[[Progress], None]
 COLUMNS = ("t_s", "engine", "source", "metric", "value", "unit")
@@ -30,9 +31,6 @@ _SERVER_METRICS = {
     "throttled": "requests",
 }
 """Of `EngineStats`, where an engine has them."""
-_LEAST_COVERED = 0.95
-"""Share of a run that a sum of samples must cover to be called the run's. Samples come every 0.1 s and at both ends, so
-all but the shortest runs lose less; a GPU that stopped answering loses more, and nothing is known of that time."""
 
 
 class Telemetry:
@@ -106,20 +104,13 @@ class Telemetry:
         """What the GPU of an engine drew in the run. None for other devices, where NVML has none or saw too little of
         the run, and where CUDA_VISIBLE_DEVICES may have given the GPUs other numbers than NVML's."""
         record = self._gpu(placement)
-        if record is None:
-            return None
-        drawn = record.energy(*self._window_s)
-        return drawn.joules if self._covers(drawn.covered_s) else None
+        return None if record is None else record.energy(*self._window_s).joules
 
     def dram_bytes(self, placement: Placement | None) -> float | None:
         """What GPM saw the GPU of an engine read and write in the run; None as in `joules`."""
         record = self._gpu(placement)
         moved = None if record is None else record.integral("dram_rate", *self._window_s)
-        return moved.value if moved is not None and self._covers(moved.covered_s) else None
-
-    def _covers(self, seconds: float) -> bool:
-        begin_s, end_s = self._window_s
-        return seconds >= _LEAST_COVERED * (end_s - begin_s)
+        return moved.value if moved is not None and covers(moved.covered_s, *self._window_s) else None
 
     def _gpu(self, placement: Placement | None) -> Record | None:
         if (

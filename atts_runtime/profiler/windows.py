@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["STALE_S", "Energy", "Integral", "Points", "Source", "Spans", "energy_between"]
+__all__ = ["STALE_S", "Energy", "Integral", "Points", "Source", "Spans", "covers", "energy_between"]
 
 Source: TypeAlias = Literal["measured", "fake"]
 Floats: TypeAlias = NDArray[np.float64]
@@ -23,6 +23,14 @@ Floats: TypeAlias = NDArray[np.float64]
 STALE_S = 1.0
 """An energy counter that stands still for longer is stale: a powered board draws watts and the counter has millijoules.
 NVML documents no update period; one second is a choice, and a lag below it goes unseen."""
+_LEAST_COVERED = 0.95
+"""Share of a window that samples must cover to speak for all of it. A run's come every 0.1 s and at both ends, so all
+but the shortest runs lose less; a GPU that stopped answering loses more, and nothing is known of that time."""
+
+
+def covers(seconds: float, begin_s: float, end_s: float) -> bool:
+    """Whether samples of so many seconds speak for the whole window."""
+    return seconds >= _LEAST_COVERED * (end_s - begin_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +121,12 @@ class Spans(_Columns):
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """Of one device over a window, with where the number comes from. Unknown is None, and `doubts` says why."""
+    """Of one device over a whole window, with where the number comes from. Unknown is None, and `doubts` says why."""
 
     joules: float | None
     provenance: Literal["counter", "power"] | None  # difference of the energy counter | trapezoid of power readings
     source: Source
-    covered_s: float  # the part of the window that the number is about
+    covered_s: float  # the part of the window that was sampled; 0 where nothing is known
     doubts: tuple[str, ...]  # why the better source was passed over
 
 
@@ -126,7 +134,8 @@ def energy_between(counter: Points, power: Points, begin_s: float, end_s: float,
     """Joules drawn between two times, from readings of the energy counter (J) or else of power (W).
 
     A counter that ran backwards or stood still (see `STALE_S`) in the window is not believed, however plausible the
-    difference. Its ends are interpolated between readings, so a window should be many sampling intervals long.
+    difference. Its ends are interpolated between readings, so a window should be many sampling intervals long. Readings
+    of either kind that do not cover the window say nothing of it: what is drawn in the rest is not known.
     """
     doubts = []
     clipped = counter.clip(begin_s, end_s)
@@ -134,13 +143,25 @@ def energy_between(counter: Points, power: Points, begin_s: float, end_s: float,
         doubts.append("energy counter: no readings in the window")
     else:
         t_s, joules = clipped
-        doubts += _doubts(counter, t_s, joules)
+        covered_s = float(t_s[-1] - t_s[0])
+        if covers(covered_s, begin_s, end_s):
+            doubts += _doubts(counter, t_s, joules)
+        else:
+            doubts.append(f"energy counter: {_part(covered_s, begin_s, end_s)}")
         if not doubts:
-            return Energy(float(joules[-1] - joules[0]), "counter", source, float(t_s[-1] - t_s[0]), ())
+            return Energy(float(joules[-1] - joules[0]), "counter", source, covered_s, ())
     area = power.integral(begin_s, end_s)
     if area is None:
-        return Energy(None, None, source, 0.0, (*doubts, "power: no readings in the window"))
-    return Energy(area.value, "power", source, area.covered_s, tuple(doubts))
+        doubts.append("power: no readings in the window")
+    elif not covers(area.covered_s, begin_s, end_s):
+        doubts.append(f"power: {_part(area.covered_s, begin_s, end_s)}")
+    else:
+        return Energy(area.value, "power", source, area.covered_s, tuple(doubts))
+    return Energy(None, None, source, 0.0, tuple(doubts))
+
+
+def _part(seconds: float, begin_s: float, end_s: float) -> str:
+    return f"readings cover {seconds:.3f} of {end_s - begin_s:.3f} s"
 
 
 def _doubts(counter: Points, t_s: Floats, joules: Floats) -> list[str]:

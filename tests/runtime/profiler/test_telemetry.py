@@ -120,6 +120,13 @@ def test_what_a_gpu_said_of_a_part_of_the_run_is_not_the_run_s(sampled: Telemetr
         assert (sampled.dram_bytes(GPU) is not None) == known
 
 
+def test_a_counter_that_stopped_early_leaves_a_run_s_joules_to_power(sampled: Telemetry) -> None:
+    assert sampled._nvml is not None
+    for t_s in range(99, 103):
+        sampled._nvml.reader.records["gpu1"].points["energy"].add(float(t_s), 150.0 * t_s)
+    assert sampled.joules(GPU) == pytest.approx(2000.0)
+
+
 @pytest.mark.parametrize(
     "placement", [None, Placement("cpu", None, "float32", 1), Placement("cuda", 0, "bfloat16", None)]
 )

@@ -96,6 +96,32 @@ def test_a_counter_that_stood_still_within_the_window_or_across_its_edge_is_stal
     assert inside.joules == pytest.approx(100.0 * (2.0 + flat))
 
 
+def test_a_counter_that_does_not_cover_the_window_leaves_it_to_power() -> None:
+    whole, stopped, late = (
+        points((0.0, 0.0), (10.0, 900.0)),
+        points((0.0, 0.0), (4.0, 400.0)),
+        points((6.0, 0.0), (10.0, 400.0)),
+    )
+    power = points((0.0, 100.0), (10.0, 100.0))
+    for counter in (stopped, late):
+        energy = energy_between(counter, power, 0.0, 10.0, "fake")
+        assert (energy.joules, energy.provenance, energy.covered_s) == (pytest.approx(1000.0), "power", 10.0)
+        assert energy.doubts == ("energy counter: readings cover 4.000 of 10.000 s",)
+    assert energy_between(whole, power, 0.0, 10.0, "fake").provenance == "counter"
+    assert energy_between(stopped, power, 0.0, 4.0, "fake").joules == pytest.approx(400.0)  # of what it covers it tells
+    assert energy_between(stopped, power, 0.0, 4.2, "fake").provenance == "counter"  # a step's length does not matter
+
+
+def test_without_readings_that_cover_the_window_energy_is_unknown() -> None:
+    stopped, power = points((0.0, 0.0), (4.0, 400.0)), points((0.0, 100.0), (9.0, 100.0))
+    energy = energy_between(stopped, power, 0.0, 10.0, "fake")
+    assert (energy.joules, energy.provenance, energy.covered_s) == (None, None, 0.0)
+    assert energy.doubts == (
+        "energy counter: readings cover 4.000 of 10.000 s",
+        "power: readings cover 9.000 of 10.000 s",
+    )
+
+
 def test_a_doubted_counter_without_power_leaves_energy_unknown() -> None:
     energy = energy_between(points((0.0, 5.0), (1.0, 3.0)), Points(), 0.0, 1.0, "fake")
     assert (energy.joules, energy.provenance) == (None, None)
