@@ -25,10 +25,10 @@ from atts_runtime.profiler.hardware import shipped
 from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.profiler.steptime import StepModel
-from atts_runtime.records import ChainRecord
 from atts_sim.calls import PerCall, per_call_of
 from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
 from atts_sim.cost import Phase, StepShape
+from atts_sim.handling import Handling, fit_handling, fit_wake_s
 from atts_sim.logfit import model_of_logs
 from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of, shape_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
@@ -45,18 +45,20 @@ _Found = dict[Phase, tuple[Correction, CallFit]]
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
     """An engine's step times, and what runs correct them by; `contention.Contended` says what a step takes. `per_call`:
-    what calls cost besides; `profile`: the name of the engine profile that is corrected (None: there is none)."""
+    what calls cost besides; `profile`: the name of the engine profile that is corrected (None: there is none);
+    `wake_s`: until an engine that has nothing to do begins a pass."""
 
     model: StepModel
     step_tokens: int
     corrections: Mapping[Phase, Correction]
     per_call: PerCall | None = None
     profile: str | None = None
+    wake_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a simulation needs: engines by role, and what the driver takes for each answer.
+    """What a simulation needs: engines by role, and what the driver takes for answers.
 
     one_engine  one model serves both roles; it is under the first
     fitted      by engine and phase: of the runs that were fitted, all together
@@ -67,7 +69,7 @@ class Costs:
 
     engines: Mapping[str, EngineCosts]
     one_engine: bool
-    handling_s: float
+    handling: Handling
     fitted: Mapping[tuple[str, Phase], FitError]
     held_out: Mapping[tuple[str, Phase], FitError]
     sending: Sending = AT_ONCE
@@ -77,11 +79,12 @@ class Costs:
         """What was fitted, for programs."""
         return {
             "engine": self.engine,
-            "handling_s": self.handling_s,
+            "handling": asdict(self.handling),
             "sending": asdict(self.sending),
             "calls": {
                 role: None if of.per_call is None else of.per_call.to_json() for role, of in self.engines.items()
             },
+            "wake_s": {role: of.wake_s for role, of in self.engines.items()},
             "engines": {
                 role: {
                     phase: {
@@ -144,7 +147,7 @@ def stated_costs(
         plain = dict.fromkeys(PHASES, Correction())
         model, calls = profile.step_model(spec), per_call_of(profile)
         engines[role] = EngineCosts(model, profile.step_tokens, plain, calls, profile.name)
-    return Costs(engines, one_engine, 0.0, {}, {}, engine=engine)
+    return Costs(engines, one_engine, Handling(), {}, {}, engine=engine)
 
 
 def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *, one_engine: bool) -> Costs:
@@ -159,7 +162,7 @@ def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *
             )
         model = model_of_logs(spec, peaks[role], [run.logs[role] for run in runs if role in run.logs])
         engines[role] = EngineCosts(model, STEP_TOKENS, dict.fromkeys(PHASES, Correction()))
-    return Costs(engines, one_engine, 0.0, {}, {})
+    return Costs(engines, one_engine, Handling(), {}, {})
 
 
 def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = ()) -> Costs:
@@ -180,6 +183,8 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     none = CallFit() if apart else None
     found = {role: _fit({phase: samples[role, phase] for phase in PHASES}, none, own=own) for role in stated.engines}
     engines = {role: _corrected(costs, found[role]) for role, costs in stated.engines.items()}
+    if not apart:  # in a process of its own an engine's waking is part of `sending`
+        engines = {role: replace(of, wake_s=_wake_s(role, runs)) for role, of in engines.items()}
     predicted = {
         (role, phase): [part.predicted(*found[role][phase]) for part in parts]
         for (role, phase), parts in samples.items()
@@ -189,9 +194,9 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
         {key: error for key, of in each.items() if (error := _error(samples[key], of))}
         for each in (predicted, _held_out(samples, none, own=own))
     )
-    handling_s = _handling([record for run in runs for record in run.records])
+    handling = fit_handling(run.records for run in runs)
     sending = fit_sending(run.calls for run in runs) if apart else AT_ONCE
-    return Costs(engines, one_engine, handling_s, fitted, held_out, sending, engine)
+    return Costs(engines, one_engine, handling, fitted, held_out, sending, engine)
 
 
 def one_model_each(runs: Sequence[MeasuredRun]) -> dict[str, ModelSpec]:
@@ -279,13 +284,7 @@ def rows_new(log: StepLog) -> Floats:
     return found
 
 
-def _handling(records: Sequence[ChainRecord]) -> float:
-    """Seconds from an answer to the chain's next request, where the chain waited for nobody: the median."""
-    gaps = []
-    for record in records:
-        held = [(hold.t_start_s, hold.t_end_s) for hold in record.holds_s]
-        for call, after in zip(record.calls, record.calls[1:], strict=False):
-            end, start = call.t_end_s, after.t_queued_s
-            if end is not None and start >= end and not any(a < start and b > end for a, b in held):
-                gaps.append(start - end)
-    return float(np.median(gaps)) if gaps else 0.0
+def _wake_s(role: str, runs: Sequence[MeasuredRun]) -> float:
+    return fit_wake_s(
+        (run.logs[role], [call for call in run.calls if call.engine == role]) for run in runs if role in run.logs
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -73,7 +74,8 @@ class EngineSpec:
     max_rows: chains that decode together; step_tokens: most tokens of an append pass, padding included;
     kv_budget_tokens: KV kept for idle chains and prompts, None: no bound; slots: calls that a driver lets at the engine
     at a time, later ones wait for their turn (None: four times the rows, as `atts_runtime.driver`); per_call: what a
-    call costs when it is let in, before the step that lets it in (None: nothing).
+    call costs when it is let in, before the step that lets it in (None: nothing); wake_s: from the first call that
+    comes while it has nothing to do until it begins a step.
 
     paged: schedule as vLLM does (None: as the embedded engine). Then max_rows is its ``max_num_seqs``, step_tokens its
     ``max_num_batched_tokens``, and the KV is bounded by `Paged.blocks`, not by a budget.
@@ -85,6 +87,7 @@ class EngineSpec:
     slots: int | None = None
     paged: Paged | None = None
     per_call: PerCall | None = None
+    wake_s: float = 0.0
 
     @property
     def kv_tokens(self) -> int | None:
@@ -98,6 +101,8 @@ class EngineSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.wake_s < math.inf:
+            raise ValueError(f"wake_s must be a time, got {self.wake_s}")
         if self.paged is not None and self.step_tokens < self.max_rows:
             raise ValueError(f"a step of {self.step_tokens} tokens has no room for {self.max_rows} rows; raise it")
         if self.paged is not None and self.kv_budget_tokens is not None:

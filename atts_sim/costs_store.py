@@ -19,9 +19,10 @@ from atts_sim.calibrate import PHASES, Costs, EngineCosts
 from atts_sim.calls import PerCall
 from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Phase
+from atts_sim.handling import Handling
 from atts_sim.jsonfile import flag, real
 
-_FORMAT = "atts-fitted-costs/3"
+_FORMAT = "atts-fitted-costs/4"
 _REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
@@ -34,6 +35,7 @@ class FittedEngine:
     step_times: str
     corrections: Mapping[Phase, Correction]
     per_call: PerCall | None
+    wake_s: float
 
     def costs(self, profile: EngineProfile, spec: ModelSpec) -> EngineCosts:
         """Of the profile's engine. Raises InputError where it is another one."""
@@ -45,7 +47,7 @@ class FittedEngine:
                 f"engine profile {profile.name} states other step times than those that the costs correct; fit them "
                 "again with atts-sim validate --save-costs"
             )
-        return EngineCosts(model, profile.step_tokens, self.corrections, self.per_call, profile.name)
+        return EngineCosts(model, profile.step_tokens, self.corrections, self.per_call, profile.name, self.wake_s)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class FittedCosts:
 
     engines: Mapping[str, FittedEngine]
     one_engine: bool
-    handling_s: float
+    handling: Handling
     sources: tuple[str, ...]
 
     def of(self, role: str) -> FittedEngine:
@@ -86,11 +88,12 @@ def save_costs(costs: Costs, sources: Sequence[str], path: Path) -> None:
             "step_times": step_times_of(of.model),
             "corrections": {phase: asdict(correction) for phase, correction in of.corrections.items()},
             "calls": None if of.per_call is None else of.per_call.to_json(),
+            "wake_s": of.wake_s,
         }
         for role, of in costs.engines.items()
     }
-    fields = {"one_engine": costs.one_engine, "handling_s": costs.handling_s, "sources": sources, "engines": engines}
-    jsonfile.write(path, _FORMAT, fields)
+    fields = {"one_engine": costs.one_engine, "handling": asdict(costs.handling), "sources": sources}
+    jsonfile.write(path, _FORMAT, fields | {"engines": engines})
 
 
 def load_costs(path: Path) -> FittedCosts:
@@ -103,13 +106,15 @@ def _costs(data: Mapping[str, Any]) -> FittedCosts:
     if not engines:
         raise ValueError("no engine")
     sources = tuple(str(name) for name in data["sources"])
-    return FittedCosts(engines, flag(data["one_engine"]), real(data["handling_s"], 0.0), sources)
+    handling = Handling(**{name: real(value, 0.0) for name, value in dict(data["handling"]).items()})
+    return FittedCosts(engines, flag(data["one_engine"]), handling, sources)
 
 
 def _engine(data: Mapping[str, Any]) -> FittedEngine:
     corrections = {phase: _correction(data["corrections"][phase]) for phase in PHASES}
     profile, step_times = str(data["profile"]), str(data["step_times"])
-    return FittedEngine(profile, step_times, corrections, jsonfile.maybe(data["calls"], _calls))
+    calls, wake_s = jsonfile.maybe(data["calls"], _calls), real(data["wake_s"], 0.0)
+    return FittedEngine(profile, step_times, corrections, calls, wake_s)
 
 
 def _correction(data: Mapping[str, Any]) -> Correction:

@@ -106,13 +106,13 @@ def _profiled(
     model = profile.step_model(about)
     paged = (given["scheduler"] or profile.engine) == "vllm"
     spec = _spec(role, rows, given["step_tokens"] or profile.step_tokens, budget, paged=paged, room=None)
-    costs, per_call = None, per_call_of(profile)
+    costs, per_call, wake_s = None, per_call_of(profile), 0.0
     if fitted is not None and mine is not None:
         costs = mine.costs(profile, about)
-        per_call = costs.per_call or per_call
+        per_call, wake_s = costs.per_call or per_call, costs.wake_s
         told += f", corrected by runs ({', '.join(fitted.sources)})"
     return Device(
-        spec if paged else replace(spec, per_call=per_call),
+        spec if paged else replace(spec, per_call=per_call, wake_s=wake_s),
         model,
         1,
         None,

@@ -6,6 +6,7 @@ comes from elsewhere here: time from the clock and the engines, text from the wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -43,6 +44,7 @@ from atts_sim.calls import EngineCall, SimEngine
 from atts_sim.clock import ARRIVAL, Clock
 from atts_sim.collector import no_collection
 from atts_sim.desk import Desk, Request, Role
+from atts_sim.handling import AT_ONCE, Handling
 from atts_sim.simrun import SimRun
 from atts_sim.text import Text
 from atts_sim.workload import Workload, Written
@@ -53,7 +55,7 @@ class SimDriver:
 
     Args:
         engines: by role, of the same clock; one object under both names where they share a model.
-        handling_s: the driver handles one answer at a time, and each takes so long: what the runtime's Python costs.
+        handling: what the runtime's Python takes for answers.
         arrivals_s: when each question comes, in order (None: all at once, at 0). Raises ValueError where they do not
             ascend from 0 on, and in `run` where the policy begins with all questions.
         watch: called with every command, as it is issued.
@@ -67,16 +69,14 @@ class SimDriver:
         engines: dict[Role, SimEngine],
         clock: Clock,
         *,
-        handling_s: float = 0.0,
+        handling: Handling = AT_ONCE,
         arrivals_s: Sequence[float] | None = None,
         watch: Callable[[Command], None] | None = None,
     ) -> None:
-        if not handling_s >= 0:
-            raise ValueError(f"handling_s must not be negative, got {handling_s}")
         arrivals = (0.0,) * workload.questions if arrivals_s is None else tuple(arrivals_s)
         if len(arrivals) != workload.questions or any(b < a for a, b in pairwise((0.0, *arrivals))):
             raise ValueError(f"{workload.questions} questions need as many times of arrival, ascending from 0 on")
-        self._workload, self._clock, self._handling_s, self._watch = workload, clock, handling_s, watch
+        self._workload, self._clock, self._handling, self._watch = workload, clock, handling, watch
         self._controller = Controller(policy, limits, questions=workload.questions, chains=workload.chains)
         self._desks: dict[Role, Desk] = {}
         self._owners: list[Role] = []  # of the engines, by their places: the first role of each
@@ -89,7 +89,7 @@ class SimDriver:
         self._under_way: dict[ChainId, Request] = {}
         self._remembers = policy.action.retries  # what texts came to, for what is kept or copied
         self._policy, self._reads = policy, policy.gate.judges == "text"
-        self._free_s = 0.0
+        self._handled_s = -math.inf  # the last answer
         self.run_record = run = SimRun(workload.questions, workload.chains, arrived_s=arrivals)
         shared = {engine.device for engine in engines.values()}
         run.vote = policy.vote
@@ -282,16 +282,16 @@ class SimDriver:
         desk.done()
         if call.written is not None:
             self._texts[call.chain].add(call.written, desk.at, call.turn if self._remembers else None)
-        if self._handling_s:
+        if self._handling != AT_ONCE:
             self._handle_soon(call.event)
         else:
             self._apply(self._controller.handle(call.event))
 
     def _handle_soon(self, event: Event) -> None:
-        """Handle an event once those before it are handled."""
+        """Handle an event when the driver comes to it."""
         now = self._clock.now
-        self._free_s = max(now, self._free_s) + self._handling_s
-        self._clock.call(self._free_s - now, ARRIVAL, lambda number: self._handle(event))
+        self._handled_s = self._handling.after(now, self._handled_s)
+        self._clock.call(self._handled_s - now, ARRIVAL, lambda number: self._handle(event))
 
     def _handle(self, event: Event) -> None:
         if self._controller.awaits(event.call):  # its chain may have been stopped since

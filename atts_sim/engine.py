@@ -37,8 +37,10 @@ class BatchingEngine:
         device: Device | None = None,
         runs: DecodeRuns | None = None,
     ) -> None:
-        if spec.per_call is not None and spec.per_call.end_s:
-            raise ValueError("what ends of calls cost is for engines that step: take reference.ReferenceEngine")
+        if spec.wake_s or (spec.per_call is not None and spec.per_call.end_s):
+            raise ValueError(
+                "what waking and ends of calls cost is for engines that step: take reference.ReferenceEngine"
+            )
         self.spec, self.device, self._totals = spec, device, Totals()
         self._clock, self._cost, self._runs = clock, cost, runs or DecodeRuns(cost)
         self._batch = DecodeBatch(cost.row_stops)

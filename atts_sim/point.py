@@ -28,6 +28,7 @@ from atts_sim.device import Device as SharedDevice
 from atts_sim.devices import Device, check_one_device, device
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
+from atts_sim.handling import AT_ONCE, Handling
 from atts_sim.metrics import measure
 from atts_sim.options import ARRIVALS, HEEDED, Options, Value
 from atts_sim.row import Row, mean_by_turn, mean_figures
@@ -88,7 +89,7 @@ class Points:
             "limits": [config.max_rows, config.kv_budget_tokens],
             "devices": {role: repr(found) for role, found in devices.items()},
             "one_device": _one_device(options, devices),
-            "handling_s": self._handling_s(options),
+            "handling": repr(self._handling(options)),
             "arrivals": repr(arrivals),
             "repeats": self._study.repeats,
             "deadline_s": self._study.deadline_s,
@@ -151,8 +152,8 @@ class Points:
         policy = config.recipe(self._knobs(config, options, workload))
         times_s = arrivals.times_s(workload.questions, config.seed)
         refuse_late(policy, times_s)
-        handling_s = self._handling_s(options)
-        driver = SimDriver(policy, config.limits, workload, engines, clock, handling_s=handling_s, arrivals_s=times_s)
+        handling = self._handling(options)
+        driver = SimDriver(policy, config.limits, workload, engines, clock, handling=handling, arrivals_s=times_s)
         return driver.run()
 
     def _made(self, clock: Clock, options: Options, devices: Mapping[Role, Device]) -> dict[Role, SimEngine]:
@@ -174,10 +175,12 @@ class Points:
             return None
         return cast(FittedCosts, _once(self._costs, str(path), lambda: load_costs(Path(str(path)))))
 
-    def _handling_s(self, options: Options) -> float:
+    def _handling(self, options: Options) -> Handling:
         """What the study says the driver takes for an answer, or else the runs that its costs were fitted to."""
-        fitted = self._fitted(options)
-        return float(options.get("engines.handling_s", 0.0 if fitted is None else fitted.handling_s))
+        stated, fitted = options.get("engines.handling_s"), self._fitted(options)
+        if stated is not None:
+            return Handling.one_at_a_time(float(stated))
+        return AT_ONCE if fitted is None else fitted.handling
 
     def _knobs(self, config: RunConfig, options: Options, workload: Workload) -> Knobs:
         """What the policy is told: as `atts_runtime.session.knobs_for`."""

@@ -221,15 +221,15 @@ class ReferenceEngine(Stepping):
         for job in self._rows:
             job.held.tokens += 1
             job.left -= 1
-        per_call, done = self.spec.per_call, sum(not job.left for job in self._rows)
-        if per_call is not None and per_call.end_s and done:
-            yield self._spend(per_call.end_s * done)
+        end_s = 0.0 if self.spec.per_call is None else self.spec.per_call.end_s
         for row in reversed(range(len(self._rows))):
             job = self._rows[row]
             if not job.left:
                 assert job.call is not None
                 job.held.logits = job.call.ends
                 self._leave(row)
+                if end_s:  # one is answered after the other
+                    yield self._spend(end_s)
                 self._answer(job.call)
 
     def _leave(self, row: int) -> None:

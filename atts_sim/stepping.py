@@ -26,6 +26,8 @@ class Stepping:
         self._wake: simpy.Event = clock.event()
         self._turn: simpy.Event = clock.event()
         if device is not None:
+            if spec.wake_s:
+                raise ValueError("engines that share a device wake at once: leave wake_s out")
             device.join(self)
         clock.process(self._run())
 
@@ -55,11 +57,13 @@ class Stepping:
     def _run(self) -> Passes:
         more = False
         while True:
+            wake_s = 0.0
             if not (more or self._inbox):
                 self._wake = self._clock.event()
                 yield self._wake
+                wake_s = self.spec.wake_s
             if self.device is None:
-                yield Tick(self._clock, 0.0, begin_priority(self._rank), lambda tick: None)
+                yield Tick(self._clock, wake_s, begin_priority(self._rank), lambda tick: None)
                 self._clock.begins(self._rank)
             else:
                 self._turn = self._clock.event()

@@ -60,16 +60,16 @@ def run_twin(
     policy = config.recipe(config.knobs)
     if arrivals_s is not None:
         refuse_late(policy, arrivals_s)
-    driver = SimDriver(
-        policy, config.limits, workload, engines, clock, handling_s=costs.handling_s, arrivals_s=arrivals_s
-    )
+    driver = SimDriver(policy, config.limits, workload, engines, clock, handling=costs.handling, arrivals_s=arrivals_s)
     return driver.run()
 
 
 def _spec(config: RunConfig, role: str, costs: EngineCosts) -> EngineSpec:
     """The engine that the settings ask for; under vLLM without a GPU, if they do not say otherwise."""
     if config.engine != "vllm":
-        return EngineSpec(config.max_rows, costs.step_tokens, config.kv_budget_tokens, per_call=costs.per_call)
+        return EngineSpec(
+            config.max_rows, costs.step_tokens, config.kv_budget_tokens, per_call=costs.per_call, wake_s=costs.wake_s
+        )
     args = config.engine_args(role)
     block = args.get("block_size", _CPU_BLOCK_TOKENS)
     blocks = None if config.kv_budget_tokens is None else -(-config.kv_budget_tokens // block)

@@ -259,8 +259,11 @@ def _residuals(costs: Costs) -> Any:
             f"{c.step_s * 1e6:.0f}", f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
             "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
         )  # fmt: skip
-    told = [f"handling of an answer by the driver: {costs.handling_s * 1e6:.0f} us"]
+    handling = costs.handling
+    told = [f"an answer: {handling.latency_s * 1e6:.0f} us to the driver, {handling.each_s * 1e6:.0f} after another"]
     for role, engine in costs.engines.items():
+        if engine.wake_s:
+            told.append(f"an idle {role} engine: {engine.wake_s * 1e6:.0f} us to begin a pass")
         if (calls := engine.per_call) is not None:
             told.append(f"a {role} call: {calls.generate.call_s * 1e6:.0f} us to begin, {calls.end_s * 1e6:.0f} to end")
     table.caption = "\n".join(told)

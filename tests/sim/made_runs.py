@@ -20,6 +20,7 @@ from atts_sim.calls import PerCall
 from atts_sim.contention import Contended
 from atts_sim.correction import ROWS, Correction
 from atts_sim.cost import Cost, Phase, StepShape
+from atts_sim.handling import Handling
 from atts_sim.measured import MeasuredRun, measured_run
 from atts_sim.metrics import measure
 from atts_sim.recorded import Recorded, from_records
@@ -41,7 +42,8 @@ TRUE = {
     ("target", "decode"): Correction(_rising(1.4), 1e-4, 0.6, 0.4),
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")
-HANDLING_S = 1e-4
+HANDLING = Handling(3e-4, 2e-5)
+WAKE_S = 2.5e-4
 CALLS = PerCall(CallCosts(2e-4, 0.0), CallCosts(0.0, 0.0), 6e-4)
 
 
@@ -58,10 +60,10 @@ def true_costs() -> Costs:
     """The shipped profiles, corrected by `TRUE`, with what calls cost."""
     stated = stated_costs(specs())
     engines = {
-        role: replace(costs, corrections={phase: TRUE[role, phase] for phase in PHASES}, per_call=CALLS)
+        role: replace(costs, corrections={phase: TRUE[role, phase] for phase in PHASES}, per_call=CALLS, wake_s=WAKE_S)
         for role, costs in stated.engines.items()
     }
-    return Costs(engines, False, HANDLING_S, {}, {})
+    return Costs(engines, False, HANDLING, {}, {})
 
 
 VLLM_SENDING = Sending(7e-4, 9e-4)
@@ -77,7 +79,7 @@ def vllm_costs() -> Costs:
         model = StepModel(specs()[role], *PEAK, append, decode)
         slowed = {phase: Correction(contention=0.6) for phase in PHASES}
         engines[role] = EngineCosts(model, 2048, slowed)
-    return Costs(engines, False, HANDLING_S, {}, {}, VLLM_SENDING, "vllm")
+    return Costs(engines, False, HANDLING, {}, {}, VLLM_SENDING, "vllm")
 
 
 def recorded_of(config: RunConfig) -> Recorded:

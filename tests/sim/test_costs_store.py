@@ -54,11 +54,13 @@ def test_a_study_with_the_costs_predicts_what_validate_does(folder: Path, capsys
 
 def test_costs_come_back_as_they_were_fitted(folder: Path) -> None:
     fitted, saved = calibrate([measured_run(folder / "run")]), load_costs(folder / "costs.json")
-    assert (saved.handling_s, saved.sources) == (fitted.handling_s, ("run",))
+    assert (saved.handling, saved.sources) == (fitted.handling, ("run",))
+    assert saved.handling.latency_s > saved.handling.each_s > 0
     for role, name in PROFILES.items():
         profile = engine_profile(name)
         back = saved.of(role).costs(profile, model_spec(profile.model))
         assert back.per_call == fitted.engines[role].per_call
+        assert back.wake_s == fitted.engines[role].wake_s > 0
         assert back.corrections == fitted.engines[role].corrections
 
 
@@ -99,7 +101,10 @@ def test_costs_beside_step_times_that_were_measured_anew_are_refused(folder: Pat
     [
         lambda data: data.pop("engines"),
         lambda data: data.update(engines={}),
-        lambda data: data.update(handling_s=-1),
+        lambda data: data["handling"].update(latency_s=-1),
+        lambda data: data["handling"].update(more=1.0),
+        lambda data: data["engines"]["draft"].update(wake_s=float("nan")),
+        lambda data: data["engines"]["draft"].pop("wake_s"),
         lambda data: data["engines"]["draft"]["corrections"]["append"]["factors"].pop(),
         lambda data: data["engines"]["draft"]["corrections"]["append"].update(factors=[0.0] * 9),
         lambda data: data["engines"]["target"]["calls"]["generate"].update(more=1.0),

@@ -19,6 +19,7 @@ from atts_sim.calls import EngineCall, EngineSpec, Totals
 from atts_sim.clock import ARRIVAL, Clock, Tick
 from atts_sim.driver import SimDriver
 from atts_sim.engine import BatchingEngine
+from atts_sim.handling import Handling
 from atts_sim.recorded import Recorded, from_records
 from atts_sim.simrun import SimRun
 from tests.runtime.scripted import ScriptedEngine, drive, settings, task_of
@@ -232,11 +233,32 @@ def test_a_driver_that_needs_time_handles_one_answer_after_the_other() -> None:
         config, clock = settings("draft-only"), Clock()
         engines = {"draft": BatchingEngine(clock, EngineSpec(), COST)}
         driver = SimDriver(
-            POLICIES["draft-only"](config.knobs), config.limits, recorded, engines, clock, handling_s=handling_s
-        )
+            POLICIES["draft-only"](config.knobs), config.limits, recorded, engines, clock,
+            handling=Handling.one_at_a_time(handling_s),
+        )  # fmt: skip
         run = driver.run()
         walls.append(run.wall_s)
         answers = sorted(request.t_end_s or 0.0 for request in run.requests)
     assert walls[1] >= 0.5 * len(answers)
     assert walls[1] >= answers[-1] + 0.5
     assert walls[0] < 0.5 * len(answers)
+
+
+def test_answers_that_come_together_are_handled_right_after_one_another() -> None:
+    """A latency is not multiplied by the answers that it keeps waiting."""
+    recorded = from_records(drive(settings("draft-only", turns=2)).records.values(), replaces=False)
+    config, clock = settings("draft-only", turns=2), Clock()
+    engines = {"draft": BatchingEngine(clock, EngineSpec(), AffineCost(overhead_s=1.0))}
+    driver = SimDriver(
+        POLICIES["draft-only"](config.knobs), config.limits, recorded, engines, clock, handling=Handling(0.5, 0.001)
+    )
+    run = driver.run()
+    by_chain: dict[object, list[float]] = {}
+    for request in run.requests:
+        by_chain.setdefault(request.chain, []).append(request.t_queued_s)
+        assert request.t_end_s is not None
+    answers = {request.chain: request.t_end_s for request in run.requests if request.turn == 0}
+    together = [chain for chain, end in answers.items() if end == min(answers.values()) and len(by_chain[chain]) > 1]
+    assert len(together) > 1
+    waits = sorted(by_chain[chain][1] - (answers[chain] or 0.0) for chain in together)
+    assert waits == pytest.approx([0.5 + 0.001 * at for at in range(len(waits))], abs=1e-9)
