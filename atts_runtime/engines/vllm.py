@@ -7,6 +7,7 @@ that it still holds. What a chain sent before tells how much of that had been co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from typing import Any
@@ -37,6 +38,7 @@ from atts_runtime.engines.vllm_model import Served, vocabulary_of
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 
+_SAMPLE = "37 + 45 - 28 = 54"
 _SETTLE_S = 1.0  # how long the report of the last step may take
 _SHUTDOWN_S = 15.0  # vLLM then kills its processes
 
@@ -76,7 +78,17 @@ class VllmEngine:
         self.spec, self.uncounted = served.spec, served.uncounted
         self._log.rates = None if served.spec is None else Rates(served.spec)
         self._log.kv_capacity_tokens = served.kv_capacity_tokens
-        self._log.reset(counted=True)
+        await self._warm_up()
+        await self.reset()
+
+    async def _warm_up(self) -> None:
+        """Ask for what a run asks for: vLLM compiles some of it when it is first asked for, which takes seconds."""
+        chain, vocab = ChainId(0, 0), self._live.vocabulary
+        with contextlib.suppress(EngineError):  # what a run's call cannot do, that call says
+            await self.generate(GenerateCall(chain, _SAMPLE, (), 4, 1.0, None, (0,)))
+            for tokens in (6, 3) if self._keeps else ():  # of two lengths: what is compiled may be for one
+                ids = tuple(vocab.encode(_SAMPLE)[:tokens])
+                await self.score(ScoreCall(chain, _SAMPLE[:tokens], (Piece(vocab.decode(ids), ids, vocab.vocab),)))
 
     async def generate(self, call: GenerateCall) -> Generated:
         usage, served = self._log.usage(), self._live

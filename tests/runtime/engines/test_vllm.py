@@ -50,10 +50,19 @@ def score(chain: int, *pieces: Piece) -> ScoreCall:
     return ScoreCall(ChainId(0, chain), PROMPT, pieces)
 
 
-def test_one_engine_from_start_to_close(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_engine_from_start_to_close(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Costly to start, so one engine serves several claims."""
+    asked: list[Any] = []
+    ask = VllmEngine._run
+
+    async def listening(engine: VllmEngine, ids: list[int], params: Any) -> Any:
+        asked.append(params)
+        return await ask(engine, ids, params)
+
+    monkeypatch.setattr(VllmEngine, "_run", listening)
 
     async def scenario(engine: VllmEngine) -> None:
+        await _what_is_compiled_for_the_first_call_is_before_a_run(engine, asked)
         await _prefixes_are_read_from_the_cache(engine)
         await _what_was_scored_is_not_computed_again(engine)
         await _what_the_model_wrote_itself_is_scored_without_a_forward_pass(engine)
@@ -72,6 +81,18 @@ def test_one_engine_from_start_to_close(capfd: pytest.CaptureFixture[str]) -> No
     serve(scenario)
     assert dict(os.environ) == before
     assert "EngineCore" not in capfd.readouterr().out  # vLLM's processes keep to their log
+
+
+async def _what_is_compiled_for_the_first_call_is_before_a_run(engine: VllmEngine, asked: list[Any]) -> None:
+    """A start asks for both kinds of calls, and leaves no trace of it."""
+    assert any(params.prompt_logprobs is not None for params in asked)
+    assert any(params.max_tokens > 1 for params in asked)
+    stats, log = engine.stats(), engine.steps()
+    assert (stats.steps, stats.prefilled_tokens, stats.decode_rows, stats.busy_s) == (0, 0, 0, 0.0)
+    assert log is not None
+    assert len(log) == 0
+    usage = (await engine.generate(write(0))).usage
+    assert usage.tokens_cached == 0
 
 
 async def _prefixes_are_read_from_the_cache(engine: VllmEngine) -> None:
