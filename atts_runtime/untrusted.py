@@ -61,9 +61,9 @@ def table_in(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return pd.read_parquet(file)
-    except OSError:
-        raise
     except Exception as error:  # pandas trusts the JSON that it keeps in the file's metadata
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have none
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(said) from error
 

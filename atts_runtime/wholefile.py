@@ -20,8 +20,9 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     unfinished = file.with_name(f"{file.name}.new")
+    out = unfinished.open("wb")
     try:
-        with unfinished.open("wb") as out:
+        with out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())

@@ -30,7 +30,7 @@ from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples,
 from atts_sim.cost import Phase, StepShape
 from atts_sim.handling import Handling, fit_handling, fit_wake_s
 from atts_sim.logfit import model_of_logs
-from atts_sim.measured import Floats, MeasuredRun, StepLog, peaks_of, shape_of
+from atts_sim.measured import Floats, MeasuredRun, StepLog, calls_of, peaks_of, shape_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
 
 PHASES: tuple[Phase, ...] = ("append", "decode")
@@ -167,6 +167,7 @@ def _logged_costs(specs: Mapping[str, ModelSpec], runs: Sequence[MeasuredRun], *
 
 def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = ()) -> Costs:
     """Costs that fit the runs' logs. Raises InputError where they are of other models, or no profile is of theirs."""
+    runs = _on_one_engine(runs)
     specs = one_model_each(runs)
     one_engine, engine = any(run.one_engine for run in runs), runs[0].config.engine
     apart = engine != EMBEDDED
@@ -285,6 +286,17 @@ def rows_new(log: StepLog) -> Floats:
 
 
 def _wake_s(role: str, runs: Sequence[MeasuredRun]) -> float:
-    return fit_wake_s(
-        (run.logs[role], [call for call in run.calls if call.engine == role]) for run in runs if role in run.logs
-    )
+    return fit_wake_s((run.logs[role], calls_of(role, run.calls, run.logs)) for run in runs if role in run.logs)
+
+
+def _on_one_engine(runs: Sequence[MeasuredRun]) -> Sequence[MeasuredRun]:
+    """Where one engine served both roles in some runs, those that used one role alone under that engine's name too."""
+    name = next((role for run in runs if run.one_engine for role in run.specs), None)
+    if name is None:
+        return runs
+    return [run if run.one_engine or len(run.specs) > 1 else _under(name, run) for run in runs]
+
+
+def _under(name: str, run: MeasuredRun) -> MeasuredRun:
+    (spec,), (log,) = run.specs.values(), run.logs.values()
+    return replace(run, specs={name: spec}, logs={name: log})

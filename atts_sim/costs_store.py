@@ -106,7 +106,10 @@ def _costs(data: Mapping[str, Any]) -> FittedCosts:
     if not engines:
         raise ValueError("no engine")
     sources = tuple(str(name) for name in data["sources"])
-    handling = Handling(**{name: real(value, 0.0) for name, value in dict(data["handling"]).items()})
+    times = dict(data["handling"])
+    handling = Handling(real(times.pop("latency_s"), 0.0), real(times.pop("each_s"), 0.0))
+    if times:
+        raise ValueError(f"{times} besides")
     return FittedCosts(engines, flag(data["one_engine"]), handling, sources)
 
 

@@ -36,8 +36,8 @@ class Handling:
         return cls(seconds, seconds)
 
     def after(self, now_s: float, last_s: float) -> float:
-        """When an answer that comes now is handled, the last one being handled at `last_s`."""
-        return max(now_s + self.latency_s, last_s + self.each_s)
+        """When an answer that comes now is handled, the one before it being handled at `last_s`."""
+        return last_s + self.each_s if last_s > now_s else now_s + self.latency_s
 
 
 AT_ONCE = Handling()

@@ -6,7 +6,7 @@ Nothing in it is trusted: what cannot be read, or is no whole run, raises InputE
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,17 +195,24 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         for engine, rows in table.groupby("engine")
     }
     return {
-        engine: _log(engine, rows, [other for name, other in by_engine.items() if name != engine], records, apart=apart)
+        engine: _log(
+            rows,
+            [other for name, other in by_engine.items() if name != engine],
+            calls_of(engine, [call for record in records for call in record.calls], by_engine),
+            apart=apart,
+        )
         for engine, rows in by_engine.items()
     }
 
 
-def _log(
-    engine: str, rows: Floats, others: Sequence[Floats], records: Sequence[ChainRecord], *, apart: bool
-) -> StepLog:
+def calls_of(engine: str, calls: Iterable[CallRecord], engines: Collection[str]) -> list[CallRecord]:
+    """Those of an engine of these: all, where it served every role."""
+    return [call for call in calls if call.engine == engine or len(engines) == 1]
+
+
+def _log(rows: Floats, others: Sequence[Floats], mine: Sequence[CallRecord], *, apart: bool) -> StepLog:
     start, duration = rows[:, 0], rows[:, 1]
     end = start + duration
-    mine = [c for r in records for c in r.calls if c.engine == engine]
     queued, done = _under_way(mine, apart=apart)
     # A call that was there when a pass ended, and was not answered before the next one began, kept the engine at work.
     following = np.append(start[1:], np.inf)
@@ -220,8 +227,8 @@ def _log(
     for other in others:
         shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
     return StepLog(
-        start, duration, period, np.minimum(1.0, shared / duration), _calls(engine, start, start + period, records),
-        _calls(engine, start, start + period, records, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:].astype(np.int64),
+        start, duration, period, np.minimum(1.0, shared / duration), _calls(mine, start, start + period),
+        _calls(mine, start, start + period, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:].astype(np.int64),
     )  # fmt: skip
 
 
@@ -238,12 +245,11 @@ def asked_of(calls: Iterable[CallRecord]) -> list[CallRecord]:
     return [c for c in calls if c.t_start_s is not None and (c.tokens_prefilled or c.kind != "score")]
 
 
-def _calls(engine: str, start: Floats, end: Floats, records: Sequence[ChainRecord], fewest: int = 0) -> Floats:
+def _calls(mine: Sequence[CallRecord], start: Floats, end: Floats, fewest: int = 0) -> Floats:
     """See `StepLog.calls`, of each interval, and of calls of so many tokens or more."""
-    generating = [c for r in records for c in r.calls if c.engine == engine and c.kind not in ("score", "grade")]
-    mine = [c for c in generating if c.tokens_new >= fewest]
-    begun = np.sort([c.t_start_s for c in mine if c.t_start_s is not None])
-    done = np.sort([c.t_end_s for c in mine if c.t_end_s is not None])
+    generating = [c for c in mine if c.kind not in ("score", "grade") and c.tokens_new >= fewest]
+    begun = np.sort([c.t_start_s for c in generating if c.t_start_s is not None])
+    done = np.sort([c.t_end_s for c in generating if c.t_end_s is not None])
     counts = [np.searchsorted(times, end, "right") - np.searchsorted(times, start, "right") for times in (begun, done)]
     return np.column_stack(counts).astype(np.float64)
 

@@ -97,6 +97,8 @@ class Row:
         """Raises ValueError, KeyError or TypeError where the line is no row."""
         entries = json_of(line)
         for name in ("by_turn", "sources", "warnings"):
+            if not isinstance(entries[name], list):
+                raise ValueError(f"{name} is no list")
             entries[name] = tuple(entries[name])
         row = cls(**entries)
         _check(row)
@@ -108,7 +110,8 @@ def _check(row: Row) -> None:
     if type(row.point) is not int or not isinstance(row.parameters, dict) or not isinstance(row.figures, dict):
         raise ValueError("no row")
     numbers = [value for name, value in row.figures.items() if name not in _TEXTS] + list(row.by_turn)
-    texts = [row.fingerprint, *row.sources, *row.warnings, "" if row.error is None else row.error]
+    told = [row.error, *(row.figures.get(name) for name in _TEXTS)]
+    texts = [row.fingerprint, *row.sources, *row.warnings, *(text for text in told if text is not None)]
     free = [value for value in row.parameters.values() if not isinstance(value, str)]
     if not all(map(_is_number, numbers + free)) or not all(isinstance(text, str) for text in texts):
         raise ValueError("a row of other things than numbers and texts")

@@ -44,7 +44,6 @@ from atts_runtime.engines.steps import Steps
 from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_model import vocabulary_of
 from atts_runtime.engines.vocabulary import Vocabulary
-from atts_runtime.errors import InputError
 from atts_runtime.profiler.modelspec import ModelSpec
 
 _T = TypeVar("_T")
@@ -152,7 +151,8 @@ class HttpEngine:
         while len(known) < len(keys):
             plan = scoring.plan(ids, len(known), vocab.eos_ids, sys.maxsize if limit is None else limit)
             if plan is None:
-                raise EngineError(f"an end of text after {len(ids.full)} tokens exceeds the model's context")
+                said = f"an end of text after {len(ids.full)} tokens exceeds the model's context"
+                raise EngineError(said, tries=usage.tries)
             unknown = keys[len(known) :]
             with self._scores.asking(unknown):
                 nll = await self._rows(call.chain, plan, ids, usage, cached=cached)
@@ -259,7 +259,7 @@ class HttpEngine:
 
     async def _look_at_all(self) -> None:
         for url in self._servers.urls:
-            with contextlib.suppress(Unanswered, EngineError, InputError):  # then its figures are missing
+            with contextlib.suppress(Exception):  # then its figures are missing
                 await self._look(url)
 
     async def reset(self, *, counted: bool = True) -> None:

@@ -32,7 +32,8 @@ def _address(url: str, option: str) -> str:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
         more = more or bool(parts.query or parts.fragment)
-        httpx.URL(url)  # which knows what an address of a machine may be
+        httpx.URL(url)  # which knows what an address of a machine may be, and then of a name
+        (parts.hostname or "").encode("idna")
     except (ValueError, httpx.InvalidURL):
         known = False
     if more:

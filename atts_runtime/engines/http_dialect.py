@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from atts_runtime.engines.base import EngineError, GenerateCall
-from atts_runtime.engines.http_errors import MALFORMED, Unanswered
+from atts_runtime.engines.http_errors import Unanswered
 from atts_runtime.engines.vllm_scoring import Plan
 
 _T = TypeVar("_T")
@@ -67,7 +67,7 @@ class Rows:
 
 
 class Dialect(Protocol):
-    """A kind of server. Readers raise one of `MALFORMED` for an answer of another form.
+    """A kind of server. Readers may raise anything for an answer of another form: call them through `reader`.
 
     `reuses_prefix`: a score may be asked for without its prefix being computed again.
     """
@@ -115,7 +115,9 @@ def reader(path: str, read: Callable[[Any], _T]) -> Callable[[Any], _T]:
     def form(told: Any) -> _T:
         try:
             return read(told)
-        except MALFORMED as error:
+        except (Unanswered, EngineError):
+            raise
+        except Exception as error:  # a wrong form can raise anything
             raise Unanswered(f"the answer to {path} has an unknown form: {error!r:.200}", "request") from error
 
     return form

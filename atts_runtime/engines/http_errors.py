@@ -19,10 +19,6 @@ from atts_runtime.errors import InputError
 from atts_runtime.untrusted import json_of
 
 Blame = Literal["endpoint", "load", "request"]
-MALFORMED = (
-    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, RecursionError, MemoryError,
-)  # fmt: skip
-"""What reading an answer raises where it has not the form that it should have."""
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
 _NO_KEY = frozenset({401, 403})
 _SAID = 300  # characters of a server's own words

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from atts_runtime.engines.base import EngineStats
 
+_MOST = 2.0**63  # of anything that is counted; what is more is no count, and sums stay finite
 _LINE = re.compile(r"(?:vllm|sglang):(\w+)(?:\{(.*)\})? (\S+)")
+_DIGITS = 18
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _COUNTERS = {
     "iteration_tokens_total_count": "steps",
@@ -153,7 +155,7 @@ def _read(text: str) -> tuple[dict[str, float], dict[str, float]]:
             value = float(number)
         except ValueError:
             continue
-        if not math.isfinite(value):  # which the format allows
+        if not abs(value) <= _MOST:  # NaN, which the format allows, included
             continue
         if name in _COUNTERS:
             counters[_COUNTERS[name]] = counters.get(_COUNTERS[name], 0.0) + value
@@ -163,9 +165,9 @@ def _read(text: str) -> tuple[dict[str, float], dict[str, float]]:
             usage.append(value)
         elif name == "cache_config_info":
             told = dict(_LABEL.findall(labels or ""))
-            if told.get("num_gpu_blocks", "").isdecimal() and told.get("block_size", "").isdecimal():
-                blocks = int(told["num_gpu_blocks"]) * int(told["block_size"])
-                gauges["capacity"] = gauges.get("capacity", 0.0) + blocks
+            sizes = [told.get(name, "") for name in ("num_gpu_blocks", "block_size")]
+            if all(size.isdecimal() and len(size) < _DIGITS for size in sizes):
+                gauges["capacity"] = gauges.get("capacity", 0.0) + math.prod(map(int, sizes))
     if usage and "capacity" in gauges:
         gauges["kv"] = sum(usage) / len(usage) * gauges["capacity"]
     return counters, gauges

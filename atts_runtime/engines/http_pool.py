@@ -19,8 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from atts_runtime.control.events import ChainId
 from atts_runtime.engines.base import EngineError, Outage, OutageError
-from atts_runtime.engines.http_errors import MALFORMED, Unanswered
-from atts_runtime.errors import InputError
+from atts_runtime.engines.http_errors import Unanswered
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ _BACKOFF_S, _BACKOFF_MOST_S = 0.5, 30.0
 _LOOK_S = 1.0  # between two looks at an endpoint
 _MISSES = 3  # looks in a row without an answer after which an endpoint that breaks no connection is taken for dead
 CHECK_S = 10.0  # for an answer to a health check
-_FAILS = (Unanswered, EngineError, InputError, *MALFORMED)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +57,8 @@ class Pool:
         check: returns where a server is well, given its address and whether it has just been down; raises as `send`.
         look: called every second with the address of each endpoint that is well.
         retries: times a call may fail at an endpoint that is well, beyond the first.
-        patience_s: how long a call waits for an endpoint; what one worked on it meanwhile does not count.
+        patience_s: how long a call waits for an endpoint; what one worked on it before it died does not count, so
+            often as it may fail.
     """
 
     def __init__(
@@ -116,7 +115,8 @@ class Pool:
         where the key is not taken.
         """
         tries = failures = 0
-        since_s: float | None = None  # when it began to wait, later by what endpoints have worked on it since
+        worked = 0  # times that an endpoint died over it
+        since_s: float | None = None  # when it began to wait, later by what those have worked on it
         while True:
             endpoint = self._ready(chain)
             if endpoint is None:
@@ -139,7 +139,9 @@ class Pool:
                         said = f"{endpoint.url}: {failure} ({failures} times)"
                         raise EngineError(said, tries=tries) from failure
                 else:
-                    since_s = failed_s if since_s is None else since_s + failed_s - sent_s
+                    forgiven = failure.blame != "load" and worked <= self._retries
+                    worked += forgiven
+                    since_s = failed_s if since_s is None else since_s + forgiven * (failed_s - sent_s)
                     self._within(since_s, str(failure))
                 self.retried += 1
                 if failure.blame != "endpoint":
@@ -220,14 +222,14 @@ class Pool:
             elif endpoint.up and misses >= _MISSES and unwell is not None:
                 self._down(endpoint, unwell)
             if unwell is None:
-                with contextlib.suppress(*_FAILS):  # then figures are missing for once
+                with contextlib.suppress(Exception):  # then figures are missing for once
                     await self._look(endpoint.url)
 
     async def _unwell(self, endpoint: Endpoint) -> str | None:
         """What ails an endpoint, if anything does."""
         try:
             await self._check(endpoint.url, not endpoint.up)
-        except _FAILS as error:
+        except Exception as error:  # whatever it is, the endpoint is to be looked at again
             return str(error) or repr(error)
         return None
 

@@ -117,7 +117,7 @@ async def inspect(channel: Channel, url: str, wanted: Wanted, vocabulary: Vocabu
 
 def _card(told: Any, url: str, wanted: Wanted) -> dict[str, Any]:
     """The server's entry for the model."""
-    cards = reader("/v1/models", lambda told: {str(card["id"]): dict(card) for card in told["data"]})(told)
+    cards = reader("/v1/models", lambda page: {str(card["id"]): dict(card) for card in page["data"]})(told)
     if wanted.named is not None:
         names = [wanted.named]
     else:
@@ -148,7 +148,7 @@ def _api(card: dict[str, Any]) -> str:
 def _context(card: dict[str, Any]) -> int | None:
     meta = card.get("meta")
     length = card.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
-    return length if isinstance(length, int) and length > 0 else None
+    return length if isinstance(length, int) and length > 1 else None  # true is 1
 
 
 async def _check_tokenizer(channel: Channel, url: str, server: Server, vocabulary: Vocabulary, wanted: Wanted) -> None:

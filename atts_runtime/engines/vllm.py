@@ -35,6 +35,7 @@ from atts_runtime.engines.token_scores import END, TokenScores
 from atts_runtime.engines.vllm_launch import Launch, launch, require
 from atts_runtime.engines.vllm_log import VllmLog
 from atts_runtime.engines.vllm_model import Served, vocabulary_of
+from atts_runtime.errors import InputError
 from atts_runtime.profiler.counts import Rates
 from atts_runtime.profiler.modelspec import ModelSpec
 
@@ -78,17 +79,22 @@ class VllmEngine:
         self.spec, self.uncounted = served.spec, served.uncounted
         self._log.rates = None if served.spec is None else Rates(served.spec)
         self._log.kv_capacity_tokens = served.kv_capacity_tokens
-        await self._warm_up()
+        try:
+            await self._warm_up()
+        except OutageError as error:
+            raise InputError(
+                f"engine {self.name!r} died when it was first asked; vLLM's log: {self._llm.atts_log}"
+            ) from error
         await self.reset()
 
     async def _warm_up(self) -> None:
         """Ask for what a run asks for: vLLM compiles some of it when it is first asked for, which takes seconds."""
         chain, vocab = ChainId(0, 0), self._live.vocabulary
-        with contextlib.suppress(EngineError):  # what a run's call cannot do, that call says
+        ids = vocab.encode(_SAMPLE)
+        with contextlib.suppress(EngineError, InputError):  # what a run's calls cannot do, they say
             await self.generate(GenerateCall(chain, _SAMPLE, (), 4, 1.0, None, (0,)))
-            for tokens in (6, 3) if self._keeps else ():  # of two lengths: what is compiled may be for one
-                ids = tuple(vocab.encode(_SAMPLE)[:tokens])
-                await self.score(ScoreCall(chain, _SAMPLE[:tokens], (Piece(vocab.decode(ids), ids, vocab.vocab),)))
+            for part in (ids[:6], ids[6:9]) if self._keeps else ():  # of two lengths: what is compiled may be for one
+                await self.score(ScoreCall(chain, _SAMPLE, (Piece(vocab.decode(part), tuple(part), vocab.vocab),)))
 
     async def generate(self, call: GenerateCall) -> Generated:
         usage, served = self._log.usage(), self._live

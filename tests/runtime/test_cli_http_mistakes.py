@@ -47,6 +47,7 @@ def task_of(folder: Path, **questions: str) -> str:
         (["--target-url", "http://me:secret@host:80a1"], "put a key into an environment variable"),
         (["--target-url", "me:secret@host:8001"], "put a key into an environment variable"),
         (["--target-url", "http://10.0.0.300"], "--target-url: 'http://10.0.0.300' is no address"),
+        (["--target-url", "http://a..b:80"], "--target-url: 'http://a..b:80' is no address"),
         (["--draft", "bundled", "--turns", "99"], "lower --turns, --draft-tokens or --takeover-tokens"),
         (["--target", "no/such/model"], "no/such/model"),
     ],

@@ -94,6 +94,16 @@ def test_a_table_with_metadata_that_pandas_did_not_write_is_refused(metadata: st
     assert "\n" not in str(raised.value)
 
 
+def test_a_table_with_damaged_pages_is_told_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"a": range(1000)}).to_parquet(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 400 + whole[404:])
+    with pytest.raises(ValueError, match=r".") as raised:
+        table_in(path)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_table_of_another_program_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "table.parquet")
     assert list(table_in(tmp_path / "table.parquet")["a"]) == [1, 2]

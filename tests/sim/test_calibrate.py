@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,9 +86,19 @@ def test_runs_of_the_target_alone_are_fitted_together_with_those_of_either_kind(
 ) -> None:
     make_run(tmp_path / "pair", "barrier", chains=2, **others)
     make_run(tmp_path / "alone", "target-only", chains=2, **others)
-    costs = calibrate([measured_run(tmp_path / name) for name in ("pair", "alone")])
+    pair, alone = (measured_run(tmp_path / name) for name in ("pair", "alone"))
+    used = "target"
+    if others:  # what served both roles goes by the name of the first
+        used = "draft"
+        pair = replace(pair, specs={used: alone.specs["target"]}, logs={used: pair.logs["target"]})
+    costs = calibrate([pair, alone])
     assert costs.one_engine == bool(others)
-    assert "target" in costs.engines
+    told = [error.steps for (role, _), error in costs.fitted.items() if role == used]
+    assert sum(told) == len(pair.logs[used].start_s) + len(alone.logs["target"].start_s)
+    turned = calibrate([alone, pair])
+    assert turned.fitted.keys() == costs.fitted.keys()
+    for key, error in costs.fitted.items():
+        assert turned.fitted[key].steps == error.steps
 
 
 def test_runs_of_one_model_are_fitted_together(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_costs_beside_step_times_that_were_measured_anew_are_refused(folder: Pat
         lambda data: data.update(engines={}),
         lambda data: data["handling"].update(latency_s=-1),
         lambda data: data["handling"].update(more=1.0),
+        lambda data: data["handling"].pop("each_s"),
         lambda data: data["engines"]["draft"].update(wake_s=float("nan")),
         lambda data: data["engines"]["draft"].pop("wake_s"),
         lambda data: data["engines"]["draft"]["corrections"]["append"]["factors"].pop(),

@@ -68,7 +68,7 @@ def test_engines_that_do_not_step_or_share_a_device_refuse_to_sleep() -> None:
 def test_an_answer_waits_for_the_driver_and_not_for_the_latency_of_those_before_it() -> None:
     handling = Handling(1.0, 0.25)
     assert handling.after(10.0, -math.inf) == 11.0
-    assert handling.after(10.0, 11.0) == 11.25
+    assert handling.after(10.0, 11.0) == handling.after(10.9, 11.0) == 11.25
     assert handling.after(20.0, 11.25) == 21.0
     one = Handling.one_at_a_time(0.5)
     assert (one.after(1.0, -math.inf), one.after(1.0, 1.5)) == (1.5, 2.0)

@@ -27,6 +27,8 @@ from tests.sim.made_studies import made_study, made_trace
         {"parameters": {"settings.alpha": [0.1]}},
         {"by_turn": ["x"]},
         {"warnings": [1]},
+        {"sources": "text"},
+        {"figures": {"verdict": ["x"]}},
         {"error": 3},
         {"more": 1},
         None,

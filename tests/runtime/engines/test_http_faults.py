@@ -226,17 +226,17 @@ def test_what_fails_at_servers_that_are_well_is_told_by_the_call_and_ends_no_run
 
 
 def test_patience_does_not_count_what_endpoints_work_on_a_call() -> None:
-    """Two of them die over it, having worked longer than it is patient."""
+    """It dies over the call twice, having worked longer than that is patient, but not for ever."""
 
     async def send(url: str, path: str, body: dict[str, Any]) -> str:
         asked.append(url)
-        if len(asked) < 3:
+        if len(asked) <= dies:
             await asyncio.sleep(0.6)
             raise Unanswered("gone", "endpoint")
         return "done"
 
     async def main() -> str:
-        pool = http_pool.Pool("target", ("http://a",), send, well, well, retries=0, patience_s=0.5)
+        pool = http_pool.Pool("target", ("http://a",), send, well, well, retries=1, patience_s=0.5)
         pool.start()
         try:
             return (await pool.ask(ChainId(0, 0), "/path", {}, str)).value
@@ -247,7 +247,11 @@ def test_patience_does_not_count_what_endpoints_work_on_a_call() -> None:
         pass
 
     asked: list[str] = []
+    dies = 2
     assert asyncio.run(main()) == "done"
+    asked, dies = [], 1_000
+    with pytest.raises(OutageError):
+        asyncio.run(main())
     assert len(asked) == 3
 
 

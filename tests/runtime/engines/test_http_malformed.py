@@ -14,6 +14,7 @@ import pytest
 from atts_runtime.engines.base import EngineError, Piece
 from atts_runtime.engines.http_dialect import reader
 from atts_runtime.engines.http_errors import Unanswered, refused, retry_after_s
+from atts_runtime.engines.http_metrics import ServerLog
 from atts_runtime.engines.http_vllm import VllmTokens
 from atts_runtime.engines.vllm_scoring import Plan
 from atts_runtime.engines.vocabulary import Vocabulary
@@ -95,7 +96,13 @@ def packed(rows: Any) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-@pytest.mark.parametrize("rows", ["", "!", packed(np.zeros((2, 1))), packed(np.zeros(3)), packed(np.full((3, 1), "x"))])
+BROKEN = base64.b64encode(b"\x93NUMPY\x01\x00\x04\x00(((\n").decode()  # a header that does not end
+ZIPPED = base64.b64encode(b"PK\x03\x04").decode()
+
+
+@pytest.mark.parametrize(
+    "rows", ["", "!", BROKEN, ZIPPED, packed(np.zeros((2, 1))), packed(np.zeros(3)), packed(np.full((3, 1), "x"))]
+)
 def test_rows_that_are_packed_wrongly_are_no_answer(rows: str) -> None:
     plan = Plan([1, 2, 3, 4], 1, [2, 3, 4], ())
     read = reader("/path", lambda told: VllmTokens("m", "v2", tells_cached=True).scored(plan, told))
@@ -127,7 +134,8 @@ def test_an_odd_server_is_named_before_the_run(run: Run, vocabulary: Vocabulary,
 
 def test_what_a_server_says_of_itself_beyond_need_does_no_harm(run: Run, vocabulary: Vocabulary) -> None:
     with stubs(Stub(vocabulary, context=None)) as (stub,):
-        stub._models = lambda _: {"data": [{"id": "m", "owned_by": "vllm", "meta": "text"}]}  # type: ignore[method-assign]
+        card = {"id": "m", "owned_by": "vllm", "meta": "text"}
+        stub._models = lambda _: {"data": [card]}  # type: ignore[method-assign]
         generated = run(lambda client: client.generate(0), stub)
     assert len(generated.piece.ids) == 6
 
@@ -135,3 +143,12 @@ def test_what_a_server_says_of_itself_beyond_need_does_no_harm(run: Run, vocabul
 def test_errors_of_any_form_are_errors() -> None:
     assert "400 Bad Request" in str(refused(httpx.Response(400, content=DEEP), "there", None, "--key"))
     assert retry_after_s({"retry-after": "Fri, 01 Jan 99999999999 00:00:00 GMT"}) is None
+
+
+def test_a_page_of_metrics_beyond_numbers_is_read_for_the_rest() -> None:
+    log = ServerLog()
+    log.look("http://a", "vllm:num_requests_running 1e308\nvllm:num_requests_waiting 3\n")
+    log.look("http://a", f'vllm:cache_config_info{{num_gpu_blocks="{"9" * 5000}",block_size="16"}} 1\n')
+    log.look("http://a", "vllm:generation_tokens_total 7\nvllm:generation_tokens_total 1e300\n")
+    stats = log.stats()
+    assert (stats.running, stats.kv_capacity_tokens) == (None, None)
