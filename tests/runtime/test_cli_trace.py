@@ -13,7 +13,6 @@ import pytest
 from atts_runtime.cli import main
 from atts_runtime.control import POLICIES
 from atts_runtime.profiler.validate import validate
-from tests.full_disk import full_disk
 from tests.runtime.scripted import record_run, settings
 
 Capture = pytest.CaptureFixture[str]
@@ -180,24 +179,6 @@ def test_an_out_that_cannot_be_written_is_named(run: Path, capsys: Capture) -> N
     assert "is a folder; give --out" in mistake(capsys, str(run), "--out", str(run))
     gone = run / "gone" / "trace.json"
     assert f"cannot write {gone}: No such file" in mistake(capsys, str(run), "--out", str(gone))
-
-
-def test_an_out_that_is_a_link_is_followed_and_keeps_its_file_where_the_disk_is_full(
-    run: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    file, link = tmp_path / "kept" / "trace.json", tmp_path / "link"
-    file.parent.mkdir()
-    link.symlink_to(file)
-    assert main(["trace", str(run), "--out", str(link)]) == 0
-    assert link.is_symlink()
-    before = file.read_bytes()
-    assert before
-    capsys.readouterr()
-    with full_disk(1000):
-        named = mistake(capsys, str(run), "--out", str(link))
-    assert named == f"cannot write {link}: File too large; choose another --out\n"
-    assert file.read_bytes() == before
-    assert list(file.parent.iterdir()) == [file]
 
 
 def test_help_shows_an_example(capsys: Capture) -> None:
