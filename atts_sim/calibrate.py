@@ -26,7 +26,7 @@ from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.profiler.steptime import StepModel
 from atts_sim.calls import PerCall, per_call_of
-from atts_sim.correction import CallFit, Correction, FitError, Recency, Samples, fit
+from atts_sim.correction import CallFit, Correction, FitError, Growth, Recency, Samples, fit
 from atts_sim.cost import Phase, StepShape
 from atts_sim.handling import Handling, fit_handling, fit_wake_s
 from atts_sim.logfit import model_of_logs
@@ -177,7 +177,7 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     else:
         stated = stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu, engine=engine)
     samples = {
-        (role, phase): [_samples(run.logs[role], phase, costs.model) for run in runs if role in run.logs]
+        (role, phase): [_samples(run.logs[role], phase, costs.model, apart=apart) for run in runs if role in run.logs]
         for role, costs in stated.engines.items()
         for phase in PHASES
     }
@@ -255,7 +255,7 @@ def _held_out(
     return predicted
 
 
-def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
+def _samples(log: StepLog, phase: Phase, model: StepModel, *, apart: bool) -> Samples:
     mine = log.of(phase)
     shapes = log.shapes[mine]
     # Steps of one shape cost the same, and a run has many of few shapes.
@@ -264,7 +264,11 @@ def _samples(log: StepLog, phase: Phase, model: StepModel) -> Samples:
     profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
     rows = shapes[:, 0].astype(np.float64)
     recent = rows_new(log)[mine] if phase == "decode" else np.zeros(len(rows))
-    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent)
+    grown = np.zeros(len(rows))
+    if phase == "append" and not apart:  # an engine that pages its KV has all of its memory from the start
+        growth = Growth()
+        grown = np.array([growth.of(int(step[0]), int(step[4])) for step in shapes], dtype=np.float64)
+    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent, grown)
 
 
 def _as_made(shape: StepShape, model: StepModel) -> StepShape:

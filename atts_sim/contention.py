@@ -12,7 +12,7 @@ from typing import TypeVar
 from atts_sim.calibrate import EngineCosts
 from atts_sim.calls import EngineSpec, SimEngine
 from atts_sim.clock import Clock
-from atts_sim.correction import Recency
+from atts_sim.correction import Growth, Recency
 from atts_sim.cost import Cost, DecodeLines, Phase, StepShape
 from atts_sim.plain import plain_engine
 
@@ -24,7 +24,7 @@ class Contended:
 
     def __init__(self, clock: Clock, costs: EngineCosts) -> None:
         self.rivals: list[Contended] = []
-        self._clock, self._costs, self._recency = clock, costs, Recency()
+        self._clock, self._costs, self._recency, self._growth = clock, costs, Recency(), Growth()
         self._busy_until_s = -1.0
 
     @property
@@ -43,7 +43,8 @@ class Contended:
         beside = any(rival._busy_until_s > now for rival in self.rivals)
         stated, inside = self._costs.model.cost(phase, shape)
         f = self._recency.of(shape.rows, shape.joined or 0) if phase == "decode" else 0.0
-        seconds = self._costs.corrections[phase].seconds(stated, shape.rows, f, float(beside))
+        grown = self._growth.of(shape.rows, shape.longest_kept) if phase == "append" else 0
+        seconds = self._costs.corrections[phase].seconds(stated, shape.rows, f, float(beside), grown)
         self._busy_until_s = now + seconds
         return Cost(seconds, inside)
 

@@ -2,7 +2,8 @@
 
 With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
 
-    ((factor(rows) + recent * f) * profile + step_s) * (1 + contention * [the other engine is in a pass])
+    ((factor(rows) + recent * f) * profile + step_s + grown_s * grown)
+        * (1 + contention * [the other engine is in a pass])
         + begin_s * [calls that begin] + end_s * [calls that end]
 
 none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave
@@ -10,7 +11,9 @@ after it. The factor is piecewise linear in the logarithm of the rows, between `
 than the profiled one by another factor at one row than at 64, as memory and compute are not slowed alike. What batches
 cost at sizes that the runs did not reach is still the profile's statement, by the factor of the nearest size that they
 did. A row that has just joined a decode batch makes it slower, as its keys and values are in no cache yet: f is the
-mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on (`Recency`), and 0 in append passes.
+mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on (`Recency`), and 0 in append passes. An append pass
+that is larger than any before it in the run, as most of those of many rows are in a short one, works in memory that the
+system has yet to hand out: `grown` is by how many positions, its rows times those of the longest (`Growth`).
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
 the time that passed. A pass that took much longer than its kind was held up by something else on the machine, and
@@ -48,14 +51,15 @@ class Correction:
     step_s: float = 0.0
     contention: float = 0.0
     recent: float = 0.0
+    grown_s: float = 0.0
 
     def factor(self, rows: int) -> float:
         """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
         return float(np.interp(math.log2(rows), range(len(ROWS)), self.factors))
 
-    def seconds(self, profile_s: float, rows: int, f: float = 0.0, shared: float = 0.0) -> float:
-        """Of a step that shares so much of its time with the other engine's; `f`: see the module's text."""
-        alone = (self.factor(rows) + self.recent * f) * profile_s + self.step_s
+    def seconds(self, profile_s: float, rows: int, f: float = 0.0, shared: float = 0.0, grown: int = 0) -> float:
+        """Of a step that shares so much of its time with the other engine's; `f`, `grown`: see the module's text."""
+        alone = (self.factor(rows) + self.recent * f) * profile_s + self.step_s + self.grown_s * grown
         return alone * (1 + self.contention * shared)
 
 
@@ -71,6 +75,19 @@ class Recency:
         stayed = self._new * (rows - joined) / self._rows if self._rows else 0.0
         self._rows, self._new = rows, joined + stayed * math.exp(-1 / _FORGOTTEN)
         return self._new / rows
+
+
+class Growth:
+    """By how much an engine's append passes are larger than all before them: `grown` of the module's text."""
+
+    def __init__(self) -> None:
+        self._largest = 0
+
+    def of(self, rows: int, longest: int) -> int:
+        """Of the next append pass, whose longest row then keeps so many positions."""
+        grown = max(0, rows * longest - self._largest)
+        self._largest += grown
+        return grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,7 @@ class FitError:
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's, calls
-    that came and went as in `measured.StepLog`, and f of the module's text."""
+    that came and went as in `measured.StepLog`, and f and `grown` of the module's text."""
 
     seconds: Floats
     profile: Floats
@@ -115,6 +132,7 @@ class Samples:
     shared: Floats
     calls: Floats
     recent: Floats
+    grown: Floats
 
     @classmethod
     def joined(cls, parts: Sequence[Samples]) -> Samples:
@@ -122,6 +140,7 @@ class Samples:
 
     def predicted(self, c: Correction, of_calls: CallFit) -> Floats:
         alone: Floats = (self.between() @ c.factors + c.recent * self.recent) * self.profile + c.step_s
+        alone += c.grown_s * self.grown
         return alone * (1 + c.contention * self.shared) + self.of_calls(of_calls)
 
     def of_calls(self, costs: CallFit) -> Floats:
@@ -160,7 +179,8 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
     sizes = between.shape[1]
     root = np.sqrt(weights / samples.profile)[:, None]
     scaled = np.column_stack([between, samples.recent]) * samples.profile[:, None]
-    alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit)])
+    most = max(1.0, float(samples.grown.max()))
+    alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit), unit / most * samples.grown])
     calls = root * unit * samples.calls[:, : 2 if known is None else 0]
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
     # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
@@ -181,6 +201,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
         if cost < best:
             best, values = cost, [float(value) for value in x]
             factors = tuple(values[:sizes]) * (len(ROWS) // sizes)
-            correction = Correction(factors, values[sizes + 1] * unit, float(c), values[sizes])
-            found = correction, known or CallFit(*values[sizes + 2 :]).times(unit)
+            recent, step, grown = values[sizes : sizes + 3]
+            correction = Correction(factors, step * unit, float(c), recent, grown * unit / most)
+            found = correction, known or CallFit(*values[sizes + 3 :]).times(unit)
     return found

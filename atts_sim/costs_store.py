@@ -124,7 +124,7 @@ def _correction(data: Mapping[str, Any]) -> Correction:
     factors = jsonfile.listed(data["factors"], lambda value: real(value, 0.0))
     if len(factors) != len(ROWS) or not any(factors):
         raise ValueError(f"{data['factors']} where {len(ROWS)} factors belong")
-    return Correction(factors, *(real(data[name], 0.0) for name in ("step_s", "contention", "recent")))
+    return Correction(factors, *(real(data[name], 0.0) for name in ("step_s", "contention", "recent", "grown_s")))
 
 
 def _calls(data: Mapping[str, Any]) -> PerCall:

@@ -37,7 +37,7 @@ import pandas as pd
 from atts_runtime.tasks.answers import MathAnswers
 from atts_runtime.tasks.base import Question, Task
 
-TRACES = Path(os.environ.get("ATTS_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
+TRACES = Path(os.environ.get("ATTS_TRACES") or Path(__file__).parents[2].parent / "shared" / "traces")
 EQUAL, NEITHER = "equal", "neither answers"
 _WORDS = re.compile(r"\\(?:text|mathrm|textbf)\{[^{}]*\}|\\[,;: ]|\b[A-Za-z]{2,}\b(?![({])")
 

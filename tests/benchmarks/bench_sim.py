@@ -163,7 +163,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.record and (args.reference or args.policy != ["recorded", "async-marginal"] or args.cost != list(COSTS)):
         parser.error("--record is of all that is measured by default")
-    folder = Path(os.environ.get("ATTS_TRACES", "../shared/traces"))
+    folder = Path(os.environ.get("ATTS_TRACES") or "../shared/traces")
     path = folder / f"{STUDY}.events.parquet"
     if not path.exists():
         print(f"{path} is not there: set ATTS_TRACES to the folder of the published traces", file=sys.stderr)

@@ -34,7 +34,7 @@ from atts_sim.study import Study, parse_study
 from atts_sim.sweep import sweep
 from tests.benchmarks import record
 
-TRACES = Path(os.environ.get("ATTS_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
+TRACES = Path(os.environ.get("ATTS_TRACES") or Path(__file__).parents[2].parent / "shared" / "traces")
 POLICIES = ("barrier", "async-marginal", "async-conditional", "target-only")
 STUDY = """
 [workload]

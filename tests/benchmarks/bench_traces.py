@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.benchmarks import record
 
-TRACES = Path(os.environ.get("ATTS_TRACES", record.ROOT.parent / "shared" / "traces"))
+TRACES = Path(os.environ.get("ATTS_TRACES") or record.ROOT.parent / "shared" / "traces")
 NAMES = ("pair_math500_raw", "self_math500")
 WHATIF = "--alpha 0.2 --in-flight 1,4,all"
 COMMAND = "python -m tests.benchmarks.bench_traces"

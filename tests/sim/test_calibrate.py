@@ -14,7 +14,7 @@ from atts_runtime.errors import InputError
 from atts_sim.calibrate import calibrate, profile_of, rows_new, stated_costs
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
-from atts_sim.correction import CallFit, Correction, Recency, Samples, fit
+from atts_sim.correction import CallFit, Correction, Growth, Recency, Samples, fit
 from atts_sim.cost import StepShape
 from atts_sim.measured import MeasuredRun, measured_run
 from tests.sim.made_runs import CALLS, HANDLING, TRUE, WAKE_S, make_run, specs, true_costs
@@ -171,9 +171,29 @@ def test_passes_that_were_held_up_say_little_of_what_batches_cost(slower: float)
     profile = 1e-3 * (1 + rows / 8)
     seconds = 1.2 * profile * np.where(rng.random(len(rows)) < 0.05, slower, 1.0)
     none = np.zeros(len(rows))
-    found, _ = fit([Samples(seconds, profile, rows, none, np.zeros((len(rows), 2)), none)], CallFit())
+    found, _ = fit([Samples(seconds, profile, rows, none, np.zeros((len(rows), 2)), none, none)], CallFit())
     for size in (1, 8, 64):
         assert found.seconds(1.0, size) == pytest.approx(1.2, rel=0.035)
+
+
+def test_passes_in_memory_that_is_new_do_not_make_their_size_dear() -> None:
+    """As in short runs, where most passes of many rows are larger than all before them."""
+    rows = np.repeat([1.0, 8.0, 64.0], 60)
+    profile, grown = 1e-3 * (1 + rows / 8), np.where(rows == 64, np.arange(len(rows)) % 3 > 0, 0.0) * 500
+    seconds, none = 1.2 * profile + 4e-6 * grown, np.zeros(len(rows))
+    found, _ = fit([Samples(seconds, profile, rows, none, np.zeros((len(rows), 2)), none, grown)], CallFit())
+    assert found.grown_s == pytest.approx(4e-6, rel=0.02)
+    assert found.factor(64) == pytest.approx(1.2, rel=0.01)
+    assert found.seconds(1e-3, 64, grown=500) == pytest.approx(1.2e-3 + 2e-3, rel=0.02)
+
+
+def test_append_passes_grow_beyond_the_largest_so_far() -> None:
+    growth = Growth()
+    assert [growth.of(*shape) for shape in ((2, 10), (1, 20), (3, 10), (1, 31), (2, 10))] == [20, 0, 10, 1, 0]
+    clock = Clock()
+    engine = Contended(clock, true_costs().engines["target"])
+    first, again = (engine.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds for _ in range(2))
+    assert first - again == pytest.approx(TRUE["target", "append"].grown_s * 4 * 120)
 
 
 def test_rows_that_joined_are_told_from_the_log(runs: list[MeasuredRun]) -> None:
@@ -199,7 +219,7 @@ def test_a_pass_takes_longer_beside_one_of_the_other_engine() -> None:
     beside = other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds
     own = costs["target"].corrections["append"]
     stated = costs["target"].model.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds  # type: ignore[arg-type]
-    assert beside == pytest.approx(own.seconds(stated, 4) * (1 + own.contention))
+    assert beside == pytest.approx(own.seconds(stated, 4, grown=4 * 120) * (1 + own.contention))
     clock.call(2 * (alone + beside), 1, lambda number: None)
     clock.step()
     assert other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds == pytest.approx(own.seconds(stated, 4))

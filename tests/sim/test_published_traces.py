@@ -21,7 +21,7 @@ from atts_runtime.errors import InputError
 from atts_sim.replay import Settings, decide, summarize
 from atts_sim.trace import Scores, read_scores
 
-TRACES = Path(os.environ.get("ATTS_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
+TRACES = Path(os.environ.get("ATTS_TRACES") or Path(__file__).parents[2].parent / "shared" / "traces")
 WITH_BANK = ["pair_math500_raw", "self_math500"]
 WITH_ATTEMPTS = ["self_reject_math500", "self_fork_math500_v2sys"]
 VARIANTS: list[dict[str, Any]] = [{}, *({"seed": seed} for seed in (1, 2, 3)), {"alpha": 0.1}, {"alpha": 0.6}]
