@@ -15,7 +15,7 @@ _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
 _DELIMITED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _SIZED = re.compile(r"\\(?:left|right)(?![A-Za-z])")
 _FRACTION_STYLE = re.compile(r"\\[dt]frac(?![A-Za-z])")
-_SPACE = re.compile(r"(?:\\[,;: ]|~|\s)+")
+_SPACE = re.compile(r"(?:\\[,;:\s]|~|\s)+")
 _GROUPED = re.compile(r"(?<=[0-9])(?:,?\\!|\{,\}(?:\\!)?)(?=[0-9]{3})")  # 10,\!000 and 10{,}000
 _LOOSE_BLANK = re.compile(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])")
 _EXACT = re.compile(
@@ -25,6 +25,12 @@ _EXACT = re.compile(
 
 def canonical(answer: str) -> str:
     """The answer in a spelling that equal ones share often enough; an integer without plus and leading zeros."""
+    while (simpler := _simplified(answer)) != answer:  # what is left out may have stood within a command
+        answer = simpler
+    return answer
+
+
+def _simplified(answer: str) -> str:
     answer = answer.strip()
     for before, after in _DELIMITED:
         inner = answer.removeprefix(before).removesuffix(after)

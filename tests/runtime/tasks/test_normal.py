@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atts_runtime.tasks.normal import canonical, verdict
@@ -71,6 +71,9 @@ def test_fractions_are_judged_as_fractions(a: Fraction, b: Fraction) -> None:
 
 
 @given(st.text())
+@example("\\\r:")
+@example("\\\\!!")
+@example("\\ri\\leftght(")
 def test_any_text_has_a_canonical_form_that_stays(text: str) -> None:
     assert canonical(canonical(text)) == canonical(text)
     assert judged(text, text) is True
