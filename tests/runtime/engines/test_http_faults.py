@@ -217,12 +217,12 @@ def test_what_fails_at_servers_that_are_well_is_told_by_the_call_and_ends_no_run
 
     async def scenario(client: Client) -> EngineError:
         stub.always = SLOW
-        with pytest.raises(EngineError, match=r"no answer within 0\.3 s") as raised:
+        with pytest.raises(EngineError, match="no answer within 1 s") as raised:
             await client.generate(0)
         return raised.value
 
     with stubs(Stub(vocabulary)) as (stub,):
-        assert run(scenario, stub, timeout_s=0.3, patience_s=0.2).tries == 3
+        assert run(scenario, stub, timeout_s=1.0, patience_s=0.9).tries == 3
 
 
 def test_patience_does_not_count_what_endpoints_work_on_a_call() -> None:
@@ -231,12 +231,12 @@ def test_patience_does_not_count_what_endpoints_work_on_a_call() -> None:
     async def send(url: str, path: str, body: dict[str, Any]) -> str:
         asked.append(url)
         if len(asked) <= dies:
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.2)
             raise Unanswered("gone", "endpoint")
         return "done"
 
     async def main() -> str:
-        pool = http_pool.Pool("target", ("http://a",), send, well, well, retries=1, patience_s=0.5)
+        pool = http_pool.Pool("target", ("http://a",), send, well, well, retries=1, patience_s=1.0)
         pool.start()
         try:
             return (await pool.ask(ChainId(0, 0), "/path", {}, str)).value
