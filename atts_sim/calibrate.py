@@ -26,11 +26,12 @@ from atts_runtime.profiler.modelspec import ModelSpec
 from atts_runtime.profiler.stepfit import CallCosts
 from atts_runtime.profiler.steptime import StepModel
 from atts_sim.calls import PerCall, per_call_of
-from atts_sim.correction import CallFit, Correction, FitError, Growth, Recency, Samples, fit
-from atts_sim.cost import Phase, StepShape
+from atts_sim.correction import CallFit, Correction, FitError, Samples, fit
+from atts_sim.cost import Phase
 from atts_sim.handling import Handling, fit_handling, fit_wake_s
 from atts_sim.logfit import model_of_logs
-from atts_sim.measured import Floats, MeasuredRun, StepLog, calls_of, peaks_of, shape_of
+from atts_sim.measured import Floats, MeasuredRun, calls_of, peaks_of
+from atts_sim.samples import samples_of
 from atts_sim.sending import AT_ONCE, Sending, fit_sending
 
 PHASES: tuple[Phase, ...] = ("append", "decode")
@@ -177,7 +178,7 @@ def calibrate(runs: Sequence[MeasuredRun], profiles: Sequence[EngineProfile] = (
     else:
         stated = stated_costs(specs, profiles, one_engine=one_engine, cpu=runs[0].cpu, engine=engine)
     samples = {
-        (role, phase): [_samples(run.logs[role], phase, costs.model, apart=apart) for run in runs if role in run.logs]
+        (role, phase): [samples_of(run.logs[role], phase, costs.model, apart=apart) for run in runs if role in run.logs]
         for role, costs in stated.engines.items()
         for phase in PHASES
     }
@@ -210,10 +211,10 @@ def one_model_each(runs: Sequence[MeasuredRun]) -> dict[str, ModelSpec]:
                 raise InputError(f"{run.path} ran another {role} model than the other runs; fit on runs of one pair")
         if run.config.engine != runs[0].config.engine:
             raise InputError(f"{run.path} ran on another engine than {runs[0].path}; fit on runs of one engine")
-    shared, apart = [run for run in runs if run.one_engine], [run for run in runs if len(run.specs) > 1]
-    if shared and apart:  # what uses one role alone goes with either
+    one, two = [run for run in runs if run.one_engine], [run for run in runs if len(run.specs) > 1]
+    if one and two:  # what uses one role alone goes with either
         raise InputError(
-            f"{shared[0].path} had one engine for its two roles, {apart[0].path} had two; fit on runs of one pair"
+            f"{one[0].path} had one engine for its two roles, {two[0].path} had two; fit on runs of one pair"
         )
     return specs
 
@@ -253,40 +254,6 @@ def _held_out(
             for phase, found in _fit(rest, known, own=own).items():
                 predicted[role, phase].append(samples[role, phase][out].predicted(*found))
     return predicted
-
-
-def _samples(log: StepLog, phase: Phase, model: StepModel, *, apart: bool) -> Samples:
-    mine = log.of(phase)
-    shapes = log.shapes[mine]
-    # Steps of one shape cost the same, and a run has many of few shapes.
-    distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
-    known = np.array([model.cost(phase, _as_made(shape_of(shape), model)).seconds for shape in distinct])
-    profile = known[inverse.ravel()] if len(distinct) else np.zeros(0)
-    rows = shapes[:, 0].astype(np.float64)
-    recent = rows_new(log)[mine] if phase == "decode" else np.zeros(len(rows))
-    grown = np.zeros(len(rows))
-    if phase == "append" and not apart:  # an engine that pages its KV has all of its memory from the start
-        growth = Growth()
-        grown = np.array([growth.of(int(step[0]), int(step[4])) for step in shapes], dtype=np.float64)
-    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent, grown)
-
-
-def _as_made(shape: StepShape, model: StepModel) -> StepShape:
-    """A logged step, whose rows all attended over as much as the longest where the log does not say otherwise."""
-    if shape.attended is not None or not model.row_stops:
-        return shape
-    return shape._replace(attended=shape.rows * model.padding.kept(shape.longest_kept))
-
-
-def rows_new(log: StepLog) -> Floats:
-    """[passes] how new the rows of decode passes were: rows that the calls which ended before do not account for."""
-    recency, found, stayed = Recency(), np.zeros(len(log.append)), 0
-    for i, (append, rows, left) in enumerate(zip(log.append, log.shapes[:, 0], log.left, strict=True)):
-        if not append:
-            found[i] = recency.of(int(rows), max(0, int(rows) - stayed))
-            stayed = int(rows)
-        stayed = max(0, stayed - int(left))
-    return found
 
 
 def _wake_s(role: str, runs: Sequence[MeasuredRun]) -> float:

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from atts_runtime.errors import InputError
-from atts_sim.calibrate import calibrate, profile_of, rows_new, stated_costs
+from atts_sim.calibrate import calibrate, profile_of, stated_costs
 from atts_sim.clock import Clock
 from atts_sim.contention import Contended
 from atts_sim.correction import CallFit, Correction, Growth, Recency, Samples, fit
 from atts_sim.cost import StepShape
 from atts_sim.measured import MeasuredRun, measured_run
+from atts_sim.samples import rows_new
 from tests.sim.made_runs import CALLS, HANDLING, TRUE, WAKE_S, make_run, specs, true_costs
 
 

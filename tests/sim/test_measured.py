@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from atts_runtime.errors import InputError
-from atts_sim import calibrate
+from atts_sim import samples
 from atts_sim.measured import measured_run, peaks_of, shape_of
 from tests.sim.made_runs import make_run, true_costs
 from tests.tables import with_metadata
@@ -57,7 +57,7 @@ def test_an_older_log_says_nothing_of_what_rows_attended_over_and_its_batches_we
     older, model = [shape_of(shape) for shape in log.shapes[~log.append]], true_costs().engines["target"].model
     assert [shape._replace(attended=None, groups=1) for shape in decodes] == older
     for shape in older:
-        assert calibrate._as_made(shape, model).attended == shape.rows * model.padding.kept(shape.longest_kept)
+        assert samples._as_made(shape, model).attended == shape.rows * model.padding.kept(shape.longest_kept)
 
 
 def drop(name: str) -> Callable[[Path], None]:
