@@ -58,6 +58,17 @@ def options(tiny_target: Path, served: tuple[Stub, Stub], tmp_path: Path) -> lis
     ]
 
 
+def goes_wrong(stub: Stub, fault: Fault) -> None:
+    """Every answer of the server, from its eighth call on."""
+
+    def later() -> None:
+        while len(stub.seen) < 8:
+            time.sleep(0.001)
+        stub.always = fault
+
+    threading.Thread(target=later, daemon=True).start()
+
+
 def test_a_run_keeps_no_key(
     options: list[str], served: tuple[Stub, Stub], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,13 +91,7 @@ def test_a_run_keeps_no_key(
 def test_a_failed_score_fails_its_chain_with_the_reason(
     options: list[str], served: tuple[Stub, Stub], tmp_path: Path, capsys: Capture
 ) -> None:
-
-    def poison() -> None:
-        while len(served[1].seen) < 8:
-            time.sleep(0.001)
-        served[1].always = Fault(nan="NaN")
-
-    threading.Thread(target=poison, daemon=True).start()
+    goes_wrong(served[1], Fault(nan="NaN"))
     assert main([*options, "--policy", "barrier", "--json"]) == 1
     summary = json.loads(capsys.readouterr().out)
     lines = [json.loads(line) for line in (tmp_path / "run" / "chains.jsonl").read_text().splitlines()]
@@ -99,12 +104,7 @@ def test_a_failed_score_fails_its_chain_with_the_reason(
 def test_a_call_that_failed_is_on_record_with_its_attempts(
     options: list[str], served: tuple[Stub, Stub], tmp_path: Path, capsys: Capture
 ) -> None:
-    def breaks() -> None:
-        while len(served[1].seen) < 8:
-            time.sleep(0.001)
-        served[1].always = Fault(status=500)
-
-    threading.Thread(target=breaks, daemon=True).start()
+    goes_wrong(served[1], Fault(status=500))
     assert main([*options, "--retries", "3", "--json"]) == 1
     lines = [json.loads(line) for line in (tmp_path / "run" / "chains.jsonl").read_text().splitlines()]
     last = [line["calls"][-1] for line in lines if line["reason"] == "failed"]
