@@ -13,9 +13,10 @@ The model, of a chain in its `turn`, after `k` takeovers, with normal effects of
              probability `spoils`. An answer is right where no error stands
     end      a piece without an answer ends its chain with a probability by kind
     length   the recorded lengths by kind, turn, and whether the piece is its chain's last
-    score    ell = F^-1(Phi((z - centre) / spread)), F the recorded distribution in this turn of drafts that hold an
-             answer or not, and leave the chain clean, make it wrong or leave it so, z = strange_q + chain effect +
-             shift * [the turn before was taken over] + noise: within questions and chains scores are alike
+    score    ell = F^-1(G(z)), F the recorded distribution in this turn of drafts that hold an answer or not, and leave
+             the chain clean, make it wrong or leave it so, z = strange_q + chain effect + shift * [the turn before was
+             taken over] + noise, and G the distribution of z among those who came to it, as their earlier scores let
+             expect it: within questions and chains scores are alike
 
 All draws are functions of (seed, question, chain, turn, kind) alone: two policies, alphas or numbers of chains see the
 same draft of the same chain as far as their histories agree. Where a command allows fewer tokens than the model
@@ -25,10 +26,10 @@ Question q of a drawn workload is like the fitted question q modulo their number
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log1p
-from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 from atts_sim.draws import logistic
@@ -36,7 +37,6 @@ from atts_sim.recorded import Prompt
 
 Writer = Literal["draft", "takeover", "alone"]
 WRITERS: tuple[Writer, ...] = ("draft", "takeover", "alone")
-_NORMAL = NormalDist()
 
 
 class Nearness(NamedTuple):
@@ -103,23 +103,24 @@ class Lengths:
     others: tuple[tuple[int, ...], ...]
 
     def draw(self, u: float, turn: int, last: bool) -> int:
-        """The quantile u."""
-        return int(quantile(self.last if last else self.others, turn, u))
+        """The length below which a share u of a turn's lies."""
+        by_turn = self.last if last else self.others
+        values = by_turn[min(turn, len(by_turn) - 1)]
+        return values[min(len(values) - 1, int(u * len(values)))]
 
 
 @dataclass(frozen=True, slots=True)
 class Ells:
-    """Scores of one kind of draft. `by_turn`: ells, ascending. `centres`, `spreads`: mean and standard deviation of z
-    of those that come to a turn, who are not as those that began."""
+    """Scores of one kind of draft. `by_turn`: ells, ascending; `bounds`: the z at which one gives way to the next; the
+    last entries serve all later turns."""
 
     by_turn: tuple[tuple[float, ...], ...]
-    centres: tuple[float, ...]
-    spreads: tuple[float, ...]
+    bounds: tuple[tuple[float, ...], ...]
 
     def at(self, turn: int, z: float) -> float:
         """The ell of a z."""
         turn = min(turn, len(self.by_turn) - 1)
-        return quantile(self.by_turn, turn, _NORMAL.cdf((z - self.centres[turn]) / self.spreads[turn]))
+        return self.by_turn[turn][bisect_right(self.bounds[turn], z)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,3 @@ class FittedWorkload:
 def kind_of(before: bool, after: bool, answered: bool) -> int:
     """A draft's place in `Scores.kinds`, by whether an error stands before it and after it."""
     return 2 * (after + (before and after)) + answered
-
-
-def quantile(by_turn: Sequence[Sequence[float]], turn: int, u: float) -> float:
-    """The value below which a share u of a turn's values lies: one of them, so that ties stay ties."""
-    values = by_turn[min(turn, len(by_turn) - 1)]
-    return values[min(len(values) - 1, int(u * len(values)))]

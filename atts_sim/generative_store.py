@@ -12,7 +12,7 @@ from atts_sim.generative import WRITERS, Effects, Ells, Errors, FittedWorkload, 
 from atts_sim.jsonfile import ascending, count, flag, listed, maybe, real, share, shares, tokens
 from atts_sim.recorded import Prompt
 
-_FORMAT = "atts-fitted-workload/4"
+_FORMAT = "atts-fitted-workload/5"
 _REFUSAL = " is no fitted workload of this version; fit it again with atts-sim validate --save"
 
 
@@ -78,10 +78,10 @@ def _scores(data: Mapping[str, Any]) -> Scores:
 
 def _ells(data: Mapping[str, Any]) -> Ells:
     by_turn = listed(data["by_turn"], lambda turn: ascending(turn, real))
-    centres, spreads = listed(data["centres"], real), listed(data["spreads"], lambda spread: real(spread, 1e-9))
-    if not len(by_turn) == len(centres) == len(spreads):
-        raise ValueError("scores, centres and spreads of unlike numbers of turns")
-    return Ells(by_turn, centres, spreads)
+    bounds = tuple(ascending(turn, real) if turn != [] else () for turn in data["bounds"])
+    if [len(values) - 1 for values in by_turn] != [len(turn) for turn in bounds]:
+        raise ValueError("bounds of scores that do not lie between them")
+    return Ells(by_turn, bounds)
 
 
 def _errors(data: Mapping[str, Any]) -> Errors:

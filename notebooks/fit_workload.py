@@ -42,6 +42,12 @@ def thinned(by_turn: Turns) -> Turns:
     return tuple(tuple(round(float(x), 4) for x in np.quantile(turn, places)) for turn in by_turn)
 
 
+def bounds(z: tuple[float, ...]) -> tuple[float, ...]:
+    """Where as many values give way to each other, if they are drawn as often."""
+    shares = np.arange(1, QUANTILES) / QUANTILES
+    return tuple(round(float(x), 4) for x in np.interp(shares, np.arange(1, len(z) + 1) / (len(z) + 1), z))
+
+
 def tokens(by_turn: Turns, scale: float) -> Turns:
     """The same of lengths."""
     return tuple(tuple(min(CAP, max(1, round(scale * x))) for x in turn) for turn in thinned(by_turn))
@@ -52,7 +58,7 @@ def main(traces: Path) -> None:
     recorded = at_cap(read_trace(traces / f"{NAME}.events.parquet"))
     fitted = fit_model(NAME, recorded, None).workload  # type: ignore[arg-type] # costs are not asked for
     assert fitted.scores is not None
-    kinds = tuple(Ells(thinned(kind.by_turn), kind.centres, kind.spreads) for kind in fitted.scores.kinds)
+    kinds = tuple(Ells(thinned(kind.by_turn), tuple(map(bounds, kind.bounds))) for kind in fitted.scores.kinds)
     scores = Scores(kinds, *(getattr(fitted.scores, name) for name in ("after_takeover", "chain_sd", "noise_sd")))
     lengths = {}
     for writer, of in fitted.lengths.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 from atts_runtime.control import ChainId
@@ -23,7 +24,10 @@ WRONG = tuple(1.5 + i / 100 for i in range(200))
 
 
 def _ells(ells: tuple[float, ...]) -> Ells:
-    return Ells((ells, tuple(2 * ell for ell in ells)), (0.0, 0.2), (1.0, 1.0))
+    def bounds(centre: float) -> tuple[float, ...]:
+        return tuple(NormalDist(centre).inv_cdf(i / len(ells)) for i in range(1, len(ells)))
+
+    return Ells((ells, tuple(2 * ell for ell in ells)), (bounds(0.0), bounds(0.2)))
 
 
 MODEL = FittedWorkload(

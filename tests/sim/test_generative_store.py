@@ -45,6 +45,15 @@ def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
         load_workload(path)
 
 
+def test_scores_whose_bounds_do_not_lie_between_them_are_refused(tmp_path: Path) -> None:
+    assert MODEL.scores is not None
+    first, *others = MODEL.scores.kinds
+    fewer = replace(first, bounds=tuple(turn[1:] for turn in first.bounds))
+    save_workload(replace(MODEL, scores=replace(MODEL.scores, kinds=(fewer, *others))), tmp_path / "w.json")
+    with pytest.raises(InputError, match="lie between"):
+        load_workload(tmp_path / "w.json")
+
+
 def test_files_that_cannot_be_read_or_written_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         load_workload(tmp_path / "none.json")
