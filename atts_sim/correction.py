@@ -3,17 +3,19 @@
 With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
 
     ((factor(rows) + recent * f) * profile + step_s + grown_s * grown)
-        * (1 + contention * [the other engine is in a pass])
+        * (1 + contention * [the other engine is in a pass]) + contention_s * [it is]
         + begin_s * [calls that begin] + end_s * [calls that end]
 
 none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave
-after it. The factor is piecewise linear in the logarithm of the rows, between `ROWS`: a machine is faster or slower
-than the profiled one by another factor at one row than at 64, as memory and compute are not slowed alike. What batches
-cost at sizes that the runs did not reach is still the profile's statement, by the factor of the nearest size that they
-did. A row that has just joined a decode batch makes it slower, as its keys and values are in no cache yet: f is the
-mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on (`Recency`), and 0 in append passes. An append pass
-that is larger than any before it in the run, as most of those of many rows are in a short one, works in memory that the
-system has yet to hand out: `grown` is by how many positions, its rows times those of the longest (`Growth`).
+after it. Engines of one process share its cores, which takes a share of a pass, and Python's interpreter, which takes
+what it takes to begin as many operations, however large. The factor is piecewise linear in the logarithm of the rows,
+between `ROWS`: a machine is faster or slower than the profiled one by another factor at one row than at 64, as memory
+and compute are not slowed alike. What batches cost at sizes that the runs did not reach is still the profile's
+statement, by the factor of the nearest size that they did. A row that has just joined a decode batch makes it slower,
+as its keys and values are in no cache yet: f is the mean over the rows of exp(-n / 1.5) in a row's n-th pass, from 0 on
+(`Recency`), and 0 in append passes. An append pass that is larger than any before it in the run, as most of those of
+many rows are in a short one, works in memory that the system has yet to hand out: `grown` is by how many positions, its
+rows times those of the longest (`Growth`).
 
 Weighted least squares, a pass's weight being one over what the profile says it takes, so that what is fitted adds up to
 the time that passed. A pass that took much longer than its kind was held up by something else on the machine, and
@@ -52,6 +54,7 @@ class Correction:
     contention: float = 0.0
     recent: float = 0.0
     grown_s: float = 0.0
+    contention_s: float = 0.0
 
     def factor(self, rows: int) -> float:
         """Of the profile's seconds, for a step of so many rows; beyond the last of `ROWS` its factor."""
@@ -60,7 +63,7 @@ class Correction:
     def seconds(self, profile_s: float, rows: int, f: float = 0.0, shared: float = 0.0, grown: int = 0) -> float:
         """Of a step that shares so much of its time with the other engine's; `f`, `grown`: see the module's text."""
         alone = (self.factor(rows) + self.recent * f) * profile_s + self.step_s + self.grown_s * grown
-        return alone * (1 + self.contention * shared)
+        return alone * (1 + self.contention * shared) + self.contention_s * shared
 
 
 class Recency:
@@ -141,7 +144,7 @@ class Samples:
     def predicted(self, c: Correction, of_calls: CallFit) -> Floats:
         alone: Floats = (self.between() @ c.factors + c.recent * self.recent) * self.profile + c.step_s
         alone += c.grown_s * self.grown
-        return alone * (1 + c.contention * self.shared) + self.of_calls(of_calls)
+        return alone * (1 + c.contention * self.shared) + c.contention_s * self.shared + self.of_calls(of_calls)
 
     def of_calls(self, costs: CallFit) -> Floats:
         """Seconds of calls that came and went."""
@@ -158,7 +161,7 @@ class Samples:
 def fit(parts: Sequence[Samples], known: CallFit | None = None, *, own: bool = False) -> tuple[Correction, CallFit]:
     """The correction that fits best, and what calls cost (`known`, where that is); none from too few steps.
 
-    `own`: the profile is of such runs itself, and tells batches of different sizes apart: one factor and no `step_s`.
+    `own`: the profile is of such runs itself, and tells batches of different sizes apart: one factor, no seconds.
     """
     if sum(len(part.seconds) for part in parts) < _FEWEST:
         return Correction(), known or CallFit()
@@ -181,11 +184,12 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
     scaled = np.column_stack([between, samples.recent]) * samples.profile[:, None]
     most = max(1.0, float(samples.grown.max()))
     alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit), unit / most * samples.grown])
-    calls = root * unit * samples.calls[:, : 2 if known is None else 0]
+    beside = np.zeros((len(root), 1)) if own else samples.shared[:, None]
+    besides = root * unit * np.hstack([beside, samples.calls[:, : 2 if known is None else 0]])
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
-    # Beside the other engine all but the calls is slower by 1 + c: normal equations for every c at once.
-    terms = np.hstack([alone, calls])
-    slowed = np.hstack([alone * samples.shared[:, None], np.zeros_like(calls)])
+    # Beside the other engine all of a pass by itself is slower by 1 + c: normal equations for every c at once.
+    terms = np.hstack([alone, besides])
+    slowed = np.hstack([alone * samples.shared[:, None], np.zeros_like(besides)])
     squares = [terms.T @ terms, terms.T @ slowed + slowed.T @ terms, slowed.T @ slowed]
     sides = [terms.T @ wanted, slowed.T @ wanted]
     differences = np.diff(np.eye(sizes, terms.shape[1]), axis=0)
@@ -201,7 +205,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
         if cost < best:
             best, values = cost, [float(value) for value in x]
             factors = tuple(values[:sizes]) * (len(ROWS) // sizes)
-            recent, step, grown = values[sizes : sizes + 3]
-            correction = Correction(factors, step * unit, float(c), recent, grown * unit / most)
-            found = correction, known or CallFit(*values[sizes + 3 :]).times(unit)
+            recent, step, grown, beside_s, *of_calls = values[sizes:]
+            correction = Correction(factors, step * unit, float(c), recent, grown * unit / most, beside_s * unit)
+            found = correction, known or CallFit(*of_calls).times(unit)
     return found

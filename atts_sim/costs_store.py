@@ -22,7 +22,7 @@ from atts_sim.cost import Phase
 from atts_sim.handling import Handling
 from atts_sim.jsonfile import flag, real
 
-_FORMAT = "atts-fitted-costs/4"
+_FORMAT = "atts-fitted-costs/5"
 _REFUSAL = " is no file of fitted costs of this version; fit them again with atts-sim validate --save-costs"
 
 
@@ -124,7 +124,8 @@ def _correction(data: Mapping[str, Any]) -> Correction:
     factors = jsonfile.listed(data["factors"], lambda value: real(value, 0.0))
     if len(factors) != len(ROWS) or not any(factors):
         raise ValueError(f"{data['factors']} where {len(ROWS)} factors belong")
-    return Correction(factors, *(real(data[name], 0.0) for name in ("step_s", "contention", "recent", "grown_s")))
+    others = ("step_s", "contention", "recent", "grown_s", "contention_s")
+    return Correction(factors, *(real(data[name], 0.0) for name in others))
 
 
 def _calls(data: Mapping[str, Any]) -> PerCall:

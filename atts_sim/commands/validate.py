@@ -17,6 +17,7 @@ from atts_runtime.profiler.engineprofile import EngineProfile
 from atts_sim.calibrate import Costs, calibrate, stated_costs
 from atts_sim.commands.console import stdout_console
 from atts_sim.commands.validate_trace import execute_traces, is_trace
+from atts_sim.correction import Correction
 from atts_sim.costs_store import save_costs
 from atts_sim.generative import FittedWorkload
 from atts_sim.generative_fit import Source, fit_workload
@@ -256,7 +257,7 @@ def _residuals(costs: Costs) -> Any:
         c, held_out = costs.engines[role].corrections[phase], costs.held_out.get((role, phase))
         table.add_row(
             role, phase, f"{error.steps:,}", *(f"{c.factor(rows):.2f}" for rows in (1, 8, 64)), f"{c.recent:.2f}",
-            f"{c.step_s * 1e6:.0f}", f"{c.contention:.2f}", f"{error.sum_error:+.1%}",
+            f"{c.step_s * 1e6:.0f}", _contention(c), f"{error.sum_error:+.1%}",
             "" if held_out is None else f"{held_out.sum_error:+.1%}", f"{error.median_error:.1%}",
         )  # fmt: skip
     handling = costs.handling
@@ -268,6 +269,10 @@ def _residuals(costs: Costs) -> Any:
             told.append(f"a {role} call: {calls.generate.call_s * 1e6:.0f} us to begin, {calls.end_s * 1e6:.0f} to end")
     table.caption = "\n".join(told)
     return table
+
+
+def _contention(correction: Correction) -> str:
+    return f"{correction.contention:.2f} + {correction.contention_s * 1e6:.0f} us"
 
 
 def _fits(fits: Sequence[Fit]) -> Any:

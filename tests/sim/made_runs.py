@@ -38,7 +38,7 @@ def _rising(first: float) -> tuple[float, ...]:
 TRUE = {
     ("draft", "append"): Correction(_rising(1.3), 1e-4, 0.5),
     ("draft", "decode"): Correction(_rising(1.2), 2e-4, 0.8, 0.3),
-    ("target", "append"): Correction(_rising(1.1), 3e-4, 0.2, grown_s=4e-6),
+    ("target", "append"): Correction(_rising(1.1), 3e-4, 0.2, grown_s=4e-6, contention_s=4e-4),
     ("target", "decode"): Correction(_rising(1.4), 1e-4, 0.6, 0.4),
 }
 PHASES: tuple[Phase, ...] = ("append", "decode")

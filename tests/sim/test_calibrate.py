@@ -188,6 +188,17 @@ def test_passes_in_memory_that_is_new_do_not_make_their_size_dear() -> None:
     assert found.seconds(1e-3, 64, grown=500) == pytest.approx(1.2e-3 + 2e-3, rel=0.02)
 
 
+def test_what_the_other_engine_takes_of_every_pass_is_told_from_its_share_of_it() -> None:
+    """The first is most of a small pass, and little of a large one."""
+    rows, shared = np.repeat([1.0, 8.0, 64.0], 60), np.tile([0.0, 0.5, 1.0], 60)
+    profile, none = 1e-3 * (1 + rows / 8), np.zeros(len(rows))
+    seconds = 1.2 * profile * (1 + 0.1 * shared) + 4e-4 * shared
+    found, _ = fit([Samples(seconds, profile, rows, shared, np.zeros((len(rows), 2)), none, none)], CallFit())
+    assert found.contention == pytest.approx(0.1, abs=0.01)
+    assert found.contention_s == pytest.approx(4e-4, rel=0.05)
+    assert found.seconds(1e-3, 1, shared=1.0) == pytest.approx(1.32e-3 + 4e-4, rel=0.01)
+
+
 def test_append_passes_grow_beyond_the_largest_so_far() -> None:
     growth = Growth()
     assert [growth.of(*shape) for shape in ((2, 10), (1, 20), (3, 10), (1, 31), (2, 10))] == [20, 0, 10, 1, 0]
@@ -220,7 +231,8 @@ def test_a_pass_takes_longer_beside_one_of_the_other_engine() -> None:
     beside = other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds
     own = costs["target"].corrections["append"]
     stated = costs["target"].model.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds  # type: ignore[arg-type]
-    assert beside == pytest.approx(own.seconds(stated, 4, grown=4 * 120) * (1 + own.contention))
+    by_itself = own.seconds(stated, 4, grown=4 * 120)
+    assert beside == pytest.approx(by_itself * (1 + own.contention) + own.contention_s)
     clock.call(2 * (alone + beside), 1, lambda number: None)
     clock.step()
     assert other.cost("append", StepShape(4, 80, 24, 400, 120, 80)).seconds == pytest.approx(own.seconds(stated, 4))
