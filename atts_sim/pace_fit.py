@@ -86,9 +86,20 @@ def _fit(trials: Trials, chains: _Chains, delay: float) -> tuple[float, Paced]:
             break
     # What all questions share is as it is for who draws them.
     apart = np.linalg.inv(hessian[effects, effects]).reshape(questions, kinds, questions, kinds)
-    roots = np.linalg.cholesky(np.einsum("qiqj->qij", apart))
-    found = Paced(theta[:columns], own, roots, float(_expit(theta[-1])), float(theta[-2]))
+    apart = np.einsum("qiqj->qij", apart)
+    means = own + _skew(trials, chains.third(theta), apart)
+    found = Paced(theta[:columns], means, np.linalg.cholesky(apart), float(_expit(theta[-1])), float(theta[-2]))
     return float(evidence), found
+
+
+def _skew(trials: Trials, third: Floats, covariance: Floats) -> Floats:
+    """[questions, kinds] by how much the effects' posterior mean differs from its mode, to first order. A question of
+    few answers is as likely to have still fewer: drawn about the mode, its chains would answer too often."""
+    wide = np.einsum("ri,rij,rj->r", trials.varying, covariance[trials.question], trials.varying)
+    pulled = np.zeros((trials.questions, trials.varying.shape[1]))
+    np.add.at(pulled, trials.question, (third * wide)[:, None] * trials.varying)
+    skew: Floats = np.einsum("qij,qj->qi", covariance, pulled) / 2
+    return skew
 
 
 def _log_expit(x: Floats) -> Floats:
@@ -145,16 +156,28 @@ class _Chains:
         self._of = np.repeat(np.arange(len(starts)), np.diff(starts, append=rows))
         self._sums = csr_array((np.ones(rows), (self._of, np.arange(rows))))
 
+    def third(self, theta: Floats) -> Floats:
+        """[rows] third derivatives of the complete data's log likelihood in a row's logit."""
+        chances, _, lost = self._states(theta)
+        weights = np.stack([1 - lost, lost])[:, self._of]
+        third: Floats = -(weights * chances * (1 - chances) * (1 - 2 * chances)).sum(axis=0)
+        return third
+
+    def _states(self, theta: Floats) -> tuple[Floats, Floats, Floats]:
+        """[2, rows] chances of an answer, [chains, 2] log likelihoods of those that are not lost and that are, with the
+        shares of both, and [chains] the chance of being lost."""
+        hits, (delay, lost_logit) = self._hits, theta[-2:]
+        logits = self._design @ theta[:-2]
+        logits = np.stack([logits, logits - delay])
+        of_chains = self._sums @ np.where(hits > 0, _log_expit(logits), _log_expit(-logits)).T
+        of_chains += _log_expit(np.array([-lost_logit, lost_logit]))
+        return _expit(logits), of_chains, _expit(of_chains[:, 1] - of_chains[:, 0])
+
     def at(self, theta: Floats) -> _At:
         """At these coefficients, delay and logit."""
-        design, hits, (delay, lost_logit) = self._design, self._hits, theta[-2:]
-        logits = design @ theta[:-2]
-        logits = np.stack([logits, logits - delay])  # not lost and lost
-        chances = _expit(logits)
-        of_chains = self._sums @ np.where(hits > 0, _log_expit(logits), _log_expit(-logits)).T
+        design, hits, lost_logit = self._design, self._hits, theta[-1]
+        chances, of_chains, lost = self._states(theta)
         shares = _log_expit(np.array([-lost_logit, lost_logit]))
-        of_chains += shares
-        lost = _expit(of_chains[:, 1] - of_chains[:, 0])
         log_density = np.logaddexp(*of_chains.T).sum() + shares @ (_OTHERS, _LOST)
         weights = np.stack([1 - lost, lost])[:, self._of]
         missed, curved = hits - chances, weights * chances * (1 - chances)

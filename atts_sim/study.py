@@ -25,6 +25,7 @@ from atts_sim.search import METHODS, Search, search
 _TABLES = ("study", "workload", "engines", "settings", "sweep", "search", "objective")
 _STUDY = ("name", "about", "repeats", "deadline_s")
 _SEARCH = ("method", "trials", "seed")
+_DEEPEST = 8  # names in a dotted one: no option has as many
 _MOST_SEED = 2**32 - 1  # Optuna takes no larger one
 
 
@@ -196,7 +197,8 @@ def _override(entries: dict[str, Any], override: str) -> None:
         path = ["sweep", *path[2:]]
     if path[0] == "sweep":
         _remove(entries, ["sweep", "settings", *path[1:]])  # the same by its long name
-    full_name("--set", name.removeprefix("sweep.")) if head in ("sweep", "settings") or head not in _TABLES else None
+    if head in ("sweep", "settings") or head not in _TABLES or len(path) > _DEEPEST:
+        full_name("--set", name.removeprefix("sweep."))
     named = ".".join(path[1:] if path[0] == "sweep" else path)
     value = [_from_here(named, each) for each in value] if isinstance(value, list) else _from_here(named, value)
     _put(entries, path, value)

@@ -157,7 +157,7 @@ def test_the_largest_seed_is_one(tmp_path: Path) -> None:
     assert parse_study(f"[settings]\nseed = {2**63 - 1}", tmp_path).base == {"settings.seed": 2**63 - 1}
 
 
-@pytest.mark.parametrize("override", ["alpha", "=3", "alpha=", "alpa=3", "sweep.alpa=[1]"])
+@pytest.mark.parametrize("override", ["alpha", "=3", "alpha=", "alpa=3", "sweep.alpa=[1]", f"workload{'.a' * 2000}=1"])
 def test_a_set_that_sets_nothing_is_an_error(override: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         parse_study("", tmp_path, overrides=[override])
