@@ -36,7 +36,7 @@ from atts_sim.measured import Floats
 ROWS = tuple(1 << k for k in range(9))
 _SMOOTH = 0.05  # weight of a difference between neighbouring factors, beside all steps' weight together
 _CONTENTION = np.linspace(0.0, 3.0, 61)
-_DIFFERENT = 0.1  # share of time beside the other engine by which steps must differ for contention to be told
+_DIFFERENT = 0.05  # standard deviation of the time beside the other engine from which on contention is told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
 _FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost
@@ -184,7 +184,8 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
     scaled = np.column_stack([between, samples.recent]) * samples.profile[:, None]
     most = max(1.0, float(samples.grown.max()))
     alone = root * np.column_stack([scaled, np.full(len(root), 0.0 if own else unit), unit / most * samples.grown])
-    beside = np.zeros((len(root), 1)) if own else samples.shared[:, None]
+    told = float(samples.shared.std()) > _DIFFERENT
+    beside = samples.shared[:, None] * (told and not own)
     besides = root * unit * np.hstack([beside, samples.calls[:, : 2 if known is None else 0]])
     wanted = root[:, 0] * (samples.seconds - samples.of_calls(known or CallFit()))
     # Beside the other engine all of a pass by itself is slower by 1 + c: normal equations for every c at once.
@@ -196,7 +197,7 @@ def _weighted(samples: Samples, weights: Floats, known: CallFit | None, *, own: 
     smooth = _SMOOTH * float((weights * samples.profile).sum()) * differences.T @ differences
     least = np.where(np.arange(terms.shape[1]) < sizes, _LEAST, 0.0)
     best, found = math.inf, (Correction(), known or CallFit())
-    for c in _CONTENTION if np.ptp(samples.shared) > _DIFFERENT else (0.0,):
+    for c in _CONTENTION if told else (0.0,):
         normal = squares[0] + c * squares[1] + c * c * squares[2] + smooth
         side = sides[0] + c * sides[1]
         factor = np.linalg.cholesky(normal + 1e-12 * np.trace(normal) * np.eye(len(normal))).T

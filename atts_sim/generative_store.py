@@ -80,7 +80,7 @@ def _ells(data: Mapping[str, Any]) -> Ells:
     by_turn = listed(data["by_turn"], lambda turn: ascending(turn, real))
     bounds = tuple(ascending(turn, real) if turn != [] else () for turn in data["bounds"])
     if [len(values) - 1 for values in by_turn] != [len(turn) for turn in bounds]:
-        raise ValueError("bounds of scores that do not lie between them")
+        raise ValueError("scores want a bound less than there are of them")
     return Ells(by_turn, bounds)
 
 

@@ -16,6 +16,9 @@ Ints = NDArray[np.int64]
 _SWEEPS = 10
 _GRID = 400  # points at which a mixture is known, over so many standard deviations on either side
 _WIDE = 5
+_SHARES = np.linspace(0.0, 0.9, 46)  # of the variance, that may be of chains
+_MOST = 8.0  # of a question's effect, beyond which it says the same: always or never
+_LEAST_UNIT = 0.05  # of z; where less is new in scores, they say nothing of a unit
 # Whose scores serve a kind that was never scored: of the same state, of the other wrong one, of the clean one.
 _INSTEAD = (
     (0, 1, 2, 4, 3, 5),
@@ -61,33 +64,30 @@ def fit_scores(scores: Sequence[Scored], questions: int) -> tuple[Scores | None,
     after = np.array([scored.after for scored in scores])
     cells, cells_of = _cells(kind, turn)
     ranks = _ranks(ell, cells)
-    counts = np.maximum(1, np.bincount(question, minlength=questions))
-    enough = after.sum() >= FEW and ((turn > 0) & ~after).sum() >= FEW
-    neighbours = np.flatnonzero(chain[:-1] == chain[1:])
+    follows = np.flatnonzero(chain[:-1] == chain[1:]) + 1
+    enough = min(after[follows].sum(), (~after[follows]).sum()) >= FEW
     shift, of_chain, strange = 0.0, 0.0, np.zeros(questions)
     expected, spread = np.zeros(len(ell)), np.ones(len(ell))
     for _ in range(_SWEEPS):
-        # Cell, question, chain and takeover effects by turns: who comes to a late turn is not as who began.
         z = np.empty(len(ell))
         for mine in cells:
             z[mine] = _quantiles(expected[mine], spread[mine], ranks[mine])
         free = z - shift * after
-        means = np.bincount(question, free, questions) / counts
-        whole = float((free - means[question]).var())
-        between = max(0.0, float(means.var()) - whole / float(counts.mean()))
-        strange = means * between / (between + whole / counts) if between else 0 * means
+        strange = _of_questions(free, question, chain, of_chain, questions)
         strange -= strange[question[turn == 0]].mean() if (turn == 0).any() else 0.0
         rest = free - strange[question]
-        unit = float(rest.std()) or 1.0
-        strange, rest, shift = strange / unit, rest / unit, shift / unit
-        if len(neighbours) >= FEW:
-            of_chain = min(0.9, max(0.0, float(np.mean(rest[neighbours] * rest[neighbours + 1]))))
-        from_before, spread = _expected(rest, chain, of_chain)
+        if len(follows) >= FEW:
+            of_chain = float(min(_SHARES, key=lambda share: _surprise(rest, chain, share)))
+        before, spread = _expected(rest, chain, of_chain)
+        # High scores end chains, so those that are left scatter less and lie lower; what is new in each score does not.
+        new = (rest - before) / spread
+        unit = float(np.mean(new**2)) ** 0.5
+        unit = unit if unit > _LEAST_UNIT else 1.0
+        before, shift = before / unit, shift / unit
+        strange = np.clip(strange / unit, -_MOST, _MOST)
         if enough:
-            # Stranger chains are taken over more often, which is no effect of takeovers.
-            new = rest - from_before
-            shift += float(new[after].mean() - new[(turn > 0) & ~after].mean())
-        expected = strange[question] + shift * after + from_before
+            shift += _after(rest / unit, before, after, follows)
+        expected = strange[question] + shift * after + before
     ells = [_table(ell[mine], expected[mine], spread[mine]) for mine in cells]
     kinds = [
         Ells(*zip(*(ells[c] for c in of_kind), strict=True))
@@ -136,15 +136,39 @@ def _table(ell: Floats, expected: Floats, spread: Floats) -> tuple[tuple[float, 
     return tuple(values), tuple(bounds.tolist())
 
 
+def _of_questions(free: Floats, question: Ints, chain: Ints, of_chain: float, questions: int) -> Floats:
+    """Effects of questions, shrunk as they are unlike; the scores of a chain tell of one chain, however many."""
+    weights = 1 / (1 - of_chain + of_chain * np.bincount(chain)[chain])
+    known = np.bincount(question, weights, questions)
+    seen = known > 0
+    least = np.where(seen, known, 1.0)
+    means = np.bincount(question, free * weights, questions) / least
+    between = max(0.0, float(means[seen].var() - (1 / least[seen]).mean()))
+    effects: Floats = means * between / (between + 1 / least)
+    return effects
+
+
+def _after(rest: Floats, before: Floats, after: NDArray[np.bool_], follows: Ints) -> float:
+    """How much stranger scores are after a takeover, compared with others whose chains let expect as much and had as
+    strange a score just before: strange ones are taken over and followed by such, which is no effect of takeovers."""
+    known = np.column_stack([after[follows], before[follows], rest[follows - 1], np.ones(len(follows))])
+    return float(np.linalg.lstsq(known, rest[follows], rcond=None)[0][0])
+
+
+def _surprise(rest: Floats, chain: Ints, of_chain: float) -> float:
+    """Negative log-likelihood a score, each given those before it in its chain, whatever their unit."""
+    before, spread = _expected(rest, chain, of_chain)
+    return float(np.log(np.mean(((rest - before) / spread) ** 2) + _LEAST_UNIT**2) / 2 + np.log(spread).mean())
+
+
 def _expected(rest: Floats, chain: Ints, of_chain: float) -> tuple[Floats, Floats]:
     """What a chain's earlier scores let expect of each score, mean and standard deviation; they follow one another by
     chain. `of_chain`: the variance of chains' effects, of 1 with the noise."""
     noise = 1 - of_chain
-    expected, spread = np.zeros(len(rest)), np.ones(len(rest))
-    total, count = 0.0, 0
-    for i in range(1, len(rest)):
-        total, count = (total + rest[i - 1], count + 1) if chain[i] == chain[i - 1] else (0.0, 0)
-        known = noise + count * of_chain
-        expected[i] = of_chain * total / known
-        spread[i] = (noise + of_chain * noise / known) ** 0.5
-    return expected, spread
+    first = np.flatnonzero(np.diff(chain, prepend=-1))
+    lengths = np.diff(first, append=len(chain))
+    count = np.arange(len(rest)) - np.repeat(first, lengths)
+    before = np.cumsum(rest) - rest
+    known = noise + count * of_chain
+    expected: Floats = of_chain * (before - np.repeat(before[first], lengths)) / known
+    return expected, np.sqrt(noise + of_chain * noise / known)

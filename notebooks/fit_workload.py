@@ -38,12 +38,14 @@ Turns = tuple[tuple[Any, ...], ...]
 
 def thinned(by_turn: Turns) -> Turns:
     """As many quantiles of each turn's values, in place of the values."""
-    places = np.linspace(0, 1, QUANTILES)
+    places = (np.arange(QUANTILES) + 0.5) / QUANTILES
     return tuple(tuple(round(float(x), 4) for x in np.quantile(turn, places)) for turn in by_turn)
 
 
 def bounds(z: tuple[float, ...]) -> tuple[float, ...]:
     """Where as many values give way to each other, if they are drawn as often."""
+    if not z:  # of one value
+        return (0.0,) * (QUANTILES - 1)
     shares = np.arange(1, QUANTILES) / QUANTILES
     return tuple(round(float(x), 4) for x in np.interp(shares, np.arange(1, len(z) + 1) / (len(z) + 1), z))
 

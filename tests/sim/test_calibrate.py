@@ -246,3 +246,15 @@ def test_the_log_says_how_long_engines_shared_the_machine(runs: list[MeasuredRun
         shared_s = [float((log.shared * log.duration_s).sum()) for log in run.logs.values()]
         assert shared_s[0] == pytest.approx(shared_s[1], rel=1e-9)
     assert np.mean(free["draft"]) > 0
+
+
+@pytest.mark.parametrize("shared", [(1.0, 1.0), (0.95, 1.0), (0.0, 0.02)])
+def test_where_passes_hardly_differ_in_what_is_beside_them_nothing_is_said_of_it(shared: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat([1.0, 8.0, 64.0], 60)
+    profile, none = 1e-3 * (1 + rows / 8), np.zeros(len(rows))
+    seconds = (1.2 * profile + 3e-4) * rng.normal(1.0, 0.05, len(rows))
+    beside = rng.uniform(*shared, len(rows))
+    found, _ = fit([Samples(seconds, profile, rows, beside, np.zeros((len(rows), 2)), none, none)], CallFit())
+    assert (found.contention, found.contention_s) == (0.0, 0.0)
+    assert found.seconds(1e-3, 1) == pytest.approx(1.5e-3, rel=0.05)

@@ -45,12 +45,12 @@ def test_a_file_that_is_no_workload_is_refused_whatever_is_in_it(
         load_workload(path)
 
 
-def test_scores_whose_bounds_do_not_lie_between_them_are_refused(tmp_path: Path) -> None:
+def test_scores_of_too_few_bounds_are_refused(tmp_path: Path) -> None:
     assert MODEL.scores is not None
     first, *others = MODEL.scores.kinds
     fewer = replace(first, bounds=tuple(turn[1:] for turn in first.bounds))
     save_workload(replace(MODEL, scores=replace(MODEL.scores, kinds=(fewer, *others))), tmp_path / "w.json")
-    with pytest.raises(InputError, match="lie between"):
+    with pytest.raises(InputError, match="want a bound less"):
         load_workload(tmp_path / "w.json")
 
 
