@@ -41,7 +41,7 @@ WRITERS: tuple[Writer, ...] = ("draft", "takeover", "alone")
 
 class Nearness(NamedTuple):
     """How near its answer a question is, on the logit of a stop: `level` at its first turn, and `trend` for each unit
-    of log(1 + turn) after it, the likeliest ones; `unsure`: the lower triangle (level, both, trend) of the Cholesky
+    of log(1 + turn) after it, their posterior means; `unsure`: the lower triangle (level, both, trend) of the Cholesky
     root of their posterior covariance."""
 
     level: float = 0.0

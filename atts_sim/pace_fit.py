@@ -42,8 +42,8 @@ class Trials:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """fixed: [columns]. effects: [questions, kinds]; roots: [questions, kinds, kinds], Cholesky's of their posterior
-    covariance where all else is as found. lost: the share of chains."""
+    """fixed: [columns]. effects: [questions, kinds], posterior means; roots: [questions, kinds, kinds], Cholesky's of
+    their posterior covariance where all else is as found. lost: the share of chains."""
 
     fixed: Floats
     effects: Floats

@@ -91,3 +91,18 @@ def test_newton_steps_know_the_marginal_likelihood() -> None:
         slope = (before.score - after.score) / 2e-5
         assert at.observed[place] == pytest.approx(slope, abs=1e-3 + 1e-5 * np.abs(slope).max())
     assert (np.diag(at.complete) >= np.diag(at.observed) - 1e-9).all()
+
+
+def test_drawn_about_what_is_known_rare_answers_are_as_rare_as_they_were() -> None:
+    """About the mode of a posterior that is skewed they would be more frequent."""
+    rng = np.random.default_rng(2)
+    questions, chains = 60, 60
+    true = rng.normal(-4.0, 1.5, questions)
+    question = np.repeat(np.arange(questions), chains)
+    hits = (rng.random(len(question)) < 1 / (1 + np.exp(-true[question]))).astype(float)
+    one = np.ones((len(hits), 1))
+    paced = fit_pace(Trials(hits, question, np.arange(len(hits)), one, 0.01 * np.eye(1), one, questions))
+    drawn = paced.fixed[0] + paced.effects + paced.roots[:, 0] * rng.normal(size=(questions, 2000))
+    shares = [1 / (1 + np.exp(delay - drawn)) for delay in (0.0, paced.delay)]
+    share = float(np.mean((1 - paced.lost) * shares[0] + paced.lost * shares[1]))
+    assert share == pytest.approx(float(hits.mean()), rel=0.05)
