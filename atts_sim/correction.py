@@ -126,8 +126,9 @@ class FitError:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's, calls
-    that came and went as in `measured.StepLog`, and f and `grown` of the module's text."""
+    """Steps of a phase in a run: what they took, what the profile says, rows, share beside the other engine's (of those
+    of one process 1 or 0, as that was in one when they began), calls that came and went as in `measured.StepLog`, and f
+    and `grown` of the module's text."""
 
     seconds: Floats
     profile: Floats

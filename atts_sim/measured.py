@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class StepLog:
     """Passes of one engine in order, an entry each. `append`: whether it fed contexts or segments; `period_s`: until
     the engine began its next pass where it had work for one all the while, else until it answered its last call, or,
     where it is a process of its own, as long as it usually takes until the next pass begins;
-    `shared`: the share of its duration in which the run's other engine was in a pass too; `calls` [passes, 2]:
+    `shared`: the share of its duration in which the run's other engine was in a pass too; `beside`: whether that was in
+    one when this one began; `calls` [passes, 2]:
     generating calls that began in the period, and that ended in it; `left`: of the latter those that had a row to
     leave, as a call of one token is answered by the pass that feeds its context. Shapes are [passes, 8], for
     `shape_of`."""
@@ -52,6 +53,7 @@ class StepLog:
     left: Floats
     append: NDArray[np.bool_]
     shapes: NDArray[np.int64]
+    beside: NDArray[np.bool_]
 
     def of(self, phase: Phase) -> NDArray[np.bool_]:
         """[passes] which are of a phase."""
@@ -194,7 +196,7 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         str(engine): rows[list(_COLUMNS)].sort_values("t_start_s").to_numpy(np.float64)
         for engine, rows in table.groupby("engine")
     }
-    return {
+    logs = {
         engine: _log(
             rows,
             [other for name, other in by_engine.items() if name != engine],
@@ -203,6 +205,20 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         )
         for engine, rows in by_engine.items()
     }
+    return {
+        engine: replace(log, beside=_beside(log, [other for other in logs.values() if other is not log]))
+        for engine, log in logs.items()
+    }
+
+
+def _beside(log: StepLog, others: Sequence[StepLog]) -> NDArray[np.bool_]:
+    """See `StepLog.beside`."""
+    found = np.zeros(len(log.start_s), bool)
+    for other in others:
+        last = np.searchsorted(other.start_s, log.start_s, side="right") - 1
+        ends = other.start_s + other.duration_s
+        found |= (last >= 0) & (ends[np.maximum(last, 0)] > log.start_s)
+    return found
 
 
 def calls_of(engine: str, calls: Iterable[CallRecord], engines: Collection[str]) -> list[CallRecord]:
@@ -229,6 +245,7 @@ def _log(rows: Floats, others: Sequence[Floats], mine: Sequence[CallRecord], *, 
     return StepLog(
         start, duration, period, np.minimum(1.0, shared / duration), _calls(mine, start, start + period),
         _calls(mine, start, start + period, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:].astype(np.int64),
+        np.zeros(len(rows), bool),
     )  # fmt: skip
 
 

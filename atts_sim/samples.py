@@ -24,7 +24,9 @@ def samples_of(log: StepLog, phase: Phase, model: StepModel, *, apart: bool) -> 
     if phase == "append" and not apart:  # an engine that pages its KV has all of its memory from the start
         growth = Growth()
         grown = np.array([growth.of(int(step[0]), int(step[4])) for step in shapes], dtype=np.float64)
-    return Samples(log.period_s[mine], profile, rows, log.shared[mine], log.calls[mine], recent, grown)
+    # Of engines of one process a simulation knows whether the other is in a pass when one begins, and so does the fit.
+    shared = log.shared if apart else log.beside.astype(np.float64)
+    return Samples(log.period_s[mine], profile, rows, shared[mine], log.calls[mine], recent, grown)
 
 
 def _as_made(shape: StepShape, model: StepModel) -> StepShape:

@@ -42,7 +42,9 @@ def test_costs_are_recovered_from_the_runs_that_they_made(runs: list[MeasuredRun
         # Of sizes that the runs have: no pass feeds more than three of the draft's chains.
         shape = StepShape(4, 4, 1, 400, 120, 4) if phase == "decode" else StepShape(2, 40, 24, 200, 120, 40)
         profile, rows = costs.engines[role].model.cost(phase, shape).seconds, shape.rows  # type: ignore[arg-type]
-        assert found.seconds(profile, rows) == pytest.approx(true.seconds(profile, rows), rel=0.15), (role, phase)
+        for beside in (0.0, 1.0):
+            taken = true.seconds(profile, rows, shared=beside)
+            assert found.seconds(profile, rows, shared=beside) == pytest.approx(taken, rel=0.15), (role, phase, beside)
 
 
 def test_runs_held_out_are_predicted_from_the_others(runs: list[MeasuredRun]) -> None:

@@ -101,7 +101,15 @@ def test_waking_is_told_by_passes_for_a_call_that_came_alone_to_an_engine_withou
     start = np.array([0.5, 3.25, 6.0, 7.0, 12.5])
     ones = np.ones(len(start))
     log = StepLog(
-        start, ones, ones, 0 * ones, np.zeros((len(start), 2)), 0 * ones, ones < 0, np.ones((len(start), 8), int)
+        start,
+        ones,
+        ones,
+        0 * ones,
+        np.zeros((len(start), 2)),
+        0 * ones,
+        ones < 0,
+        np.ones((len(start), 8), int),
+        ones < 0,
     )
     calls = [
         call(0.0, 1.5),  # before the first pass, of which nothing says what the engine did before
