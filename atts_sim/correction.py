@@ -3,7 +3,7 @@
 With `profile` the profile's seconds of a batch of `rows` rows, a pass takes until the next one
 
     ((factor(rows) + recent * f) * profile + step_s + grown_s * grown)
-        * (1 + contention * [the other engine is in a pass]) + contention_s * [it is]
+        * (1 + contention * [the other engine is in a pass as this one begins]) + contention_s * [it is]
         + begin_s * [calls that begin] + end_s * [calls that end]
 
 none of them negative and the factor at least .3, with the generating calls that join the batch before it and leave
