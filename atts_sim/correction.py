@@ -36,7 +36,7 @@ from atts_sim.measured import Floats
 ROWS = tuple(1 << k for k in range(9))
 _SMOOTH = 0.05  # weight of a difference between neighbouring factors, beside all steps' weight together
 _CONTENTION = np.linspace(0.0, 3.0, 61)
-_DIFFERENT = 0.05  # standard deviation of the time beside the other engine from which on contention is told
+_DIFFERENT = 0.05  # standard deviation of the share beside the other engine from which on contention is told
 _FEWEST = 30  # steps of a phase below which nothing is fitted and the profile's word stands
 _FORGOTTEN = 1.5  # decode passes in which what a new row costs falls to 1/e
 _LEAST = 0.3  # of the profile's time, that a pass takes whatever calls are said to cost

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         str(engine): rows[list(_COLUMNS)].sort_values("t_start_s").to_numpy(np.float64)
         for engine, rows in table.groupby("engine")
     }
-    logs = {
+    return {
         engine: _log(
             rows,
             [other for name, other in by_engine.items() if name != engine],
@@ -205,20 +205,6 @@ def _logs(path: Path, records: Sequence[ChainRecord], *, apart: bool) -> dict[st
         )
         for engine, rows in by_engine.items()
     }
-    return {
-        engine: replace(log, beside=_beside(log, [other for other in logs.values() if other is not log]))
-        for engine, log in logs.items()
-    }
-
-
-def _beside(log: StepLog, others: Sequence[StepLog]) -> NDArray[np.bool_]:
-    """See `StepLog.beside`."""
-    found = np.zeros(len(log.start_s), bool)
-    for other in others:
-        last = np.searchsorted(other.start_s, log.start_s, side="right") - 1
-        ends = other.start_s + other.duration_s
-        found |= (last >= 0) & (ends[np.maximum(last, 0)] > log.start_s)
-    return found
 
 
 def calls_of(engine: str, calls: Iterable[CallRecord], engines: Collection[str]) -> list[CallRecord]:
@@ -239,13 +225,16 @@ def _log(rows: Floats, others: Sequence[Floats], mine: Sequence[CallRecord], *, 
     if apart and (going := at_work & np.isfinite(following)).any():
         between = float(np.median((period - duration)[going]))
         period = np.where(going, period, duration + between)
-    shared = np.zeros(len(rows))
+    shared, beside = np.zeros(len(rows)), np.zeros(len(rows), bool)
     for other in others:
-        shared += _overlap(start, end, other[:, 0], other[:, 0] + other[:, 1])
+        other_start, other_end = other[:, 0], other[:, 0] + other[:, 1]
+        shared += _overlap(start, end, other_start, other_end)
+        last = np.searchsorted(other_start, start, "right") - 1
+        beside |= (last >= 0) & (other_end[last] > start)
     return StepLog(
         start, duration, period, np.minimum(1.0, shared / duration), _calls(mine, start, start + period),
         _calls(mine, start, start + period, fewest=2)[:, 1], rows[:, 2] > 0, rows[:, 3:].astype(np.int64),
-        np.zeros(len(rows), bool),
+        beside,
     )  # fmt: skip
 
 
